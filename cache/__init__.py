@@ -1,0 +1,1 @@
+"""The response cache: identity, exact tiers, semantic tier, guards, calibration."""

@@ -1,0 +1,62 @@
+"""The receipt: what one request cost, in one schema wherever it is shown."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from metering.work import Method
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyJoules:
+    """Energy by boundary. ``overhead`` is what PUE adds to the other three."""
+
+    accelerator: float = 0.0
+    host: float = 0.0
+    idle: float = 0.0
+    overhead: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.accelerator + self.host + self.idle + self.overhead
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Energy, carbon and model FLOPs of one request; ``usage.wattgate`` on the wire.
+
+    ``provisional`` when the answer leaves (the last closed window's joules per unit of weight),
+    ``final`` once every window that the request worked in has closed. ``None`` means unknown, never zero.
+    """
+
+    receipt_id: str
+    status: Literal["provisional", "final"] = "provisional"
+    flops_prefill: int | None = None
+    flops_decode: int | None = None
+    mfu_ratio: float | None = None
+    energy_joules: EnergyJoules | None = None
+    operational_grams: float | None = None
+    embodied_grams: float | None = None
+    avoided_joules: float = 0.0
+    avoided_grams: float = 0.0
+    method: Method = Method.MODELLED
+    estimator: str = ""
+    """Power meter and weight, as ``idle_aware/roofline_time``."""
+    intensity_grams_per_kwh: float | None = None
+    zone: str | None = None
+    source: str = ""
+    """Source of the intensity, with its year."""
+    cache: str = "MISS"
+    """``HIT-EXACT``, ``HIT-SEMANTIC``, ``MISS`` or ``BYPASS``."""
+    notes: tuple[str, ...] = field(default=())
+    """What is missing and why, one short sentence each."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; energy carries its total."""
+        out = asdict(self)
+        if self.energy_joules is not None:
+            out["energy_joules"]["total"] = self.energy_joules.total
+        out["method"] = self.method.value
+        out["notes"] = list(self.notes)
+        return out

@@ -1,0 +1,1 @@
+"""The request path: HTTP API, admission, engines, placement on Ray Serve, tuning."""

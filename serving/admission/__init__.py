@@ -1,0 +1,1 @@
+"""Who may use the engine now: the live concurrency cap and the queue before it."""

@@ -1,0 +1,1 @@
+"""Where things run: Ray Serve, its proxy, the embedded Redis, and their orderly end."""
