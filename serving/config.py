@@ -1,0 +1,289 @@
+"""The one typed configuration: defaults, then the YAML file, then environment, then flags.
+
+Every field is documented beneath it; ``wattgate config`` and the README's reference are made from this.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from serving.engines.settings import EngineSettings
+
+
+class ConfigError(Exception):
+    """One readable line: what is wrong, where, and the mend."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ServerSettings(Section):
+    """The HTTP side."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback needs `api_keys`."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one and says which."""
+    replicas: int = Field(default=1, ge=1)
+    """Gateway replicas behind the proxy; with the vllm engine each loads the model."""
+    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    """Larger request bodies get 413. A prompt of 100,000 tokens is about 0.5 MB."""
+    max_concurrent_requests: int = Field(default=4096, ge=1)
+    """Requests inside one replica, queued ones included; above it 429."""
+    request_timeout_seconds: float = Field(default=300.0, gt=0)
+    """Deadline of a request unless it says `x-request-timeout`; the answer must be complete by then."""
+    shutdown_grace_seconds: float = Field(default=30.0, ge=0)
+    """On SIGTERM running answers get this long to finish."""
+
+
+class AccessSettings(Section):
+    """Who may ask. Without keys the gateway listens on loopback only and accepts any key."""
+
+    api_keys: dict[str, SecretStr] = Field(default_factory=dict)
+    """Tenant name to key. Better kept out of the file: environment WATTGATE_API_KEYS=`tenant=key,tenant=key`."""
+
+
+class AdmissionSettings(Section):
+    """How much the engine is given at once. Live: changed without restart."""
+
+    max_concurrency: int = Field(default=32, ge=1)
+    """The live cap: requests inside the engine at once, the effective batch. At most engine.vllm.max_batch."""
+    max_queue: int = Field(default=256, ge=0)
+    """Requests waiting for a slot; above it 429 with a computed Retry-After."""
+
+
+class CacheSettings(Section):
+    """The response cache."""
+
+    tier: Literal["off", "exact", "semantic"] = "exact"
+    """off: none. exact: equal requests. semantic: also paraphrases, within the wrong-answer budget `max_wrong`."""
+    redis: str = "embedded"
+    """`redis://host:port/db`, or embedded: a Redis 8 of our own. Environment: WATTGATE_REDIS_URL."""
+    ttl_seconds: float = Field(default=3600.0, gt=0)
+    """Absolute life of an answer; being asked for does not prolong it."""
+    local_entries: int = Field(default=1024, ge=0)
+    """In-process exact tier: entries a replica keeps; 0 turns that tier off."""
+    local_ttl_seconds: float = Field(default=60.0, gt=0)
+    """In-process exact tier: life of an entry; short, because other replicas' deletions are not seen here."""
+    max_answer_bytes: int = Field(default=256 * 1024, ge=1)
+    """Larger answers are not stored."""
+    max_temperature: float = Field(default=2.0, ge=0)
+    """Exact tier: requests hotter than this are not stored. The semantic tier has its own, lower limit."""
+    max_wrong: float = Field(default=0.02, gt=0, lt=1)
+    """Semantic tier: the budget, wrong semantic answers over semantic answers served."""
+    policy: Literal["conformal", "vcache", "threshold"] = "conformal"
+    """Semantic tier: how the score's threshold is found."""
+    tenant_secret: SecretStr | None = None
+    """Keys the hash that separates tenants. None: drawn at start, so that entries of an earlier run are not
+    found. Environment: WATTGATE_CACHE_SECRET."""
+
+
+class MeteringSettings(Section):
+    """How joules and grams are made."""
+
+    window_seconds: float = Field(default=1.0, ge=1.0)
+    """Energy is read per window of this length and attributed within it."""
+    zone: str = "WORLD"
+    """Grid zone (ISO-3 country) for the static intensity table."""
+    intensity_grams_per_kwh: float | None = Field(default=None, ge=0)
+    """Fixed grid intensity that overrides the zone's."""
+    pue: float = Field(default=1.0, ge=1.0)
+    """Power usage effectiveness of the site: total energy over IT energy. 1.1 is Google Cloud's mean (2024);
+    1.0 books no overhead."""
+    idle_policy: Literal["none", "by_flops", "by_time", "reserved"] = "reserved"
+    """Who bears idle energy; see the README's page on numbers. `reserved` conforms to SCI."""
+    weight: Literal["roofline_time", "flops", "tokens", "time"] = "roofline_time"
+    """How a window's busy energy is split over the requests that worked in it."""
+    device: str | None = None
+    """Name in the hardware catalogue. None: detected."""
+    peak_flops: float | None = Field(default=None, gt=0)
+    """Peak of the device at the precision in use, FLOP/s; overrides the catalogue. Covers the engine's cores only."""
+    bandwidth_bytes_per_second: float | None = Field(default=None, gt=0)
+    """Memory bandwidth; overrides the catalogue."""
+    idle_watts: float | None = Field(default=None, ge=0)
+    """Idle power of what the engine runs on (all its cores, or the accelerator), watts; overrides the catalogue."""
+    max_watts: float | None = Field(default=None, gt=0)
+    """Full power of the same, watts; overrides the catalogue."""
+    embodied_kilograms: float | None = Field(default=None, ge=0)
+    """Embodied carbon of the device (its whole, kg CO2e); overrides the catalogue."""
+    lifetime_years: float = Field(default=4.0, gt=0)
+    """Embodied carbon is spread over this."""
+
+
+class GatewayConfig(Section):
+    """Everything `wattgate serve` needs; all of it optional."""
+
+    server: ServerSettings = ServerSettings()
+    access: AccessSettings = AccessSettings()
+    engine: EngineSettings = EngineSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    cache: CacheSettings = CacheSettings()
+    metering: MeteringSettings = MeteringSettings()
+
+    @model_validator(mode="after")
+    def _keys_off_loopback(self) -> Self:
+        if not self.access.api_keys and not is_loopback(self.server.host):
+            raise ValueError(
+                f"server.host {self.server.host} is not loopback and no API keys are configured: "
+                "set access.api_keys (or WATTGATE_API_KEYS), or listen on 127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cap_fits_batch(self) -> Self:
+        if self.engine.kind == "vllm" and self.admission.max_concurrency > self.engine.vllm.max_batch:
+            raise ValueError(
+                f"admission.max_concurrency {self.admission.max_concurrency} is above engine.vllm.max_batch "
+                f"{self.engine.vllm.max_batch}: raise max_batch or lower the cap"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    config: GatewayConfig
+    sources: Mapping[str, str]
+    """Dotted key to where its value came from; keys that are not here have their default."""
+
+
+_ENVIRONMENT = {
+    "WATTGATE_REDIS_URL": "cache.redis",
+    "WATTGATE_CACHE_SECRET": "cache.tenant_secret",
+    "WATTGATE_UPSTREAM_URL": "engine.upstream.url",
+    "WATTGATE_UPSTREAM_API_KEY": "engine.upstream.api_key",
+    "WATTGATE_API_KEYS": "access.api_keys",
+}
+"""Secrets and endpoints only; everything else is in the file where it can be reviewed."""
+
+
+def load_config(
+    path: Path | None, flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None
+) -> LoadedConfig:
+    """Merge the sources and validate.
+
+    ``flags`` maps dotted keys to values; None values are left out.
+
+    Raises:
+        ConfigError: unreadable file, unknown key (with its line), wrong value, contradiction.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    if path is not None:
+        values, lines = _read_yaml(path)
+        sources |= {key: f"{path}:{line}" for key, line in lines.items()}
+    for name, key in _ENVIRONMENT.items():
+        if raw := (os.environ if environment is None else environment).get(name):
+            _set(values, key, _parse_api_keys(raw) if name == "WATTGATE_API_KEYS" else raw)
+            sources[key] = f"environment {name}"
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _set(values, key, value)
+            sources[key] = "command line"
+    try:
+        return LoadedConfig(GatewayConfig.model_validate(values), sources)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, path, lines)) from None
+
+
+def _parse_api_keys(raw: str) -> dict[str, str]:
+    out = {}
+    for part in raw.split(","):
+        tenant, sep, key = part.strip().partition("=")
+        if not sep or not tenant or not key:
+            raise ConfigError("WATTGATE_API_KEYS must look like tenant=key,tenant=key")
+        out[tenant] = key
+    return out
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(values.get(parent), dict):
+            values[parent] = {}
+        values = values[parent]
+    values[last] = value
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text") from None
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{line}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    if values is None:
+        return {}, {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}:1: expected sections ({', '.join(GatewayConfig.model_fields)}), found a value")
+    return values, dict(_key_lines(root, ""))
+
+
+def _key_lines(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value_node in node.value:
+            key = f"{prefix}{key_node.value}"
+            yield key, key_node.start_mark.line + 1
+            yield from _key_lines(value_node, key + ".")
+
+
+def _one_line(error: ValidationError, path: Path | None, lines: Mapping[str, int]) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    where = f"{path}:{lines[key]}: " if path is not None and key in lines else ""
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(first["loc"][:-1])
+        import difflib
+
+        close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+        return f"{where}unknown key {key}{hint}{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}{key + ': ' if key else ''}{message}{more}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = GatewayConfig
+    for part in location:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        model = field.annotation
+    return list(getattr(model, "model_fields", {}))
+
+
+def walk(model: type[BaseModel] | BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """(dotted key, value or default, documentation) of every leaf field, in order."""
+    for name, field in type(model).model_fields.items() if isinstance(model, BaseModel) else model.model_fields.items():
+        value = getattr(model, name) if isinstance(model, BaseModel) else field.default
+        if isinstance(value, BaseModel):
+            yield from walk(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value, " ".join((field.description or "").split())

@@ -1,0 +1,116 @@
+"""Call an ASGI application in the same process and take its answer frame by frame."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+Message = MutableMapping[str, Any]
+AsgiApp = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+_FRAMES_AHEAD = 256
+"""Frames the application may be ahead of a slow reader before it is made to wait."""
+
+
+@dataclass(slots=True)
+class AsgiAnswer:
+    status: int
+    content_type: str
+    frames: AsyncIterator[bytes]
+
+
+@contextlib.asynccontextmanager
+async def asgi_call(
+    app: AsgiApp, path: str, body: bytes, *, request_id: str, on_start: Callable[[], None] = lambda: None
+) -> AsyncIterator[AsgiAnswer]:
+    """POST ``body`` to ``path`` of ``app``. Leaving the context disconnects the client and cancels the call.
+
+    Raises whatever the application raises before it has started to answer.
+    """
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [
+            (b"host", b"engine"),
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"x-request-id", request_id.encode()),
+        ],
+        "client": ("127.0.0.1", 0),
+        "server": ("engine", 80),
+        "state": {},
+    }
+    gone = asyncio.Event()
+    started: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=_FRAMES_AHEAD)
+    body_sent = False
+
+    async def receive() -> Message:
+        nonlocal body_sent
+        if not body_sent:
+            body_sent = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = dict(message.get("headers", ()))
+            started.set_result((message["status"], headers.get(b"content-type", b"").decode("latin-1")))
+            return
+        if message.get("body"):
+            if queue.full():
+                await queue.put(message["body"])
+            else:
+                queue.put_nowait(message["body"])
+
+    async def run() -> None:
+        try:
+            on_start()
+            await app(scope, receive, send)
+        except Exception as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+        finally:
+            if not started.done():
+                started.set_exception(RuntimeError("the application ended without an answer"))
+            with contextlib.suppress(asyncio.QueueFull):
+                queue.put_nowait(None)
+
+    task = asyncio.create_task(run())
+
+    async def frames() -> AsyncIterator[bytes]:
+        while True:
+            # once the application has ended nothing more will come, even if the end mark did not fit
+            if queue.empty() and task.done():
+                break
+            frame = await queue.get()
+            if frame is None:
+                break
+            yield frame
+        await task
+
+    try:
+        status, content_type = await started
+        yield AsgiAnswer(status, content_type, frames())
+    finally:
+        gone.set()
+        if not task.done():
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task
+        if not started.done():
+            started.cancel()
+        elif not started.cancelled():
+            started.exception()

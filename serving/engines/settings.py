@@ -1,0 +1,97 @@
+"""Settings of the engines. Each field is documented beneath it: meaning, unit, effect, how to size it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class VllmSettings(_Section):
+    """vLLM in the gateway's process (the engine core in processes of its own)."""
+
+    dtype: str = "auto"
+    """Precision of weights and arithmetic: auto, float32, bfloat16, float16. auto: the checkpoint's on a GPU;
+    on a CPU float32 unless it has AVX512-BF16 (emulated bfloat16 is slower)."""
+    max_context_tokens: int | None = Field(default=None, ge=16)
+    """Longest prompt plus answer, tokens. None: the model's own limit, at most 4096 on a CPU. Larger
+    contexts take KV cache from the batch."""
+    max_batch: int = Field(default=32, ge=1)
+    """vLLM's max_num_seqs: sequences in one step, and the upper bound of the live cap. Larger: more tokens
+    per second and fewer joules each, longer inter-token time. `wattgate tune` finds it."""
+    max_batched_tokens: int | None = Field(default=None, ge=16)
+    """Tokens in one step (prefill chunks and decode). None: vLLM's choice; 2048 on a CPU. Smaller:
+    steadier inter-token time while prompts arrive, later first tokens."""
+    kv_cache_gib: int = Field(default=2, ge=1)
+    """CPU only: memory for keys and values, GiB (VLLM_CPU_KVCACHE_SPACE). max_batch x context x bytes per token."""
+    cpu_cores: tuple[int, ...] | None = None
+    """CPU only: cores the engine computes on. None: all but the first one, which is left to the gateway.
+    Two compute threads on two busy cores were three times slower than one."""
+    enforce_eager: bool | None = None
+    """Skip compilation and CUDA graphs. None: eager on a CPU (compiling takes minutes), compiled on a GPU."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """GPU only: share of the device's memory for weights and keys/values."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs that one replica's model is split over."""
+    enable_prefix_caching: bool = True
+    """Reuse keys and values of equal prompt beginnings; the tokens reused are neither computed nor billed."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Further vLLM options by their long name, as `tool-call-parser: hermes`; true stands for a bare flag."""
+
+
+class UpstreamSettings(_Section):
+    """Any OpenAI-compatible server: a vLLM server, SGLang, TGI, llama.cpp."""
+
+    url: str = "http://127.0.0.1:8000"
+    """Base address, with or without /v1."""
+    api_key: str | None = None
+    """Sent to the upstream as bearer token. Better: environment WATTGATE_UPSTREAM_API_KEY."""
+    connect_timeout_seconds: float = Field(default=5.0, gt=0)
+    """For a connection to be made; above it the upstream counts as away."""
+    read_timeout_seconds: float = Field(default=600.0, gt=0)
+    """Longest silence of the upstream in mid-answer; above the longest prefill."""
+    max_connections: int = Field(default=512, ge=1)
+    """Pooled connections; at least the live cap."""
+    model_config_path: str | None = None
+    """Hugging Face config (file or folder) of the served model. Without it the FLOPs are unknown."""
+
+
+class SimulatedSettings(_Section):
+    """A seeded latency model on a declared device. For planning and tests; every answer says so."""
+
+    seed: int = 0
+    """Same seed, same prompts: same answers and the same delays."""
+    prefill_seconds_per_token: float = Field(default=0.0004, ge=0)
+    """Time to first token grows by this for each prompt token, seconds."""
+    step_seconds: float = Field(default=0.02, ge=0)
+    """Inter-token time of a batch of one, seconds."""
+    step_seconds_per_sequence: float = Field(default=0.001, ge=0)
+    """What each further sequence in the batch adds to the inter-token time, seconds."""
+    answer_tokens: int = Field(default=48, ge=1)
+    """Mean length of an answer when max_tokens does not end it, tokens."""
+    max_context_tokens: int = Field(default=8192, ge=16)
+    """Longer prompts are refused as a real engine refuses them."""
+    peak_flops: float = Field(default=100e12, gt=0)
+    """Peak of the declared simulated device, FLOP/s."""
+    bandwidth_bytes_per_second: float = Field(default=1e12, gt=0)
+    """Memory bandwidth of the declared simulated device."""
+
+
+class EngineSettings(_Section):
+    """Which engine answers, with which model."""
+
+    kind: Literal["vllm", "upstream", "simulated"] = "vllm"
+    """vllm: in the gateway's process. upstream: relay to a server. simulated: no model, for planning and tests."""
+    model: str = "bundled:smollm2-135m-instruct"
+    """Hugging Face id, local folder, or bundled:smollm2-135m-instruct (travels as a package, no hub)."""
+    revision: str | None = None
+    """Revision of a hub model; enters the cache's identity."""
+    served_model_name: str | None = None
+    """Name that clients ask for. None: the last part of `model`."""
+    vllm: VllmSettings = VllmSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    simulated: SimulatedSettings = SimulatedSettings()
