@@ -1,4 +1,4 @@
-"""The seam between storage and judgement: who decides whether a stored answer fits a question that was not asked before."""
+"""The seam between storage and judgement: who decides whether a stored answer fits a question not asked before."""
 
 from __future__ import annotations
 

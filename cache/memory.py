@@ -1,0 +1,209 @@
+"""The response store in memory: for tests, planning, and one process without Redis."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cache.embedding import Vector
+from cache.entry import CachedAnswer
+from cache.identity import Address, Epochs, Scopes
+from cache.store import Budget, Found, IndexSpec, Lease, LeaseState, Peek, Put, checked
+
+
+@dataclass(slots=True)
+class _Held:
+    owner: str
+    token: int
+    until_seconds: float
+    declined: bool = False
+
+
+@dataclass(slots=True)
+class _Index:
+    until_seconds: float = 0.0
+    vectors: dict[str, Vector] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """Same contract as Redis. ``clock`` gives seconds, for times to live; at ``max_entries`` the oldest goes."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, max_entries: int = 100_000) -> None:
+        self._clock = clock
+        self._max_entries = max_entries
+        self._bodies: OrderedDict[Address, tuple[CachedAnswer | None, float]] = OrderedDict()
+        self._indexes: dict[tuple[str, str], _Index] = {}
+        self._sightings: dict[str, tuple[int, float]] = {}
+        self._epochs: dict[str, int] = {}
+        self._leases: dict[Address, _Held] = {}
+        self._tokens: dict[Address, int] = {}
+
+    async def peek(
+        self,
+        address: Address,
+        scopes: Scopes,
+        budget: Budget,
+        *,
+        index: IndexSpec | None = None,
+        count_sighting_seconds: float | None = None,
+    ) -> Peek:
+        answer, tombstone = self._body(address)
+        sightings = 0
+        if count_sighting_seconds is not None:
+            sightings = self._sight(address.partition, count_sighting_seconds)
+        kept = self._index(address.partition, index) if index else None
+        return Peek(
+            epochs=await self.epochs(scopes, budget),
+            answer=answer,
+            tombstone=tombstone,
+            indexed=len(kept.vectors) if kept else 0,
+            sightings=sightings,
+        )
+
+    async def epochs(self, scopes: Scopes, budget: Budget) -> Epochs:
+        return Epochs(*(self._epochs.get(name, 0) for name in (*scopes.fields, "local")))
+
+    async def advance(self, field: str, budget: Budget) -> int:
+        self._epochs[field] = self._epochs.get(field, 0) + 1
+        return self._epochs[field]
+
+    async def put(self, answer: CachedAnswer, ttl_seconds: float, budget: Budget, *, token: int | None = None) -> Put:
+        if self._body(answer.address)[1]:
+            return Put.TOMBSTONE
+        if token is not None and token < self._tokens.get(answer.address, 0):
+            return Put.FENCED
+        self._write(answer.address, answer, ttl_seconds)
+        return Put.STORED
+
+    async def add(self, address: Address, index: IndexSpec, vector: Vector, ttl_seconds: float, budget: Budget) -> int:
+        unit = checked(vector, index)
+        kept = self._index(address.partition, index)
+        if kept is None:
+            kept = self._indexes[address.partition, index.name] = _Index()
+        kept.vectors[address.exact] = unit
+        kept.until_seconds = max(kept.until_seconds, self._clock() + ttl_seconds)
+        evicted = 0
+        while len(kept.vectors) > index.capacity:
+            candidates = [exact for exact in kept.vectors if exact != address.exact]
+            victim = min(candidates, key=lambda exact: self._remaining(Address(address.partition, exact)))
+            del kept.vectors[victim]
+            evicted += 1
+        return evicted
+
+    async def nearest(
+        self, partition: str, index: IndexSpec, vector: Vector, count: int, budget: Budget
+    ) -> tuple[list[Found], int]:
+        unit = checked(vector, index)
+        kept = self._index(partition, index)
+        if kept is None or not kept.vectors:
+            return [], 0
+        names = list(kept.vectors)
+        cosines = np.stack([kept.vectors[name] for name in names]) @ unit
+        found: list[Found] = []
+        orphans = 0
+        for position in np.argsort(-cosines, kind="stable")[:count]:
+            answer, _ = self._body(Address(partition, names[position]))
+            if answer is None:
+                del kept.vectors[names[position]]
+                orphans += 1
+            else:
+                found.append(Found(answer, float(cosines[position])))
+        return found, orphans
+
+    async def fetch(self, address: Address, budget: Budget) -> CachedAnswer | None:
+        return self._body(address)[0]
+
+    async def remove(self, address: Address, index: IndexSpec | None, budget: Budget) -> bool:
+        self._unindex(address, index)
+        answer, tombstone = self._body(address)
+        if answer is not None and not tombstone:
+            del self._bodies[address]
+        return answer is not None
+
+    async def entomb(self, address: Address, index: IndexSpec | None, ttl_seconds: float, budget: Budget) -> None:
+        self._unindex(address, index)
+        self._write(address, None, ttl_seconds)
+
+    async def acquire(self, address: Address, owner: str, lease_seconds: float, budget: Budget) -> Lease | None:
+        held = self._lease(address)
+        if held is not None:
+            return None
+        token = self._tokens[address] = self._tokens.get(address, 0) + 1
+        self._leases[address] = _Held(owner, token, self._clock() + lease_seconds)
+        return Lease(address, token, owner)
+
+    async def renew(self, lease: Lease, lease_seconds: float, budget: Budget) -> bool:
+        held = self._lease(lease.address)
+        if held is None or held.declined or held.token != lease.token:
+            return False
+        held.until_seconds = self._clock() + lease_seconds
+        return True
+
+    async def release(self, lease: Lease, budget: Budget, *, declined_seconds: float | None = None) -> None:
+        held = self._lease(lease.address)
+        if held is None or held.declined or held.token != lease.token:
+            return
+        if declined_seconds is None:
+            del self._leases[lease.address]
+        else:
+            held.declined, held.until_seconds = True, self._clock() + declined_seconds
+
+    async def watch(self, address: Address, budget: Budget) -> tuple[LeaseState, CachedAnswer | None]:
+        held = self._lease(address)
+        state = LeaseState.FREE if held is None else LeaseState.DECLINED if held.declined else LeaseState.HELD
+        return state, self._body(address)[0]
+
+    async def close(self) -> None:
+        self._bodies.clear()
+        self._indexes.clear()
+
+    def _body(self, address: Address) -> tuple[CachedAnswer | None, bool]:
+        """(answer, whether a tombstone stands there)."""
+        kept = self._bodies.get(address)
+        if kept is None:
+            return None, False
+        answer, until_seconds = kept
+        if self._clock() >= until_seconds:
+            del self._bodies[address]
+            return None, False
+        return answer, answer is None
+
+    def _write(self, address: Address, answer: CachedAnswer | None, ttl_seconds: float) -> None:
+        self._bodies.pop(address, None)
+        self._bodies[address] = (answer, self._clock() + ttl_seconds)
+        while len(self._bodies) > self._max_entries:
+            self._bodies.popitem(last=False)
+
+    def _remaining(self, address: Address) -> float:
+        kept = self._bodies.get(address)
+        return -1.0 if kept is None or kept[0] is None else kept[1] - self._clock()
+
+    def _index(self, partition: str, index: IndexSpec) -> _Index | None:
+        kept = self._indexes.get((partition, index.name))
+        if kept is not None and self._clock() >= kept.until_seconds:
+            del self._indexes[partition, index.name]
+            return None
+        return kept
+
+    def _unindex(self, address: Address, index: IndexSpec | None) -> None:
+        kept = self._index(address.partition, index) if index else None
+        if kept is not None:
+            kept.vectors.pop(address.exact, None)
+
+    def _sight(self, partition: str, ttl_seconds: float) -> int:
+        count, until_seconds = self._sightings.get(partition, (0, 0.0))
+        if self._clock() >= until_seconds:
+            count = 0
+        self._sightings[partition] = (count + 1, self._clock() + ttl_seconds)
+        return count + 1
+
+    def _lease(self, address: Address) -> _Held | None:
+        held = self._leases.get(address)
+        if held is not None and self._clock() >= held.until_seconds:
+            del self._leases[address]
+            return None
+        return held
