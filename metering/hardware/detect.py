@@ -1,0 +1,81 @@
+"""What this machine has: GPUs by NVML, else its CPU by ``/proc/cpuinfo``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from metering.hardware.catalogue import cpu_model_of, device_by_nvml_name, find_device, median_cpu
+from metering.hardware.cpu import CPUINFO, CpuIdentity, read_cpu
+from metering.hardware.device import DetectedHardware, Device, Figure
+from metering.hardware.nvml import NvmlDevice, list_gpus
+
+
+def detect(
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    gpus: Callable[[], tuple[NvmlDevice, ...]] = list_gpus,
+    cpuinfo: Path = CPUINFO,
+) -> DetectedHardware:
+    """The accelerators of this machine, or its CPU where it has none.
+
+    Args:
+        device: a catalogue name that the operator states, instead of what the driver says; ``cpu`` skips GPUs.
+        threads: hardware threads that the engine may use, for a CPU; all of them by default.
+        overrides: the operator's own figures, as :meth:`Device.overridden` takes them, per device.
+        gpus: NVML's list; a test's own.
+        cpuinfo: the kernel's file; a test's own.
+
+    Raises:
+        UnknownDevice: ``device`` is not in the catalogue.
+        BadInput: an override that makes no sense.
+    """
+    found = None if device == "cpu" else _accelerators(gpus(), device)
+    if found is None:
+        found = _cpu(read_cpu(cpuinfo), threads)
+    return replace(found, device=found.device.overridden(overrides or {}))
+
+
+def detect_cpu(threads: int | None = None, *, cpuinfo: Path = CPUINFO) -> DetectedHardware:
+    """The host's CPU, whatever accelerators it has: the host boundary of the books."""
+    return _cpu(read_cpu(cpuinfo), threads)
+
+
+def _accelerators(present: tuple[NvmlDevice, ...], stated: str | None) -> DetectedHardware | None:
+    if stated is not None:
+        return DetectedHardware(find_device(stated), max(len(present), 1), uuids=tuple(one.uuid for one in present))
+    if not present:
+        return None
+    names = {one.name for one in present}
+    name = present[0].name
+    alike = tuple(one for one in present if one.name == name)
+    known = device_by_nvml_name(name)
+    if known is None:
+        memory = alike[0].memory_bytes
+        known = Device(
+            name=name,
+            kind="gpu",
+            memory_bytes=None if memory is None else Figure(float(memory), "NVML"),
+            max_watts=None if alike[0].limit_watts is None else Figure(alike[0].limit_watts, "NVML power limit"),
+            notes=("This GPU is not in the catalogue: no MFU until its peak is configured.",),
+        )
+    if len(names) > 1:
+        note = f"Other GPUs are here too and not counted: {', '.join(sorted(names - {name}))}."
+        known = replace(known, notes=(*known.notes, note))
+    return DetectedHardware(known, len(alike), uuids=tuple(one.uuid for one in alike))
+
+
+def _cpu(cpu: CpuIdentity | None, threads: int | None) -> DetectedHardware:
+    if cpu is None:
+        notes = ("The kernel does not describe this CPU: configure peak, watts and embodied mass.",)
+        count = threads or psutil.cpu_count() or 1
+        return DetectedHardware(Device(name="unknown CPU", kind="cpu", notes=notes), threads=count)
+    used = min(threads or cpu.threads, cpu.threads)
+    model = cpu_model_of(cpu) or median_cpu(cpu.model_name or "unknown x86 CPU")
+    return DetectedHardware(model.device(cpu, used), threads=used)
