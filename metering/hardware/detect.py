@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from metering.hardware.catalogue import cpu_model_of, device_by_nvml_name, find_device, median_cpu
 from metering.hardware.cpu import CPUINFO, CpuIdentity, read_cpu
@@ -74,8 +73,19 @@ def _accelerators(present: tuple[NvmlDevice, ...], stated: str | None) -> Detect
 def _cpu(cpu: CpuIdentity | None, threads: int | None) -> DetectedHardware:
     if cpu is None:
         notes = ("The kernel does not describe this CPU: configure peak, watts and embodied mass.",)
-        count = threads or psutil.cpu_count() or 1
+        count = threads or os.cpu_count() or 1
         return DetectedHardware(Device(name="unknown CPU", kind="cpu", notes=notes), threads=count)
     used = min(threads or cpu.threads, cpu.threads)
     model = cpu_model_of(cpu) or median_cpu(cpu.model_name or "unknown x86 CPU")
-    return DetectedHardware(model.device(cpu, used), threads=used)
+    device = model.device(cpu, used)
+    if cpu.virtual:
+        note = "A virtual machine: threads may show as cores and the clock is the base clock; calibrate the peak."
+        device = replace(device, notes=(*device.notes, note))
+    return DetectedHardware(replace(device, memory_bytes=_installed_memory()), threads=used)
+
+
+def _installed_memory() -> Figure | None:
+    try:
+        return Figure(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), "kernel")
+    except (ValueError, OSError):
+        return None
