@@ -1,0 +1,286 @@
+"""The meter of one node: owns its devices and windows, merges the replicas' work, keeps the books.
+
+A plain core: no threads, no I/O but the meters' reads, an injected clock. ``submit`` takes what replicas report,
+``tick`` closes windows. Both are called from one thread (an actor).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from metering.accounts import Account, FinalReceipt, FinalStore
+from metering.booking import Engine, batches, cut, engine_windows
+from metering.books import Books, ClosedWindow, Counters
+from metering.closing import Closer, Lines, count_spent
+from metering.intake import Intake
+from metering.node_settings import NodeSettings
+from metering.power.base import Boundary, Component, LoadPower, PowerMeter
+from metering.receipt import Receipt
+from metering.sampling import Counter, Readings, SealedWindow, read_all
+from metering.settlement import Acknowledgement, IntensityStamp, Rates, weakest
+from metering.weights import WorkModel
+from metering.windows import Window
+from metering.work import WorkBatch
+
+SLACK_SECONDS = 1e-6
+"""A tick this much early still ends a window; below what any meter resolves."""
+UNMETERED = Component("unmetered", Boundary.ACCELERATOR)
+"""Stands for the devices of a node that has no meter: busy time and MFU are known, energy is not."""
+
+
+class NodeMeter:
+    """Windows, ledger and receipts of one node.
+
+    Args:
+        meters: counters that are read at the ends of windows; none: energy is unknown, FLOPs and MFU are not.
+        load_models: power models fed with the executed work, for components that nothing can read.
+        clock: monotonic seconds, the clock of the work records.
+        wall_clock: epoch seconds, for stamps only.
+
+    Raises:
+        ValueError: two meters claim one component, or embodied carbon names a component that is not there.
+    """
+
+    def __init__(
+        self,
+        meters: Sequence[PowerMeter] = (),
+        settings: NodeSettings | None = None,
+        *,
+        load_models: Sequence[LoadPower] = (),
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings or NodeSettings()
+        self.counters = Counters()
+        self._meters = tuple(meters)
+        self._clock, self._wall_clock = clock, wall_clock
+        sampled = [component for meter in self._meters for component in meter.components]
+        self.components = checked([*sampled, *(model.component for model in load_models)], self.settings)
+        names = [meter.name for meter in self._meters] + [model.name for model in load_models]
+        self.power = "+".join(dict.fromkeys(names)) or "unknown"
+        self.power_method = weakest([m.method for m in self._meters] + [m.method for m in load_models])
+        self._readers = {component.name: Counter(component) for component in sampled}
+        self._finals = FinalStore(self.settings.kept_receipts, self.settings.kept_seconds)
+        self._intake = Intake(self.settings, self.counters, self._finals)
+        self._closer = Closer(self.components, load_models, self.settings, self.counters, self.power_method)
+        self._sealed: deque[SealedWindow] = deque()
+        self._open_start: float | None = None
+        self._now = float("-inf")
+        self._stamp: IntensityStamp | None = None
+        self._mean_batch: dict[Engine, float] = {}
+        self._finalised: list[FinalReceipt] = []
+
+    def register(self, model: WorkModel) -> None:
+        """Make a served model known; again after its peak or precision changed."""
+        self._intake.models[model.name] = model
+
+    def attach(self, source: str, devices: Iterable[str] | None = None, now_seconds: float | None = None) -> None:
+        """Announce a replica before its first batch; ``devices`` names the accelerators it runs on (None: all).
+
+        Raises:
+            ValueError: a device that is not one of the node's components.
+        """
+        if devices is not None:
+            named = frozenset(devices)
+            unknown = named - {component.name for component in self.components}
+            if unknown:
+                there = ", ".join(component.name for component in self.components)
+                raise ValueError(f"{source} runs on {', '.join(sorted(unknown))}: not metered here; there are {there}")
+            self._closer.devices[source] = named
+        self._intake.hear(source, self._moment(now_seconds))
+
+    def set_intensity(self, stamp: IntensityStamp | None) -> None:
+        """Intensity of the windows sealed from now on; None: unknown."""
+        self._stamp = stamp
+
+    def start(self, now_seconds: float | None = None) -> None:
+        """Take the baseline reading and open the first window; the first ``submit`` or ``tick`` does it otherwise."""
+        now = self._moment(now_seconds)
+        if self._open_start is None:
+            self._begin(self.read_meters(now))
+
+    def submit(self, batch: WorkBatch, now_seconds: float | None = None) -> Acknowledgement:
+        """Book a batch once by (source, sequence). Malformed records are refused and counted, the rest is booked.
+
+        Raises:
+            ValueError: a sequence below 1.
+        """
+        now = self._moment(now_seconds)
+        self.start(now)
+        booked = self._intake.take(batch, self._first_open_seconds, now)
+        return Acknowledgement(batch.source, batch.sequence, booked, self.rates(batch.source))
+
+    def tick(self, now_seconds: float | None = None) -> tuple[ClosedWindow, ...]:
+        """End the open window if it is long enough, and book every sealed window whose work is in.
+
+        Call it a few times a window. To read the meters off the event loop, use ``due``, ``read_meters`` (in a
+        thread) and ``advance``, which together are the same.
+        """
+        now = self._moment(now_seconds)
+        return self.advance(self.read_meters(now) if self.due(now) else None, now)
+
+    def due(self, now_seconds: float | None = None) -> bool:
+        """Whether the meters are to be read now."""
+        now = self._moment(now_seconds)
+        return self._open_start is None or now - self._open_start >= self.settings.window_seconds - SLACK_SECONDS
+
+    def read_meters(self, now_seconds: float | None = None) -> Readings:
+        """Read all meters; touches nothing else, so it may run in a thread."""
+        return read_all(self._meters, self._clock() if now_seconds is None else now_seconds)
+
+    def advance(self, readings: Readings | None, now_seconds: float | None = None) -> tuple[ClosedWindow, ...]:
+        """Seal the open window with the readings, if any, then book what can be booked."""
+        now = self._moment(now_seconds)
+        if readings is not None:
+            if self._open_start is None:
+                self._begin(readings)
+            elif readings.at_seconds > self._open_start:
+                self._seal(readings, self._open_start)
+        self._intake.bury_silent(now)
+        closed = []
+        while self._sealed:
+            forced = self._bookable(self._sealed[0].window, now)
+            if forced is None:
+                break
+            closed.append(self._book(self._sealed.popleft(), forced, now))
+        self._finalise(now)
+        self._finals.expire(now)
+        return tuple(closed)
+
+    def rates(self, source: str) -> Rates:
+        """Rates for the provisional receipts of one replica."""
+        devices = self._closer.devices.get(source)
+        return Rates(
+            components=tuple(
+                rate
+                for name, rate in self._closer.rates.items()
+                if devices is None or rate.boundary is Boundary.HOST or name in devices
+            ),
+            window_end_seconds=self._closer.rates_end_seconds,
+            wanted=self.settings.weight,
+            mean_batch={model: batch for (name, model), batch in self._mean_batch.items() if name == source},
+            pue=self.settings.pue,
+            intensity=self._stamp,
+            method=self.power_method,
+            power=self.power,
+        )
+
+    def receipt(self, tenant: str, request_id: str, now_seconds: float | None = None) -> Receipt | None:
+        """Final receipt, or what is booked so far (``provisional``); None for an unknown or forgotten request."""
+        account = self._intake.accounts.get((tenant, request_id))
+        if account is not None:
+            model = self._intake.models.get(account.model)
+            return account.receipt("provisional", model, self.power, self.settings.weight)
+        final = self.final(tenant, request_id, now_seconds)
+        return final.receipt if final else None
+
+    def final(self, tenant: str, request_id: str, now_seconds: float | None = None) -> FinalReceipt | None:
+        """Final receipt with the integers behind it; None while the request is open, or for one unknown."""
+        return self._finals.get((tenant, request_id), self._moment(now_seconds))
+
+    def books(self) -> Books:
+        """The node's totals; they balance to the nanojoule and nanogram."""
+        self.counters.lost_batches = self._intake.lost_batches
+        return Books(
+            components=tuple(ledger.books() for ledger in self._closer.ledgers.values()),
+            counters=self.counters,
+            open_requests=len(self._intake.accounts),
+            open_windows=len(self._sealed),
+            kept_receipts=len(self._finals),
+        )
+
+    def open_accounts(self) -> tuple[Account, ...]:
+        """Requests that are not final yet."""
+        return tuple(self._intake.accounts.values())
+
+    def close(self) -> None:
+        """Give the devices back."""
+        for meter in self._meters:
+            meter.close()
+
+    @property
+    def _first_open_seconds(self) -> float:
+        if self._sealed:
+            return self._sealed[0].window.start_seconds
+        return self._open_start if self._open_start is not None else float("-inf")
+
+    def _moment(self, now_seconds: float | None) -> float:
+        """The time, never earlier than before: a monotonic clock that steps back is counted and held."""
+        now = self._clock() if now_seconds is None else now_seconds
+        if now < self._now:
+            self.counters.clock_steps_back += 1
+            return self._now
+        self._now = now
+        return now
+
+    def _begin(self, readings: Readings) -> None:
+        self._open_start = readings.at_seconds
+        self.counters.meter_failures += readings.failures
+        for name, reader in self._readers.items():
+            reader.start(readings.components.get(name))
+
+    def _seal(self, readings: Readings, start_seconds: float) -> None:
+        self.counters.meter_failures += readings.failures
+        samples = {
+            name: reader.advance(readings.components.get(name), readings.missing.get(name, ""))
+            for name, reader in self._readers.items()
+        }
+        for name, sample in samples.items():
+            self.counters.meter_resets += sample.reset
+            pending = (sample.nanojoules or 0) + sample.recovered_nanojoules
+            self._closer.ledgers[name].pending_nanojoules += pending
+        window = Window(start_seconds, readings.at_seconds)
+        self._sealed.append(SealedWindow(window, samples, self._stamp, self._wall_clock()))
+        self._open_start = readings.at_seconds
+
+    def _bookable(self, window: Window, now_seconds: float) -> bool | None:
+        """False: all work is in. True: booked without waiting any longer. None: wait."""
+        waits = self._intake.waits(window)
+        if waits is False:
+            return False
+        return bool(waits) if now_seconds >= window.end_seconds + self.settings.grace_seconds else None
+
+    def _book(self, sealed: SealedWindow, forced: bool, now_seconds: float) -> ClosedWindow:
+        self.counters.forced_windows += forced
+        for name, sample in sealed.samples.items():
+            pending = (sample.nanojoules or 0) + sample.recovered_nanojoules
+            self._closer.ledgers[name].pending_nanojoules -= pending
+        slices, going_on, spent = cut(self._intake.live, sealed.window)
+        batch = batches(slices, self._intake.steps, sealed.window)
+        lines: Lines = {}
+        components = self._closer.close(sealed, slices, batch, lines)
+        count_spent(lines, spent)
+        engines = engine_windows(slices, batch, sealed.window)
+        self.counters.mfu_over_unity += sum(engine.mfu_ratio is not None and engine.mfu_ratio > 1 for engine in engines)
+        alive = self._intake.alive()
+        self._mean_batch = {e: mean for e, mean in {**self._mean_batch, **batch}.items() if e[0] in alive}
+        self._intake.booked(spent, going_on, sealed.window)
+        self._finalise(now_seconds)
+        finals, self._finalised = tuple(self._finalised), []
+        return ClosedWindow(
+            sealed.window, sealed.epoch_seconds, components, engines, lines, finals, sealed.stamp, forced
+        )
+
+    def _finalise(self, now_seconds: float) -> None:
+        for account in self._intake.settle(now_seconds):
+            model = self._intake.models.get(account.model)
+            receipt = account.receipt("final", model, self.power, self.settings.weight)
+            self.counters.mfu_over_unity += receipt.mfu_ratio is not None and receipt.mfu_ratio > 1
+            final = FinalReceipt(account.tenant, account.request_id, account.model, receipt, account.totals)
+            self._finals.put(account, final, now_seconds)
+            self._finalised.append(final)
+
+
+def checked(components: list[Component], settings: NodeSettings) -> tuple[Component, ...]:
+    """The node's components, with a stand-in where no accelerator is metered."""
+    if not any(component.boundary is Boundary.ACCELERATOR for component in components):
+        components = [*components, UNMETERED]
+    names = [component.name for component in components]
+    if len(set(names)) != len(names):
+        raise ValueError(f"two meters claim one component ({', '.join(sorted(names))}): give each a single owner")
+    for name in settings.embodied:
+        if name not in names:
+            raise ValueError(f"embodied carbon of {name!r}: no such component; there are {', '.join(names)}")
+    return tuple(components)
