@@ -80,10 +80,8 @@ def _several(payload: Mapping[str, Any]) -> bool:
 
 def _logprobs(payload: Mapping[str, Any]) -> bool:
     # Completions take a count, where 0 still asks for the chosen token's.
-    asked = payload.get("logprobs")
-    return (asked is not None and asked is not False) or any(
-        payload.get(name) not in (None, False) for name in ("top_logprobs", "prompt_logprobs")
-    )
+    asked = (payload.get(name) for name in ("logprobs", "top_logprobs", "prompt_logprobs"))
+    return any(value is not None and value is not False for value in asked)
 
 
 def _token_ids(payload: Mapping[str, Any]) -> bool:

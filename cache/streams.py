@@ -41,16 +41,8 @@ def answer_to_sse(body: dict[str, Any], *, include_usage: bool) -> list[bytes]:
 
 
 def _text_parts(choice: dict[str, Any]) -> list[dict[str, Any]]:
-    rest = {name: value for name, value in choice.items() if name not in _IN_CHOICE_ONLY}
-    return [
-        {
-            "index": choice.get("index", 0),
-            "text": choice.get("text", ""),
-            "logprobs": choice.get("logprobs"),
-            "finish_reason": None,
-        },
-        {"index": choice.get("index", 0), "text": "", "logprobs": None, **rest, "finish_reason": _finish(choice)},
-    ]
+    # One chunk: the client library's type wants a finish reason in each.
+    return [{"index": 0, "text": "", "logprobs": None, **choice, "finish_reason": _finish(choice)}]
 
 
 def _message_parts(choice: dict[str, Any]) -> list[dict[str, Any]]:
@@ -98,7 +90,7 @@ class StreamAssembler:
 
     def feed(self, frame: bytes) -> None:
         """Bytes as they come: whole events, several, or parts of one. Never raises."""
-        data = self._rest + frame.replace(b"\r\n", b"\n")
+        data = (self._rest + frame).replace(b"\r\n", b"\n")
         *events, self._rest = data.split(b"\n\n")
         for event in events:
             payload = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
@@ -171,8 +163,9 @@ class StreamAssembler:
             message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None, **self._other, **text}
             if self._tool_calls:
                 message["tool_calls"] = [self._tool_calls[index] for index in sorted(self._tool_calls)]
-                message["content"] = message["content"] or None
             message["refusal"] = message["refusal"] or None
+            if self._tool_calls or message["refusal"]:
+                message["content"] = message["content"] or None
             choice["message"] = message
         else:
             choice["text"] = text.get("text", "")
