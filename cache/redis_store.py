@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.client import Pipeline
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    BusyLoadingError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cache.breaker import CircuitBreaker
 from cache.embedding import Vector
 from cache.entry import CachedAnswer, EntryCodec, secret_for
 from cache.identity import Address, Epochs, Scopes
 from cache.observer import CacheObserver, Loss, Operation, SilentObserver
+from cache.redis_errors import loss_of
+from cache.redis_link import RedisLink, ok
 from cache.store import (
     Budget,
     Found,
@@ -42,14 +28,10 @@ from cache.store import (
     cosine_from_redis,
 )
 
-log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-
 _TOMBSTONE = b"-"
 _DECLINED = b"declined"
 _SAMPLE = 8
 """Members drawn to find the one to evict."""
-_PROBE_SECONDS = 0.25
 _FENCE_SECONDS = 24 * 3600
 
 # Each script touches keys of one hash tag only.
@@ -80,11 +62,7 @@ _PUTS = (Put.STORED, Put.TOMBSTONE, Put.FENCED)
 
 
 class RedisStore:
-    """Connects when first used, and again after every loss; starting it needs no server.
-
-    Raises ``StoreUnavailable`` and nothing else. After three failures in a row the breaker opens and
-    every call is refused at once, while a task of its own probes the server.
-    """
+    """``ResponseStore`` on one Redis 8 server (or a primary with replicas); see ``RedisLink`` for its faults."""
 
     def __init__(
         self,
@@ -97,22 +75,12 @@ class RedisStore:
         breaker: CircuitBreaker | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=max_connections,
-            timeout=None,
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=False,
-            protocol=3,
+        self._observer = observer or SilentObserver()
+        self._link = RedisLink(
+            url, observer=self._observer, max_connections=max_connections, breaker=breaker, monotonic=monotonic
         )
-        self._redis: Redis = Redis(connection_pool=pool)
-        self._pool = pool
         self._codec = EntryCodec(secret_for("entries", secret))
         self._prefix = prefix.encode()
-        self._observer = observer or SilentObserver()
-        self._breaker = breaker or CircuitBreaker(monotonic=monotonic, changed=self._observer.breaker)
-        self._monotonic = monotonic
-        self._probe: asyncio.Task[None] | None = None
 
     async def peek(
         self,
@@ -123,7 +91,7 @@ class RedisStore:
         index: IndexSpec | None = None,
         count_sighting_seconds: float | None = None,
     ) -> Peek:
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.hmget(self._epochs_key, [*scopes.fields, "local"])
         pipe.get(self._body(address))
         if index is not None:
@@ -132,8 +100,8 @@ class RedisStore:
             seen = self._key(address.partition, b"n")
             pipe.incr(seen)
             pipe.expire(seen, int(count_sighting_seconds) or 1)
-        replies = await self._execute(pipe, budget)
-        epochs, value = _epochs(_ok(replies[0])), _ok(replies[1])
+        replies = await self._link.execute(pipe, budget)
+        epochs, value = _epochs(ok(replies[0])), ok(replies[1])
         # The exact tier works on a server without vector sets, and a replica may be read-only.
         indexed = self._soft(Operation.SEARCH, replies[2]) if index is not None else 0
         sightings = self._soft(Operation.SEARCH, replies[-2]) if count_sighting_seconds is not None else 0
@@ -146,18 +114,18 @@ class RedisStore:
         )
 
     async def epochs(self, scopes: Scopes, budget: Budget) -> Epochs:
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.hmget(self._epochs_key, [*scopes.fields, "local"])
-        return _epochs(_ok((await self._execute(pipe, budget))[0]))
+        return _epochs(ok((await self._link.execute(pipe, budget))[0]))
 
     async def advance(self, field: str, budget: Budget) -> int:
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.hincrby(self._epochs_key, field, 1)
-        return int(_ok((await self._execute(pipe, budget))[0]))
+        return int(ok((await self._link.execute(pipe, budget))[0]))
 
     async def put(self, answer: CachedAnswer, ttl_seconds: float, budget: Budget, *, token: int | None = None) -> Put:
         address = answer.address
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.eval(
             _PUT,
             2,
@@ -167,61 +135,61 @@ class RedisStore:
             _milliseconds(ttl_seconds),
             "" if token is None else token,
         )
-        return _PUTS[_ok((await self._execute(pipe, budget))[0])]
+        return _PUTS[ok((await self._link.execute(pipe, budget))[0])]
 
     async def add(self, address: Address, index: IndexSpec, vector: Vector, ttl_seconds: float, budget: Budget) -> int:
         blob = checked(vector, index).tobytes()
         key, life = self._index(address.partition, index), _milliseconds(ttl_seconds)
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.execute_command("VADD", key, "FP32", blob, address.exact, "NOQUANT")
         # A set lives as long as its newest entry: NX gives it a first life, GT never shortens it.
         pipe.pexpire(key, life, nx=True)
         pipe.pexpire(key, life, gt=True)
         pipe.execute_command("VCARD", key)
-        replies = await self._execute(pipe, budget)
-        _ok(replies[0])
-        excess = int(_ok(replies[3])) - index.capacity
+        replies = await self._link.execute(pipe, budget)
+        ok(replies[0])
+        excess = int(ok(replies[3])) - index.capacity
         return await self._evict(address, key, min(excess, _SAMPLE), budget) if excess > 0 else 0
 
     async def _evict(self, newcomer: Address, key: bytes, excess: int, budget: Budget) -> int:
         """Of a few members drawn at random those nearest their expiry go; bodies stay for the exact tier."""
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.execute_command("VRANDMEMBER", key, _SAMPLE + 1)
-        members = [name for name in _ok((await self._execute(pipe, budget))[0]) if name.decode() != newcomer.exact]
+        members = [name for name in ok((await self._link.execute(pipe, budget))[0]) if name.decode() != newcomer.exact]
         if not members:
             return 0
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         for name in members:
             pipe.pttl(self._body(Address(newcomer.partition, name.decode())))
-        remaining = [_ok(reply) for reply in await self._execute(pipe, budget)]
+        remaining = [ok(reply) for reply in await self._link.execute(pipe, budget)]
         victims = sorted(zip(remaining, members, strict=True))[:excess]
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         for _, name in victims:
             pipe.execute_command("VREM", key, name)
-        return sum(int(_ok(reply)) for reply in await self._execute(pipe, budget))
+        return sum(int(ok(reply)) for reply in await self._link.execute(pipe, budget))
 
     async def nearest(
         self, partition: str, index: IndexSpec, vector: Vector, count: int, budget: Budget
     ) -> tuple[list[Found], int]:
         unit = checked(vector, index)
         key = self._index(partition, index)
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.execute_command("VSIM", key, "FP32", unit.tobytes(), "WITHSCORES", "COUNT", count)
-        scores = _scores(_ok((await self._execute(pipe, budget))[0]))
+        scores = _scores(ok((await self._link.execute(pipe, budget))[0]))
         if not scores:
             return [], 0
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         for name in scores:
             pipe.get(self._body(Address(partition, name)))
             pipe.execute_command("VEMB", key, name, "RAW")
-        replies = await self._execute(pipe, budget)
+        replies = await self._link.execute(pipe, budget)
         found, orphans = [], []
         for position, (name, score) in enumerate(scores.items()):
-            answer = self._decode(_ok(replies[2 * position]), Address(partition, name))
+            answer = self._decode(ok(replies[2 * position]), Address(partition, name))
             if answer is None:
                 orphans.append(name)
             else:
-                found.append(Found(answer, _rescored(unit, _ok(replies[2 * position + 1]), score)))
+                found.append(Found(answer, _rescored(unit, ok(replies[2 * position + 1]), score)))
         found.sort(key=lambda item: -item.similarity)
         return found, await self._sweep(key, orphans, budget)
 
@@ -229,45 +197,45 @@ class RedisStore:
         """Orphans at the top hide live neighbours from the next search."""
         if not orphans:
             return 0
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         for name in orphans:
             pipe.execute_command("VREM", key, name)
         try:
-            return sum(int(_ok(reply)) for reply in await self._execute(pipe, budget))
+            return sum(int(ok(reply)) for reply in await self._link.execute(pipe, budget))
         except StoreUnavailable:
             # A replica that may not write still finds.
             return 0
 
     async def fetch(self, address: Address, budget: Budget) -> CachedAnswer | None:
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.get(self._body(address))
-        return self._decode(_ok((await self._execute(pipe, budget))[0]), address)
+        return self._decode(ok((await self._link.execute(pipe, budget))[0]), address)
 
     async def remove(self, address: Address, index: IndexSpec | None, budget: Budget) -> bool:
         await self._unindex(address, index, budget)
         if await self.fetch(address, budget) is None:
             return False
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.delete(self._body(address))
-        return bool(_ok((await self._execute(pipe, budget))[0]))
+        return bool(ok((await self._link.execute(pipe, budget))[0]))
 
     async def entomb(self, address: Address, index: IndexSpec | None, ttl_seconds: float, budget: Budget) -> None:
         await self._unindex(address, index, budget)
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.set(self._body(address), _TOMBSTONE, px=_milliseconds(ttl_seconds))
-        _ok((await self._execute(pipe, budget))[0])
+        ok((await self._link.execute(pipe, budget))[0])
 
     async def _unindex(self, address: Address, index: IndexSpec | None, budget: Budget) -> None:
         if index is None:
             return
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.execute_command("VREM", self._index(address.partition, index), address.exact)
-        reply = (await self._execute(pipe, budget))[0]
-        if isinstance(reply, Exception) and _loss(reply) is not Loss.UNSUPPORTED:
-            _ok(reply)
+        reply = (await self._link.execute(pipe, budget))[0]
+        if isinstance(reply, Exception) and loss_of(reply) is not Loss.UNSUPPORTED:
+            ok(reply)
 
     async def acquire(self, address: Address, owner: str, lease_seconds: float, budget: Budget) -> Lease | None:
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.eval(
             _ACQUIRE,
             2,
@@ -277,34 +245,30 @@ class RedisStore:
             _milliseconds(lease_seconds),
             _FENCE_SECONDS,
         )
-        token = int(_ok((await self._execute(pipe, budget))[0]))
+        token = int(ok((await self._link.execute(pipe, budget))[0]))
         return Lease(address, token, owner) if token else None
 
     async def renew(self, lease: Lease, lease_seconds: float, budget: Budget) -> bool:
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.eval(_RENEW, 1, self._lock(lease.address), _held(lease), _milliseconds(lease_seconds))
-        return bool(_ok((await self._execute(pipe, budget))[0]))
+        return bool(ok((await self._link.execute(pipe, budget))[0]))
 
     async def release(self, lease: Lease, budget: Budget, *, declined_seconds: float | None = None) -> None:
         declined = "" if declined_seconds is None else _milliseconds(declined_seconds)
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.eval(_RELEASE, 1, self._lock(lease.address), _held(lease), declined)
-        _ok((await self._execute(pipe, budget))[0])
+        ok((await self._link.execute(pipe, budget))[0])
 
     async def watch(self, address: Address, budget: Budget) -> tuple[LeaseState, CachedAnswer | None]:
-        pipe = self._pipeline()
+        pipe = self._link.pipeline()
         pipe.get(self._lock(address))
         pipe.get(self._body(address))
-        held, value = (_ok(reply) for reply in await self._execute(pipe, budget))
+        held, value = (ok(reply) for reply in await self._link.execute(pipe, budget))
         state = LeaseState.FREE if held is None else LeaseState.DECLINED if held == _DECLINED else LeaseState.HELD
         return state, self._decode(value, address)
 
     async def close(self) -> None:
-        if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.gather(self._probe, return_exceptions=True)
-        await self._redis.aclose()
-        await self._pool.disconnect()
+        await self._link.close()
 
     # Keys: one hash tag, so one slot and one node, for all that belongs to a partition.
 
@@ -335,94 +299,11 @@ class RedisStore:
             self._observer.lost(Operation.LOOKUP, Loss.FORGED)
         return answer
 
-    # Calls.
-
-    def _pipeline(self) -> Pipeline:
-        return self._redis.pipeline(transaction=False)
-
-    async def _execute(self, pipe: Pipeline, budget: Budget) -> list[Any]:
-        """Replies in order, error replies among them as exceptions."""
-        return await self._within(budget, lambda: pipe.execute(raise_on_error=False))
-
-    async def _within(self, budget: Budget, call: Callable[[], Awaitable[_T]]) -> _T:
-        if self._breaker.open:
-            self._probe_if_due()
-            raise StoreUnavailable(Loss.BREAKER_OPEN)
-        if budget.remaining_seconds <= 0:
-            raise StoreUnavailable(Loss.BUDGET_SPENT)
-        try:
-            with budget:
-                async with asyncio.timeout(budget.remaining_seconds):
-                    result = await call()
-        except (RedisError, OSError, TimeoutError) as error:
-            loss = _loss(error)
-            if loss in _TRIPPING:
-                self._breaker.failed()
-            raise StoreUnavailable(loss) from error
-        self._breaker.succeeded()
-        return result
-
-    def _probe_if_due(self) -> None:
-        """Off every request's path: nobody waits for the server that did not answer."""
-        if self._probe is None and self._breaker.probe_due():
-            self._probe = asyncio.get_running_loop().create_task(self._run_probe())
-            self._probe.add_done_callback(self._probe_done)
-
-    async def _run_probe(self) -> None:
-        try:
-            async with asyncio.timeout(_PROBE_SECONDS):
-                await self._redis.ping()
-        except (RedisError, OSError, TimeoutError):
-            self._breaker.failed(probe=True)
-        else:
-            self._breaker.succeeded()
-
-    def _probe_done(self, task: asyncio.Task[None]) -> None:
-        self._probe = None
-        if not task.cancelled() and task.exception() is not None:
-            log.error("probing the response store failed", exc_info=task.exception())
-
     def _soft(self, operation: Operation, reply: Any) -> int:
         if isinstance(reply, Exception):
-            self._observer.lost(operation, _loss(reply))
+            self._observer.lost(operation, loss_of(reply))
             return 0
         return int(reply)
-
-
-_TRIPPING = frozenset({Loss.TIMEOUT, Loss.CONNECTION, Loss.LOADING})
-
-
-def _loss(error: BaseException) -> Loss:
-    """Most specific first: redis-py derives several of these from its ConnectionError."""
-    text = str(error)
-    kinds: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Loss], ...] = (
-        (BusyLoadingError, Loss.LOADING),
-        (ReadOnlyError, Loss.READ_ONLY),
-        (OutOfMemoryError, Loss.FULL),
-        (NoPermissionError, Loss.UNSUPPORTED),
-        ((RedisTimeoutError, TimeoutError), Loss.TIMEOUT),
-        ((RedisConnectionError, OSError), Loss.CONNECTION),
-    )
-    for kind, loss in kinds:
-        if isinstance(error, kind):
-            return loss
-    if isinstance(error, ResponseError):
-        # Errors raised inside a script keep their code as the first word.
-        if "unknown command" in text or "NOPERM" in text:
-            return Loss.UNSUPPORTED
-        if "READONLY" in text or "-READONLY" in text:
-            return Loss.READ_ONLY
-        if "OOM" in text:
-            return Loss.FULL
-        if "NOREPLICAS" in text or "MISCONF" in text:
-            return Loss.READ_ONLY
-    return Loss.REFUSED
-
-
-def _ok(reply: Any) -> Any:
-    if isinstance(reply, Exception):
-        raise StoreUnavailable(_loss(reply)) from reply
-    return reply
 
 
 def _epochs(values: list[bytes | None]) -> Epochs:
