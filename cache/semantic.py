@@ -67,7 +67,8 @@ class SemanticTier:
         request = lookup.request
         live = [item for item in found if item.answer.fresh(request.now, request.cache_control.max_age_seconds)]
         if not live:
-            lookup.why = "no_neighbours"
+            if lookup.why == "absent":
+                lookup.why = "no_neighbours"
             return None
         lookup.candidates = tuple(item.answer for item in live)
         lookup.neighbours = tuple(
