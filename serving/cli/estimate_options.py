@@ -1,0 +1,62 @@
+"""Options of ``wattgate estimate`` turned into the library's objects."""
+
+from __future__ import annotations
+
+from metering.errors import BadInput
+from metering.hardware import Device, detect, find_device
+from metering.intensity import StaticIntensity
+from metering.site import Prices, Site
+from metering.units import FLOP_RATE, INTENSITY, POWER, Dimension, parse_quantity
+
+
+def quantity(text: str | None, dimension: Dimension, bare_unit: str, name: str) -> float | None:
+    """The option's quantity in the dimension's base unit; None where it was not given."""
+    return None if text is None else parse_quantity(text, dimension, bare_unit=bare_unit, name=name)
+
+
+def device_named(name: str) -> Device:
+    """``detected`` and ``cpu`` are this machine's; anything else is looked up in the catalogue."""
+    if name.casefold() == "detected":
+        return detect().device
+    if name.casefold() == "cpu":
+        return detect(device="cpu").device
+    return find_device(name)
+
+
+def site(
+    zone: str | None,
+    intensity: str | None,
+    pue: float,
+    lifetime_years: float,
+    per_device_hour: float | None,
+    per_kwh: float | None,
+) -> Site:
+    """Raises ``BadInput`` for an unknown zone, a wrong unit, a PUE below 1 or a negative price."""
+    for name, price in (("--price-per-device-hour", per_device_hour), ("--price-per-kwh", per_kwh)):
+        if price is not None and not 0 <= price < float("inf"):
+            raise BadInput(f"{name} must be at least 0, got {price}")
+    given = quantity(intensity, INTENSITY, "g/kWh", "--intensity")
+    if given is None:
+        source = StaticIntensity(zone or "WORLD")
+    else:
+        source = StaticIntensity(zone or "given", grams_per_kwh=given, source="given on the command line")
+    return Site(source.reading, pue, lifetime_years, Prices(per_device_hour, per_kwh))
+
+
+def training_device(name: str | None, peak: str | None, watts: str | None) -> tuple[float, float, float | None]:
+    """Peak FLOP/s, average watts and embodied kilograms of a chip: what was given, else the catalogue's bf16 (or
+    fp16) peak and maximal watts."""
+    device = find_device(name) if name else None
+    peak_flops = quantity(peak, FLOP_RATE, "FLOP/s", "--device-peak")
+    average_watts = quantity(watts, POWER, "W", "--watts")
+    if peak_flops is None:
+        figure = (device.peak_for("bf16") or device.peak_for("fp16")) if device else None
+        if figure is None:
+            raise BadInput("give --device-peak, or a --device whose bf16 peak is in the catalogue")
+        peak_flops = figure.value
+    if average_watts is None:
+        if device is None or device.max_watts is None:
+            raise BadInput("give --watts, or a --device whose power is in the catalogue")
+        average_watts = device.max_watts.value
+    mass = device.embodied_kilograms if device else None
+    return peak_flops, average_watts, None if mass is None else mass.value
