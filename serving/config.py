@@ -76,8 +76,6 @@ class CacheSettings(Section):
     """In-process exact tier: life of an entry; short, because other replicas' deletions are not seen here."""
     max_answer_bytes: int = Field(default=256 * 1024, ge=1)
     """Larger answers are not stored."""
-    max_temperature: float = Field(default=2.0, ge=0)
-    """Exact tier: requests hotter than this are not stored. The semantic tier has its own, lower limit."""
     max_wrong: float = Field(default=0.02, gt=0, lt=1)
     """Semantic tier: the budget, wrong semantic answers over semantic answers served."""
     policy: Literal["conformal", "vcache", "threshold"] = "conformal"

@@ -15,6 +15,10 @@ _FRAMES_AHEAD = 256
 """Frames the application may be ahead of a slow reader before it is made to wait."""
 
 
+_LEAVE_SECONDS = 2.0
+"""Time an application has to leave after its client has gone, before its task is cancelled."""
+
+
 @dataclass(slots=True)
 class AsgiAnswer:
     status: int
@@ -68,7 +72,7 @@ async def asgi_call(
             headers = dict(message.get("headers", ()))
             started.set_result((message["status"], headers.get(b"content-type", b"").decode("latin-1")))
             return
-        if message.get("body"):
+        if message.get("body") and not gone.is_set():
             if queue.full():
                 await queue.put(message["body"])
             else:
@@ -106,11 +110,20 @@ async def asgi_call(
         yield AsgiAnswer(status, content_type, frames())
     finally:
         gone.set()
-        if not task.done():
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await task
+        while not queue.empty():
+            queue.get_nowait()
+        await _end(task)
         if not started.done():
             started.cancel()
         elif not started.cancelled():
             started.exception()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    # A disconnect first: applications start tasks of their own, which a bare cancel would leave running
+    if not task.done():
+        await asyncio.wait({task}, timeout=_LEAVE_SECONDS)
+    if not task.done():
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task

@@ -79,6 +79,10 @@ class SimulatedSettings(_Section):
     """Peak of the declared simulated device, FLOP/s."""
     bandwidth_bytes_per_second: float = Field(default=1e12, gt=0)
     """Memory bandwidth of the declared simulated device."""
+    idle_watts: float = Field(default=50.0, ge=0)
+    """Idle power of the declared simulated device, watts."""
+    max_watts: float = Field(default=300.0, gt=0)
+    """Full power of the declared simulated device, watts."""
 
 
 class EngineSettings(_Section):

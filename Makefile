@@ -1,0 +1,55 @@
+# Everything a new user needs: `make demo`, `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+# torch's CPU build comes from PyTorch's own index, unless the default one has it; never an extra index for all
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH := torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(shell cat deploy/requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-12)
+
+.PHONY: demo test unit integration lint bench format lock docs clean
+
+demo: $(STAMP)  ## a gateway on the bundled model, asked four ways; ONCE=1 ends by itself
+	@$(BIN)/wattgate demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
+
+test: $(STAMP)  ## everything: unit, then integration on the real engine
+	@$(BIN)/python -m pytest -q tests/unit
+	@$(BIN)/python -m pytest -q tests/integration
+
+unit: $(STAMP)
+	@$(BIN)/python -m pytest -q tests/unit
+
+integration: $(STAMP)
+	@$(BIN)/python -m pytest -q tests/integration
+
+lint: $(STAMP)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(STAMP)  ## gateway against bare server and platform floor, side by side; writes tests/bench/results
+	@$(BIN)/python -m tests.bench
+
+docs: $(STAMP)  ## the README's generated tables
+	@$(BIN)/python deploy/readme.py
+
+lock: $(STAMP)  ## resolve deploy/requirements.in anew
+	@$(BIN)/python deploy/lock.py
+
+$(STAMP): deploy/requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: wattgate needs Python 3.11 (set PYTHON=...)" >&2; exit 1; }
+	@echo "creating the environment in $(VENV) (once, about 4 minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "  1/3 torch (CPU build)"
+	@$(BIN)/python -c 'import torch; assert torch.__version__.startswith("$(TORCH:torch==%=%)")' 2>/dev/null || \
+	  $(BIN)/python deploy/install_torch.py '$(TORCH)' '$(TORCH_INDEX)'
+	@echo "  2/3 $$(grep -c == deploy/requirements.lock) pinned packages"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r deploy/requirements.lock
+	@echo "  3/3 wattgate itself"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/.installed-* && touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,327 @@
+"""The ASGI application: routes, authentication, error envelopes, client gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from cache.control import CacheControl
+from serving.access import KeyRing
+from serving.api.body import ClientGone, parse_body, read_body
+from serving.api.frames import frame_of
+from serving.errors import (
+    EngineUnavailable,
+    Forbidden,
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    RateLimited,
+)
+from serving.gateway import Call, Gateway, Reply
+
+log = logging.getLogger("wattgate")
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_JSON = (b"content-type", b"application/json")
+_SSE = (b"content-type", b"text/event-stream; charset=utf-8")
+
+
+class Completions:
+    """POST of ``/v1/chat/completions`` and ``/v1/completions``: a plain ASGI endpoint."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        keys: KeyRing,
+        *,
+        max_body_bytes: int,
+        max_concurrent_requests: int,
+        request_timeout_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._gateway = gateway
+        self._keys = keys
+        self._max_body_bytes = max_body_bytes
+        self._max_concurrent_requests = max_concurrent_requests
+        self._request_timeout_seconds = request_timeout_seconds
+        self._clock = clock
+        self.inside = 0
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        received = self._clock()
+        headers = dict(scope["headers"])
+        request_id = _request_id(headers.get(b"x-request-id"))
+        answer = _Answer(send, request_id)
+        self.inside += 1
+        try:
+            if scope["method"] != "POST":
+                raise MethodNotAllowed(f"{scope['path']} takes POST.", headers={"allow": "POST"})
+            call = await self._call(scope, headers, receive, request_id, received)
+            with _cancelled_when_gone(receive):
+                async with self._gateway.open(call) as reply:
+                    await answer.send_reply(reply, stream=call.stream)
+        except GatewayError as error:
+            await answer.fail(error)
+        except ClientGone:
+            log.info("request %s: the client went", request_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            await answer.fail(GatewayError("The gateway failed on this request.", code="internal_error"))
+        finally:
+            self.inside -= 1
+
+    async def _call(
+        self, scope: Message, headers: dict[bytes, bytes], receive: Receive, request_id: str, received: float
+    ) -> Call:
+        # refusals come after the body has been read: a client that is still sending could not read them
+        body = await read_body(receive, self._max_body_bytes)
+        tenant = self._keys.tenant(_text(headers.get(b"authorization")))
+        if self.inside > self._max_concurrent_requests:
+            raise RateLimited(
+                "The gateway is at its limit of concurrent requests.",
+                code="too_many_requests",
+                headers={"retry-after": str(self._gateway.cap.retry_after_seconds())},
+            )
+        payload = parse_body(scope["path"], body)
+        timeout = _timeout(headers.get(b"x-request-timeout"), self._request_timeout_seconds)
+        return Call(
+            request_id=request_id,
+            tenant=tenant,
+            path=scope["path"],
+            payload=payload,
+            received_seconds=received,
+            deadline_seconds=received + timeout,
+            cache_control=CacheControl.parse(_text(headers.get(b"cache-control"))),
+        )
+
+
+class _Answer:
+    """What has gone to the client so far decides how an error can still be told."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self._started = False
+        self._ended = False
+        self._stream = False
+
+    async def _start(self, status: int, content_type: tuple[bytes, bytes], headers: dict[str, str]) -> None:
+        self._started = True
+        raw = [content_type, (b"x-request-id", self._request_id.encode())]
+        raw += [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def _body(self, body: bytes, more: bool) -> None:
+        self._ended = not more
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def send_reply(self, reply: Reply, *, stream: bool) -> None:
+        self._stream = stream
+        if not stream:
+            body = b"".join([frame async for frame in reply.frames])
+            await self._start(200, _JSON, reply.headers | {"content-length": str(len(body))})
+            await self._body(body, more=False)
+            return
+        async with contextlib.aclosing(_closable(reply.frames)) as frames:
+            async for frame in frames:
+                if not self._started:
+                    await self._start(200, _SSE, reply.headers | {"cache-control": "no-store"})
+                await self._body(frame, more=True)
+        await self._body(b"", more=False)
+
+    async def fail(self, error: GatewayError) -> None:
+        if self._ended:
+            return
+        if self._started:
+            # too late for a status: a last frame, and no [DONE], tells a stream's reader
+            await self._body(frame_of(error.envelope()) if self._stream else b"", more=False)
+            return
+        body = orjson.dumps(error.envelope())
+        await self._start(error.status, _JSON, error.headers | {"content-length": str(len(body))})
+        await self._body(body, more=False)
+
+
+async def _closable(frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for frame in frames:
+        yield frame
+
+
+@contextlib.contextmanager
+def _cancelled_when_gone(receive: Receive) -> Any:
+    """Cancel the body when the client closes the connection, for unary requests too."""
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone and task.uncancel() == 0:
+            raise ClientGone from None
+        raise
+    finally:
+        watcher.cancel()
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+def _request_id(sent: bytes | None) -> str:
+    """The client's own id where it is harmless, else a new one."""
+    text = _text(sent)
+    return text if text and _REQUEST_ID.fullmatch(text) else uuid.uuid4().hex
+
+
+def _timeout(sent: bytes | None, most: float) -> float:
+    if sent is None:
+        return most
+    try:
+        seconds = float(sent)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise InvalidRequest("x-request-timeout must be a positive number of seconds.", param="x-request-timeout")
+    return min(seconds, most)
+
+
+class _Pages:
+    """The small GET endpoints."""
+
+    def __init__(self, gateway: Gateway, keys: KeyRing, scrape: Callable[[], tuple[bytes, str]], started: int) -> None:
+        self._gateway = gateway
+        self._keys = keys
+        self._scrape = scrape
+        self._started = started
+
+    def _tenant(self, request: Request) -> str:
+        return self._keys.tenant(request.headers.get("authorization"))
+
+    async def healthz(self, request: Request) -> Response:
+        return _json({"status": "ok"})
+
+    async def readyz(self, request: Request) -> Response:
+        status = self._gateway.engine.status()
+        if not status.ready:
+            raise EngineUnavailable(f"Not ready: {status.reason}.")
+        return _json({"status": "ready", "running": status.running})
+
+    async def models(self, request: Request) -> Response:
+        self._tenant(request)
+        data = [self._model(model.name) for model in self._gateway.engine.models()]
+        return _json({"object": "list", "data": data})
+
+    async def model(self, request: Request) -> Response:
+        self._tenant(request)
+        return _json(self._model(request.path_params["model"]))
+
+    def _model(self, name: str) -> dict[str, Any]:
+        model = self._gateway.model(name)
+        return {
+            "id": model.name,
+            "object": "model",
+            "created": self._started,
+            "owned_by": f"wattgate/{self._gateway.engine.kind}",
+            "max_model_len": model.max_context_tokens,
+        }
+
+    async def receipt(self, request: Request) -> Response:
+        tenant = self._tenant(request)
+        receipt_id = request.path_params["receipt_id"]
+        receipt = await self._gateway.meter.receipt(tenant, receipt_id)
+        if receipt is None:
+            raise NotFound(
+                f"No final receipt '{receipt_id}': not settled yet (a few seconds), too old, or not yours.",
+                param="receipt_id",
+                code="receipt_not_found",
+            )
+        return _json(receipt.as_dict())
+
+    async def metrics(self, request: Request) -> Response:
+        if not self._keys.open:
+            self._tenant(request)
+        body, content_type = await asyncio.to_thread(self._scrape)
+        return Response(body, media_type=None, headers={"content-type": content_type})
+
+
+def _json(payload: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(payload), status, headers, media_type="application/json")
+
+
+async def _gateway_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)
+    return _json(error.envelope(), error.status, error.headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kinds: dict[int, type[GatewayError]] = {404: NotFound, 405: MethodNotAllowed, 403: Forbidden}
+    kind = kinds.get(error.status_code, InvalidRequest)
+    message = f"{request.method} {request.url.path}: {error.detail}."
+    return _json(kind(message).envelope(), error.status_code, dict(error.headers or {}))
+
+
+async def _crash(request: Request, error: Exception) -> Response:
+    return _json(GatewayError("The gateway failed on this request.", code="internal_error").envelope(), 500)
+
+
+def build_app(
+    gateway: Gateway,
+    keys: KeyRing,
+    *,
+    max_body_bytes: int,
+    max_concurrent_requests: int,
+    request_timeout_seconds: float,
+    scrape: Callable[[], tuple[bytes, str]],
+    clock: Callable[[], float] = time.monotonic,
+) -> ASGIApp:
+    """The application over a gateway. ``scrape`` returns the exposition and its content type (it may block)."""
+    completions = Completions(
+        gateway,
+        keys,
+        max_body_bytes=max_body_bytes,
+        max_concurrent_requests=max_concurrent_requests,
+        request_timeout_seconds=request_timeout_seconds,
+        clock=clock,
+    )
+    pages = _Pages(gateway, keys, scrape, int(time.time()))
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", completions),
+            Route("/v1/completions", completions),
+            Route("/v1/models", pages.models),
+            Route("/v1/models/{model:path}", pages.model),
+            Route("/v1/receipts/{receipt_id}", pages.receipt),
+            Route("/healthz", pages.healthz),
+            Route("/readyz", pages.readyz),
+            Route("/metrics", pages.metrics),
+        ],
+        exception_handlers={GatewayError: _gateway_error, HTTPException: _http_error, Exception: _crash},
+    )

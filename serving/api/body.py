@@ -1,0 +1,138 @@
+"""Reading and judging a request body before anything is spent on it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from serving.errors import BodyTooLarge, InvalidRequest
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+_DRAINED_BYTES = 256 * 1024 * 1024
+"""A body that is too large is read (and dropped) up to this, so that its sender gets to read the 413."""
+
+
+class ClientGone(Exception):
+    """The client closed the connection; there is nobody to answer."""
+
+
+async def read_body(receive: Receive, max_bytes: int) -> bytes:
+    """The whole request body.
+
+    Raises:
+        BodyTooLarge: above ``max_bytes``.
+        ClientGone: the connection closed in mid-body.
+    """
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False) and len(body) <= max_bytes:
+        return body
+    parts = [body]
+    size = len(body)
+    more = message.get("more_body", False)
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size <= max_bytes:
+            parts.append(chunk)
+        else:
+            parts.clear()
+            if size > _DRAINED_BYTES:
+                break
+        more = message.get("more_body", False)
+    if size > max_bytes:
+        raise BodyTooLarge(f"The request body is larger than {max_bytes} bytes.")
+    return b"".join(parts)
+
+
+class _Lenient(BaseModel):
+    """Fields that the gateway itself reads; what else is there is the engine's to judge."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class StreamOptions(_Lenient):
+    include_usage: bool | None = None
+
+
+class _Sampled(_Lenient):
+    model: str = Field(min_length=1, max_length=512)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    user: str | None = None
+
+
+class ChatMessage(_Lenient):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = None
+
+
+class ChatBody(_Sampled):
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    tools: list[dict[str, Any]] | None = None
+
+
+class CompletionBody(_Sampled):
+    prompt: str | list[str] | list[int] | list[list[int]]
+    logprobs: int | None = None
+
+
+BODIES: dict[str, type[_Sampled]] = {"/v1/chat/completions": ChatBody, "/v1/completions": CompletionBody}
+
+
+def parse_body(path: str, raw: bytes) -> dict[str, Any]:
+    """The payload as sent, once it is known to be sound.
+
+    Raises:
+        InvalidRequest: not JSON, not an object, or a field that is wrong; names the field.
+    """
+    try:
+        payload = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
+    if not isinstance(payload, dict):
+        raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
+    try:
+        BODIES[path].model_validate(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        # unions report the branch in the location; clients know only their own keys and indices
+        location = [part for part in first["loc"] if isinstance(part, int) or part in _KNOWN or len(first["loc"]) == 1]
+        param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+        if first["type"] == "missing":
+            raise InvalidRequest(
+                f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+            ) from None
+        raise InvalidRequest(f"Invalid '{param}': {first['msg']}.", param=param, code="invalid_value") from None
+    return payload
+
+
+_KNOWN = frozenset(
+    name for body in (ChatBody, CompletionBody, ChatMessage, StreamOptions) for name in body.model_fields
+)
+
+
+def asked_tokens(payload: dict[str, Any]) -> int | None:
+    """The answer length that the client allows."""
+    value = payload.get("max_completion_tokens") or payload.get("max_tokens")
+    return value if isinstance(value, int) else None

@@ -1,0 +1,91 @@
+"""Server-sent event frames: relayed as bytes, opened only where the receipt goes in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+DONE = b"data: [DONE]\n\n"
+_DATA = b"data: "
+_WORTH_PARSING = re.compile(rb'"finish_reason":\s*"|"usage":\s*\{|^data: \{\s*"error"')
+"""What makes a frame more than one more token; tokens are the common case and are not parsed."""
+
+
+def frame_of(payload: Any) -> bytes:
+    return b"data: " + orjson.dumps(payload) + b"\n\n"
+
+
+def payload_of(frame: bytes) -> dict[str, Any] | None:
+    """The JSON object of a frame; None for ``[DONE]``, comments and anything that is no object."""
+    if not frame.startswith(_DATA):
+        return None
+    try:
+        payload = orjson.loads(frame[len(_DATA) :])
+    except orjson.JSONDecodeError:
+        return None
+    return payload if isinstance(payload, dict) else None
+
+
+@dataclass(slots=True)
+class StreamEnd:
+    """Passes frames on and keeps back the last ones, into which usage and receipt go.
+
+    The engine is always asked for usage. A client that did not ask for it gets the usage, with the
+    receipt, on its last content chunk instead of in a chunk of its own.
+    """
+
+    include_usage: bool
+    """Whether the client asked for a usage chunk."""
+    usage: dict[str, Any] | None = None
+    finish_reasons: list[str] = field(default_factory=list)
+    done: bool = False
+    error: dict[str, Any] | None = None
+    _held: bytes | None = None
+
+    def feed(self, frame: bytes) -> tuple[bytes, ...]:
+        """Frames to send now (none, one or two). An engine's error frame is kept in ``error`` instead."""
+        if frame.startswith(DONE[:-2]):
+            self.done = True
+            return ()
+        if not _WORTH_PARSING.search(frame):
+            return self._release(frame)
+        payload = payload_of(frame)
+        if payload is None:
+            return self._release(frame)
+        if "error" in payload and "choices" not in payload:
+            self.error = payload["error"] if isinstance(payload["error"], dict) else {"message": str(payload["error"])}
+            return ()
+        choices = payload.get("choices") or ()
+        usage = payload.get("usage")
+        if isinstance(usage, dict):
+            self.usage = usage
+            if not choices:
+                return self._keep(frame) if self.include_usage else ()
+        finished = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
+        self.finish_reasons += finished
+        return self._keep(frame) if finished else self._release(frame)
+
+    def _keep(self, frame: bytes) -> tuple[bytes, ...]:
+        held, self._held = self._held, frame
+        return () if held is None else (held,)
+
+    def _release(self, frame: bytes) -> tuple[bytes, ...]:
+        held, self._held = self._held, None
+        return (frame,) if held is None else (held, frame)
+
+    def last(self, receipt: dict[str, Any] | None) -> tuple[bytes, ...]:
+        """The kept frame with usage and receipt in it, and ``[DONE]``."""
+        held, self._held = self._held, None
+        if held is None:
+            return (DONE,)
+        payload = payload_of(held)
+        if payload is not None and (self.usage is not None or receipt is not None):
+            usage = dict(self.usage or {})
+            if receipt is not None:
+                usage["wattgate"] = receipt
+            payload["usage"] = usage
+            held = frame_of(payload)
+        return (held, DONE)

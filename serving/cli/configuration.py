@@ -1,0 +1,74 @@
+"""``wattgate config``: the effective configuration, with where each value comes from."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from pydantic import SecretStr
+from rich.table import Table
+
+from serving.cli.output import out
+from serving.cli.serve import (
+    CacheOption,
+    ConfigOption,
+    EngineOption,
+    HostOption,
+    ModelOption,
+    NameOption,
+    PortOption,
+    UpstreamOption,
+    gather,
+)
+from serving.config import GatewayConfig, walk
+
+
+def config(
+    config: ConfigOption = None,
+    engine: EngineOption = None,
+    model: ModelOption = None,
+    served_model_name: NameOption = None,
+    upstream: UpstreamOption = None,
+    cache: CacheOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One object: key to value, source and meaning.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The reference table of the README.")] = False,
+) -> None:
+    """Print every setting: its value, where that comes from, and what it means. Secrets are not shown."""
+    if markdown:
+        print(reference_markdown())
+        return
+    loaded = gather(config, engine, model, served_model_name, upstream, cache, host, port)
+    rows = {
+        key: {"value": _plain(value), "source": loaded.sources.get(key, "default"), "meaning": meaning}
+        for key, value, meaning in walk(loaded.config)
+    }
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table(box=None, padding=(0, 2), pad_edge=False)
+    for column in ("setting", "value", "source", "meaning"):
+        table.add_column(column, overflow="fold")
+    for key, row in rows.items():
+        style = None if row["source"] == "default" else "bold"
+        table.add_row(key, json.dumps(row["value"]), row["source"], row["meaning"], style=style)
+    out.print(table)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "(set)"
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def reference_markdown() -> str:
+    """The configuration reference, from the fields' own documentation."""
+    rows = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for key, value, meaning in walk(GatewayConfig()):
+        cell = meaning.replace("|", "\\|")
+        rows.append(f"| `{key}` | `{json.dumps(_plain(value))}` | {cell} |")
+    return "\n".join(rows)

@@ -1,0 +1,148 @@
+"""``wattgate demo``: from nothing to metered answers of a real model, through the stock OpenAI SDK."""
+
+from __future__ import annotations
+
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any
+
+import typer
+from rich.rule import Rule
+
+from serving.cli.chat import ask
+from serving.cli.output import Progress, fail, out, quantity, receipt_table
+from serving.cli.serve import CacheOption, EngineOption, announce, gather, terminate
+from serving.placement.ray_runtime import free_port
+
+QUESTION = "What is the capital of France?"
+STREAMED = "Write two sentences about why clean electricity matters."
+EIGHT = tuple(
+    f"Answer in one sentence: what is a {thing} used for?"
+    for thing in ("hammer", "compass", "kettle", "telescope", "battery", "bicycle", "thermometer", "lighthouse")
+)
+
+
+def demo(
+    engine: EngineOption = None,
+    cache: CacheOption = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port; 8000, or a free one if that is taken.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="End after the demonstration instead of staying up.")] = False,
+) -> None:
+    """Start a gateway on the bundled model, ask it four ways, show the receipts, stay up until Ctrl-C."""
+    from serving.placement.supervisor import StartError, Supervisor
+
+    config = gather(None, engine=engine, cache=cache, port=port if port is not None else _usual_port()).config
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        with Supervisor(config, Progress()) as supervisor:
+            announce(supervisor.config, supervisor.url)
+            failed = not show(supervisor.url)
+            _where_next(supervisor.url)
+            if failed:
+                fail("a part of the demonstration did not work", 1)
+            if not once:
+                out.print("\nStaying up; Ctrl-C ends everything.")
+                while True:
+                    supervisor.watch()
+                    time.sleep(1.0)
+    except StartError as error:
+        fail(str(error), 1)
+    except KeyboardInterrupt:
+        out.print("ended: nothing is left running")
+
+
+def _usual_port() -> int:
+    import socket
+
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", 8000))
+            return 8000
+        except OSError:
+            return free_port()
+
+
+def show(url: str) -> bool:
+    """The four questions; False where an answer or its receipt is not what it should be."""
+    import openai
+
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=300.0)
+    model = client.models.list().data[0].id
+    out.print(f"\nmodel [bold]{model}[/bold], asked through the stock openai SDK\n")
+
+    first = _unary(client, model, "1. A question", QUESTION)
+    again = _unary(client, model, "2. The same question again", QUESTION)
+
+    _title("3. A streamed answer", STREAMED)
+    streamed = ask(client, model, STREAMED, 96, 0.0, echo=True)
+    _receipt(streamed)
+
+    _title("4. Eight questions at once", "batched by the engine")
+    started = time.monotonic()
+    with ThreadPoolExecutor(len(EIGHT)) as pool:
+        answers = list(pool.map(lambda text: _ask_unary(client, model, text, 48), EIGHT))
+    seconds = time.monotonic() - started
+    for answer in answers:
+        out.print(f"  [dim]-[/dim] {answer['answer'].strip()}", soft_wrap=True)
+    out.print()
+    _receipt(answers[0], "of the first")
+    tokens = sum(answer["usage"]["completion_tokens"] for answer in answers)
+    joules = [((answer["usage"].get("wattgate") or {}).get("energy_joules") or {}).get("total") for answer in answers]
+    total = None if None in joules else sum(joules)
+    out.print(
+        f"  all eight: {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.1f} tokens/s, {quantity(total, 'J')}"
+        + ("" if not total else f", {total / tokens:.3g} J a token")
+    )
+    every = [first, again, streamed, *answers]
+    return all(item["answer"] and item["usage"].get("wattgate") for item in every)
+
+
+def _ask_unary(client: Any, model: str, question: str, max_tokens: int) -> dict[str, Any]:
+    started = time.monotonic()
+    raw = client.chat.completions.with_raw_response.create(
+        model=model,
+        messages=[{"role": "user", "content": question}],
+        max_tokens=max_tokens,
+        temperature=0.0,
+    )
+    seconds = time.monotonic() - started
+    answer = raw.parse()
+    ttft = raw.headers.get("x-wattgate-ttft-ms")
+    return {
+        "answer": answer.choices[0].message.content or "",
+        "usage": answer.usage.model_dump(),
+        "seconds": seconds,
+        "first_token_seconds": float(ttft) / 1000 if ttft else None,
+    }
+
+
+def _unary(client: Any, model: str, title: str, question: str) -> dict[str, Any]:
+    _title(title, question)
+    answer = _ask_unary(client, model, question, 64)
+    out.print(answer["answer"].strip(), soft_wrap=True)
+    _receipt(answer)
+    return answer
+
+
+def _title(title: str, question: str) -> None:
+    out.print(Rule(f"{title}: [italic]{question}[/italic]", align="left", style="dim"))
+
+
+def _receipt(answer: dict[str, Any], label: str = "") -> None:
+    if label:
+        out.print(f"[dim]receipt {label}[/dim]")
+    out.print(
+        receipt_table(answer["usage"], seconds=answer["seconds"], first_token_seconds=answer["first_token_seconds"])
+    )
+    out.print()
+
+
+def _where_next(url: str) -> None:
+    body = '{"model":"MODEL","messages":[{"role":"user","content":"Hello"}]}'
+    out.print(Rule("Where to look next", align="left", style="dim"))
+    out.print(f"metrics      {url}/metrics", soft_wrap=True)
+    out.print(f"models       {url}/v1/models", soft_wrap=True)
+    out.print(f"ask          wattgate chat --url {url} 'Why is the sky blue?'", soft_wrap=True)
+    out.print(f"curl         curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'", soft_wrap=True, markup=False)

@@ -1,0 +1,253 @@
+"""A seeded latency model that answers in OpenAI's form and says in every answer that it is one.
+
+Time to first token grows with the prompt, inter-token time with the batch. For planning, fast tests and
+the gateway's own overhead (all delays zero). Its work is booked as ``simulated`` on a declared device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import orjson
+
+from metering.work import EngineSteps, Method, WorkRecord
+from serving.engines.base import (
+    EngineAnswer,
+    EngineModel,
+    EngineRequest,
+    EngineStatus,
+    StepSink,
+    WorkSink,
+)
+from serving.engines.settings import EngineSettings
+from serving.errors import EngineRefused
+
+FINGERPRINT = "wattgate-simulated"
+BOOK_SECONDS = 0.5
+"""Longest time that simulated work stays unreported; half a metering window."""
+SIMULATED_NAME = "simulated-1b"
+SIMULATED_CONFIG: dict[str, Any] = {
+    # Llama-3.2-1B's published shape, so that the FLOPs are those of a model that exists
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 2048,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "intermediate_size": 8192,
+    "vocab_size": 128256,
+    "tie_word_embeddings": True,
+}
+_WORDS = "the a grid clean power model token batch cache watt joule gram carbon serves answers holds runs waits now".split()
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class SimulatedEngine:
+    """See ``Engine``. ``sleep`` is injected: tests hold and release it by hand."""
+
+    kind = "simulated"
+    method = Method.SIMULATED
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        steps: StepSink,
+        *,
+        sleep: Sleep = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings.simulated
+        self._name = settings.served_model_name or SIMULATED_NAME
+        self._step_sink = steps
+        self._sleep = sleep
+        self._clock = clock
+        self._wall = wall
+        self._running = 0
+        self._started = False
+
+    async def start(self) -> None:
+        self._started = True
+
+    def models(self) -> tuple[EngineModel, ...]:
+        if not self._started:
+            return ()
+        return (
+            EngineModel(
+                name=self._name,
+                max_context_tokens=self._settings.max_context_tokens,
+                config=SIMULATED_CONFIG,
+                weight_bytes_each=2.0,
+                dtype="bfloat16",
+            ),
+        )
+
+    def status(self) -> EngineStatus:
+        return EngineStatus(ready=self._started, reason="" if self._started else "not started", running=self._running)
+
+    @contextlib.asynccontextmanager
+    async def run(self, request: EngineRequest, work: WorkSink) -> AsyncIterator[EngineAnswer]:
+        run = _Run(self, request, work)
+        self._running += 1
+        try:
+            frames = run.stream() if request.stream else run.unary()
+            async with contextlib.aclosing(frames):
+                yield EngineAnswer(frames, first_token_seconds=lambda: run.first_token_seconds)
+        finally:
+            self._running -= 1
+            run.book()
+
+    async def close(self) -> None:
+        self._started = False
+
+    def step_seconds(self) -> float:
+        settings = self._settings
+        return settings.step_seconds + settings.step_seconds_per_sequence * max(0, self._running - 1)
+
+
+class _Run:
+    """One request in the simulation."""
+
+    def __init__(self, engine: SimulatedEngine, request: EngineRequest, work: WorkSink) -> None:
+        self._engine = engine
+        self._request = request
+        self._work = work
+        settings = engine._settings
+        payload = request.payload
+        text = _prompt_text(payload)
+        self._prompt_tokens = max(1, len(text.split()))
+        asked = payload.get("max_completion_tokens") or payload.get("max_tokens")
+        room = settings.max_context_tokens - self._prompt_tokens
+        if room < 1 or (asked or 0) > room:
+            raise EngineRefused(
+                400,
+                {
+                    "error": {
+                        "message": f"The context is {settings.max_context_tokens} tokens; the prompt has "
+                        f"{self._prompt_tokens} and {asked or 1} were asked for.",
+                        "param": "messages" if "messages" in payload else "prompt",
+                        "code": "context_length_exceeded",
+                    }
+                },
+            )
+        draw = random.Random(zlib.crc32(text.encode("utf-8", "surrogatepass")) ^ settings.seed)
+        natural = max(1, round(draw.gauss(settings.answer_tokens, settings.answer_tokens / 4)))
+        self._tokens = min(natural, room, asked or natural) if not payload.get("ignore_eos") else min(room, asked or natural)
+        self._finish = "stop" if self._tokens == natural and (asked is None or natural <= asked) else "length"
+        self._words = [("simulated" if i == 0 else draw.choice(_WORDS)) for i in range(self._tokens)]
+        self._started_seconds = engine._clock()
+        self.first_token_seconds: float | None = None
+        self._last_seconds = self._started_seconds
+        self._made = 0
+        self._booked = 0
+        self._booked_seconds = self._started_seconds
+        self._batch_sum = 0
+        self._chat = request.path.endswith("chat/completions")
+        self._id = f"{'chatcmpl' if self._chat else 'cmpl'}-{request.request_id}"
+
+    async def _advance(self) -> None:
+        """Let the time of one more token pass."""
+        engine = self._engine
+        if self._made == 0:
+            delay = engine._settings.prefill_seconds_per_token * self._prompt_tokens
+        else:
+            delay = engine.step_seconds()
+        if delay > 0:
+            await engine._sleep(delay)
+        self._last_seconds = engine._clock()
+        if self._made == 0:
+            self.first_token_seconds = self._last_seconds
+        self._made += 1
+        self._batch_sum += engine._running
+        if self._last_seconds - self._booked_seconds >= BOOK_SECONDS:
+            self.book()
+
+    def _usage(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": self._made,
+            "total_tokens": self._prompt_tokens + self._made,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        }
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": kind,
+            "created": int(self._engine._wall()),
+            "model": self._request.model,
+            "system_fingerprint": FINGERPRINT,
+        }
+
+    async def unary(self) -> AsyncIterator[bytes]:
+        for _ in range(self._tokens):
+            await self._advance()
+        self.book()
+        text = " ".join(self._words)
+        choice: dict[str, Any] = {"index": 0, "finish_reason": self._finish, "logprobs": None}
+        choice |= {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
+        head = self._head("chat.completion" if self._chat else "text_completion")
+        yield orjson.dumps({**head, "choices": [choice], "usage": self._usage()})
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        head = orjson.dumps(self._head("chat.completion.chunk" if self._chat else "text_completion"))[:-1]
+        # every frame is the same but for its text: a template, not a serialiser
+        opening, ending = b"data: " + head + b',"choices":[{"index":0,', b',"finish_reason":null}]}\n\n'
+        if self._chat:
+            yield opening + b'"delta":{"role":"assistant","content":""}' + ending
+        for index, word in enumerate(self._words):
+            await self._advance()
+            text = orjson.dumps(word if index == 0 else " " + word)
+            yield opening + (b'"delta":{"content":' + text + b"}" if self._chat else b'"text":' + text) + ending
+        self.book()
+        last = b'"delta":{}' if self._chat else b'"text":""'
+        yield opening + last + b',"finish_reason":"' + self._finish.encode() + b'"}]}\n\n'
+        if (self._request.payload.get("stream_options") or {}).get("include_usage"):
+            yield b"data: " + head + b',"choices":[],"usage":' + orjson.dumps(self._usage()) + b"}\n\n"
+        yield b"data: [DONE]\n\n"
+
+    def book(self) -> None:
+        """Hand over the work of the tokens made since the last time."""
+        request, context = self._request, self._prompt_tokens + self._booked
+
+        def record(started: float, ended: float, **tokens: int) -> None:
+            self._work(
+                WorkRecord(
+                    request.request_id, request.model, request.tenant, started, ended, method=Method.SIMULATED, **tokens
+                )
+            )
+
+        if self._made == self._booked or self.first_token_seconds is None:
+            return
+        decoded, since = self._made - self._booked, self._booked_seconds
+        if self._booked == 0:
+            record(self._started_seconds, self.first_token_seconds, prefill_tokens=self._prompt_tokens)
+            decoded, since, context = decoded - 1, self.first_token_seconds, context + 1
+        if decoded:
+            record(since, self._last_seconds, decode_tokens=decoded, first_context_tokens=context)
+        # a step shared by b sequences is one b-th of a step to each
+        made = self._made - self._booked
+        steps = max(1, round(made * made / max(1, self._batch_sum)))
+        self._engine._step_sink(EngineSteps(request.model, self._booked_seconds, self._last_seconds, steps, made))
+        self._booked, self._booked_seconds, self._batch_sum = self._made, self._last_seconds, 0
+
+
+def _prompt_text(payload: dict[str, Any]) -> str:
+    if "messages" not in payload:
+        prompt = payload.get("prompt")
+        return prompt if isinstance(prompt, str) else " ".join(map(str, prompt or ()))
+    parts = []
+    for message in payload["messages"]:
+        content = message.get("content")
+        if isinstance(content, list):
+            content = " ".join(str(part.get("text", "")) for part in content)
+        parts.append(f"{message.get('role')} {content or ''}")
+    return "\n".join(parts)

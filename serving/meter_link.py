@@ -1,0 +1,156 @@
+"""A replica's line to the node's meter: work goes out in batches, rates come back.
+
+Batches are kept until they are acknowledged, so a meter that restarts or is slow loses nothing; the
+meter books each once, by (source, sequence).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from metering.model_profile import ModelProfile
+from metering.receipt import Receipt
+from metering.settlement import Acknowledgement, Rates, hit_receipt, provisional
+from metering.work import EngineSteps, WorkBatch, WorkRecord
+
+_MAX_BATCHES_KEPT = 600
+"""Ten minutes of unacknowledged windows; beyond that the oldest is dropped and counted."""
+
+
+class NodeMeterClient(Protocol):
+    """Where the node's books are: an actor of the node, or in the process for tests."""
+
+    async def submit(self, batch: WorkBatch) -> Acknowledgement: ...
+
+    async def receipt(self, tenant: str, request_id: str) -> Receipt | None: ...
+
+
+@dataclass(slots=True)
+class Trace:
+    """All work records of one request, gathered while it runs."""
+
+    request_id: str
+    tenant: str
+    model: str
+    sink: Callable[[WorkRecord], None]
+    records: list[WorkRecord] = field(default_factory=list)
+
+    def record(self, record: WorkRecord) -> None:
+        self.records.append(record)
+        self.sink(record)
+
+    @property
+    def decoded_tokens(self) -> int:
+        return sum(record.decode_tokens for record in self.records)
+
+
+class MeterLink:
+    """Not thread safe: lives on the gateway's event loop."""
+
+    def __init__(
+        self,
+        source: str,
+        client: NodeMeterClient,
+        *,
+        flush_seconds: float,
+        on_fault: Callable[[str], None],
+        host_watts_per_core: float | None = None,
+        flush_engine: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source = source
+        self._client = client
+        self._flush_seconds = flush_seconds
+        self._on_fault = on_fault
+        self._host_watts_per_core = host_watts_per_core
+        self.flush_engine = flush_engine
+        self._clock = clock
+        self._records: list[WorkRecord] = []
+        self._steps: list[EngineSteps] = []
+        self._finished: list[str] = []
+        self._unacknowledged: deque[WorkBatch] = deque()
+        self._sequence = 0
+        self._task: asyncio.Task[None] | None = None
+        self._sending = asyncio.Lock()
+        self.profiles: Mapping[str, ModelProfile] = {}
+        self.rates = Rates()
+
+    def trace(self, request_id: str, tenant: str, model: str) -> Trace:
+        return Trace(request_id, tenant, model, self._records.append)
+
+    def steps(self, steps: EngineSteps) -> None:
+        self._steps.append(steps)
+
+    def finished(self, request_id: str) -> None:
+        """The request will send no more work: its receipt becomes final when its windows close."""
+        self._finished.append(request_id)
+
+    def provisional(self, trace: Trace, cache: str) -> Receipt:
+        return provisional(trace.request_id, trace.records, self.rates, self.profiles.get(trace.model), cache=cache)
+
+    def hit(self, request_id: str, original: Receipt | None, cache: str, lookup_cpu_seconds: float) -> Receipt:
+        return hit_receipt(
+            request_id,
+            original,
+            cache=cache,
+            lookup_cpu_seconds=lookup_cpu_seconds,
+            host_watts_per_core=self._host_watts_per_core,
+            pue=self.rates.pue,
+            intensity=self.rates.intensity,
+        )
+
+    async def receipt(self, tenant: str, request_id: str) -> Receipt | None:
+        """The final receipt, as far as the node still has it."""
+        return await self._client.receipt(tenant, request_id)
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="meter-link")
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._flush_seconds)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Send what has gathered. A meter that cannot be reached is counted; nothing is lost by it."""
+        self.flush_engine()
+        now = self._clock()
+        self._sequence += 1
+        self._unacknowledged.append(
+            WorkBatch(
+                self._source, self._sequence, now, tuple(self._records), tuple(self._steps), tuple(self._finished)
+            )
+        )
+        self._records.clear()
+        self._steps.clear()
+        self._finished.clear()
+        if len(self._unacknowledged) > _MAX_BATCHES_KEPT:
+            self._unacknowledged.popleft()
+            self._on_fault("report_dropped")
+        async with self._sending:
+            while self._unacknowledged:
+                try:
+                    acknowledgement = await self._client.submit(self._unacknowledged[0])
+                except asyncio.CancelledError:
+                    raise
+                except Exception:
+                    self._on_fault("report_kept_back")
+                    return
+                self._unacknowledged.popleft()
+                self.rates = acknowledgement.rates
+
+    async def close(self) -> None:
+        """Send the last batch; used on an orderly end."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2.0):
+                await self.flush()

@@ -1,0 +1,279 @@
+"""The metric catalogue: every series the gateway exports is declared here, once.
+
+The README's table and the collectors are both made from ``CATALOGUE``. Base units, prefix ``wattgate_``;
+labels are bounded sets: never a request id, never text from a client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+Kind = Literal["counter", "gauge", "histogram"]
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0015, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    name: str
+    """As scraped; counters end in ``_total``."""
+    kind: Kind
+    unit: str
+    labels: tuple[str, ...]
+    meaning: str
+    buckets: tuple[float, ...] = ()
+    merge: Literal["livesum", "livemostrecent", "livemax"] = "livesum"
+    """Gauges only: how the replicas of a node are put together."""
+
+
+CATALOGUE: tuple[MetricSpec, ...] = (
+    MetricSpec(
+        "wattgate_requests_total",
+        "counter",
+        "requests",
+        ("model", "tenant", "endpoint", "status", "cache"),
+        "Requests ended, by HTTP status (499: the client went) and cache outcome.",
+    ),
+    MetricSpec(
+        "wattgate_tokens_total",
+        "counter",
+        "tokens",
+        ("model", "tenant", "kind"),
+        "Tokens: prompt (computed), cached_prompt (reused keys and values), output, avoided (served by the cache).",
+    ),
+    MetricSpec(
+        "wattgate_request_seconds",
+        "histogram",
+        "seconds",
+        ("model", "endpoint"),
+        "From the request's first byte to the answer's last (OpenTelemetry: gen_ai.server.request.duration).",
+        _SECONDS,
+    ),
+    MetricSpec(
+        "wattgate_time_to_first_token_seconds",
+        "histogram",
+        "seconds",
+        ("model",),
+        "From the request's arrival to its first token (OpenTelemetry: gen_ai.server.time_to_first_token).",
+        _SECONDS,
+    ),
+    MetricSpec(
+        "wattgate_inter_token_seconds",
+        "histogram",
+        "seconds",
+        ("model",),
+        "Mean time per output token after the first, one observation a request "
+        "(OpenTelemetry: gen_ai.server.time_per_output_token).",
+        _SECONDS,
+    ),
+    MetricSpec(
+        "wattgate_queue_seconds",
+        "histogram",
+        "seconds",
+        ("model",),
+        "Time a request waited for a slot of the live cap.",
+        _SECONDS,
+    ),
+    MetricSpec(
+        "wattgate_overhead_seconds",
+        "histogram",
+        "seconds",
+        ("path",),
+        "Time inside the gateway before the engine was asked (path engine) or the hit was ready (path cache), "
+        "queue excluded.",
+        _OVERHEAD_SECONDS,
+    ),
+    MetricSpec("wattgate_running_requests", "gauge", "requests", ("model",), "Requests inside the engine now."),
+    MetricSpec("wattgate_waiting_requests", "gauge", "requests", ("model",), "Requests waiting for a slot now."),
+    MetricSpec(
+        "wattgate_concurrency_cap",
+        "gauge",
+        "requests",
+        ("model",),
+        "The live cap on requests inside the engine, summed over replicas.",
+    ),
+    MetricSpec("wattgate_engine_ready", "gauge", "replicas", ("model",), "Replicas whose engine can answer."),
+    MetricSpec(
+        "wattgate_engine_deaths_total", "counter", "engines", ("model",), "Engines found dead; each is replaced."
+    ),
+    MetricSpec(
+        "wattgate_cache_lookups_total",
+        "counter",
+        "lookups",
+        ("outcome", "tier", "why"),
+        "Cache lookups by outcome (HIT-EXACT, HIT-SEMANTIC, MISS, BYPASS), tier and reason.",
+    ),
+    MetricSpec(
+        "wattgate_cache_lookup_seconds",
+        "histogram",
+        "seconds",
+        ("outcome",),
+        "Time of a cache lookup.",
+        _OVERHEAD_SECONDS,
+    ),
+    MetricSpec(
+        "wattgate_cache_stores_total",
+        "counter",
+        "answers",
+        ("tier", "why"),
+        "Answers offered to the cache; why: stored, or the rule that refused.",
+    ),
+    MetricSpec(
+        "wattgate_cache_faults_total",
+        "counter",
+        "faults",
+        ("operation", "fault"),
+        "What the cache lost to a fault of its store; the request was answered all the same.",
+    ),
+    MetricSpec(
+        "wattgate_cache_judgements_total",
+        "counter",
+        "judgements",
+        ("why", "guard"),
+        "Verdicts on semantic neighbours; guard names the one that refused.",
+    ),
+    MetricSpec("wattgate_cache_swept_total", "counter", "entries", ("reason",), "Index entries removed: orphan, evicted."),
+    MetricSpec(
+        "wattgate_avoided_joules_total",
+        "counter",
+        "joules",
+        ("model", "tenant"),
+        "Energy that cache hits avoided: the original's working energy minus the lookup's own.",
+    ),
+    MetricSpec(
+        "wattgate_avoided_grams_total", "counter", "gCO2e", ("model", "tenant"), "Operational carbon of the same."
+    ),
+    MetricSpec(
+        "wattgate_hit_joules_total",
+        "counter",
+        "joules",
+        ("model", "tenant"),
+        "Modelled energy of the cache hits themselves (lookup CPU time x watts per core).",
+    ),
+    MetricSpec(
+        "wattgate_meter_faults_total",
+        "counter",
+        "faults",
+        ("fault",),
+        "Metering that did not work as it should: reports kept back, dropped, over-unity MFU, meter gaps.",
+    ),
+    MetricSpec(
+        "wattgate_flops_total",
+        "counter",
+        "FLOP",
+        ("model", "phase"),
+        "Model FLOPs executed, by phase (prefill, decode); node.",
+    ),
+    MetricSpec(
+        "wattgate_energy_joules_total",
+        "counter",
+        "joules",
+        ("component", "boundary", "method", "source"),
+        "Energy of the node's metered components, as metered or modelled; node.",
+    ),
+    MetricSpec(
+        "wattgate_request_joules_total",
+        "counter",
+        "joules",
+        ("model", "tenant", "boundary"),
+        "Energy booked to requests, final, by boundary (accelerator, host, idle, overhead); node.",
+    ),
+    MetricSpec(
+        "wattgate_request_grams_total",
+        "counter",
+        "gCO2e",
+        ("model", "tenant", "scope"),
+        "Carbon booked to requests, final: operational (energy x PUE x intensity) and embodied; node.",
+    ),
+    MetricSpec(
+        "wattgate_idle_joules_total",
+        "counter",
+        "joules",
+        ("component",),
+        "Energy booked as idle, before it is shared out by policy; node.",
+    ),
+    MetricSpec("wattgate_mfu_ratio", "gauge", "ratio", ("model",), "MFU of the last closed window; node.", (), "livemostrecent"),
+    MetricSpec(
+        "wattgate_intensity_grams_per_kwh",
+        "gauge",
+        "g/kWh",
+        ("zone", "source"),
+        "Grid intensity in use; node.",
+        (),
+        "livemostrecent",
+    ),
+    MetricSpec(
+        "wattgate_power_watts", "gauge", "watts", ("component",), "Mean power of the last closed window; node.", (), "livemostrecent"
+    ),
+    MetricSpec(
+        "wattgate_books_difference_joules",
+        "gauge",
+        "joules",
+        ("component",),
+        "Metered minus booked energy; anything but zero is a defect; node.",
+        (),
+        "livemostrecent",
+    ),
+    MetricSpec(
+        "wattgate_event_loop_lag_seconds",
+        "gauge",
+        "seconds",
+        (),
+        "Longest delay of a timer in the last second.",
+        (),
+        "livemax",
+    ),
+)
+
+
+class Metrics:
+    """Collectors for ``CATALOGUE`` on one registry; children are cached by their label values."""
+
+    def __init__(self, registry: CollectorRegistry, catalogue: Iterable[MetricSpec] = CATALOGUE) -> None:
+        self.registry = registry
+        self._collectors = {spec.name: _collector(spec, registry) for spec in catalogue}
+        self._children: dict[tuple[str, ...], Counter | Gauge | Histogram] = {}
+
+    def _child(self, name: str, labels: tuple[str, ...]) -> Counter | Gauge | Histogram:
+        key = (name, *labels)
+        child = self._children.get(key)
+        if child is None:
+            collector = self._collectors[name]
+            child = self._children[key] = collector.labels(*labels) if labels else collector
+        return child
+
+    def add(self, name: str, value: float, *labels: str) -> None:
+        self._child(name, labels).inc(value)  # type: ignore[union-attr]
+
+    def set(self, name: str, value: float, *labels: str) -> None:
+        self._child(name, labels).set(value)  # type: ignore[union-attr]
+
+    def observe(self, name: str, value: float, *labels: str) -> None:
+        self._child(name, labels).observe(value)  # type: ignore[union-attr]
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        return frozenset(self._collectors)
+
+
+def _collector(spec: MetricSpec, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    if spec.kind == "counter":
+        return Counter(spec.name, spec.meaning, spec.labels, registry=registry)
+    if spec.kind == "gauge":
+        return Gauge(spec.name, spec.meaning, spec.labels, registry=registry, multiprocess_mode=spec.merge)
+    return Histogram(spec.name, spec.meaning, spec.labels, registry=registry, buckets=spec.buckets)
+
+
+def catalogue_markdown() -> str:
+    """The table in the README."""
+    rows = ["| metric | type | unit | labels | meaning |", "| --- | --- | --- | --- | --- |"]
+    rows += [
+        f"| `{spec.name}` | {spec.kind} | {spec.unit} | {', '.join(spec.labels) or '-'} | {spec.meaning} |"
+        for spec in CATALOGUE
+    ]
+    return "\n".join(rows)

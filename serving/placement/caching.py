@@ -1,0 +1,71 @@
+"""From the configuration to the response cache, and the cache's observer to the metrics."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+from cache.admission import Limits
+from cache.control import Outcome
+from cache.observer import Loss, Operation
+from cache.redis_store import RedisStore
+from cache.settings import CacheSettings
+from cache.tiers import ResponseCache
+from serving.config import GatewayConfig
+from serving.metrics import Metrics
+
+
+class MetricsObserver:
+    """``CacheObserver`` that counts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def looked_up(self, outcome: Outcome, tier: str, why: str, seconds: float) -> None:
+        self._metrics.add("wattgate_cache_lookups_total", 1, outcome.value, tier, why)
+        self._metrics.observe("wattgate_cache_lookup_seconds", seconds, outcome.value)
+
+    def stored(self, tier: str, why: str) -> None:
+        self._metrics.add("wattgate_cache_stores_total", 1, tier, why)
+
+    def lost(self, operation: Operation, loss: Loss) -> None:
+        self._metrics.add("wattgate_cache_faults_total", 1, operation.value, loss.value)
+
+    def judged(self, why: str, guard: str | None) -> None:
+        self._metrics.add("wattgate_cache_judgements_total", 1, why, guard or "")
+
+    def swept(self, orphans: int, evicted: int) -> None:
+        for reason, count in (("orphan", orphans), ("evicted", evicted)):
+            if count:
+                self._metrics.add("wattgate_cache_swept_total", count, reason)
+
+    def breaker(self, open: bool) -> None:
+        if open:
+            self._metrics.add("wattgate_cache_faults_total", 1, "breaker", "opened")
+
+
+def new_secret() -> str:
+    """For the hash that separates tenants, where none is configured."""
+    return secrets.token_urlsafe(32)
+
+
+async def build_cache(config: GatewayConfig, redis_url: str | None, metrics: Metrics) -> ResponseCache | None:
+    """None where the cache is off. A Redis that is away does not keep the gateway from starting."""
+    settings = config.cache
+    if settings.tier == "off":
+        return None
+    assert settings.tenant_secret is not None, "the supervisor draws one"
+    secret = settings.tenant_secret.get_secret_value().encode()
+    observer = MetricsObserver(metrics)
+    store = RedisStore(redis_url, secret=secret, observer=observer) if redis_url else None
+    return ResponseCache(
+        secret=secret,
+        store=store,
+        settings=CacheSettings(
+            ttl_seconds=settings.ttl_seconds,
+            local_entries=settings.local_entries,
+            local_ttl_seconds=settings.local_ttl_seconds,
+            limits=replace(Limits(), max_entry_bytes=settings.max_answer_bytes),
+        ),
+        observer=observer,
+    )

@@ -1,0 +1,191 @@
+"""From the configuration and what the machine has to the node's meter and the model's profile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from metering.architecture import architecture_from_config
+from metering.errors import BadInput
+from metering.hardware.detect import detect, detect_cpu
+from metering.hardware.device import DetectedHardware, Device, Figure
+from metering.idle import IdlePolicy
+from metering.intensity.static import find_zone
+from metering.model_profile import ModelProfile
+from metering.node import NodeMeter
+from metering.node_settings import Embodied, NodeSettings
+from metering.power.base import Boundary, Component, LoadPower, PowerMeter, PowerUnavailable
+from metering.power.model import CpuPowerModel, IdleAwarePower
+from metering.settlement import IntensityStamp
+from metering.weights import WeightKind
+from metering.work import Method
+from serving.config import GatewayConfig, MeteringSettings
+from serving.engines.base import EngineModel
+from serving.engines.settings import EngineSettings
+from serving.engines.vllm import engine_cores, has_gpu
+
+SECONDS_PER_YEAR = 365 * 24 * 3600.0
+"""SCI's worked example (ISO/IEC 21031) counts years of 365 days."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHardware:
+    """What the engine runs on, and the share of the host that is left."""
+
+    detected: DetectedHardware | None
+    """None for an upstream on another machine."""
+    engine_cores: tuple[int, ...]
+    """Empty where the engine runs on an accelerator or elsewhere."""
+    host_watts_per_core: float | None
+
+
+def simulated_device(settings: EngineSettings) -> Device:
+    source = "declared (simulated)"
+    simulated = settings.simulated
+    return Device(
+        name="simulated device",
+        kind="simulated",
+        peak_flops={"bf16": Figure(simulated.peak_flops, source)},
+        bandwidth_bytes_per_second=Figure(simulated.bandwidth_bytes_per_second, source),
+        idle_watts=Figure(simulated.idle_watts, source),
+        max_watts=Figure(simulated.max_watts, source),
+    )
+
+
+def node_hardware(config: GatewayConfig) -> NodeHardware:
+    """Detect, then let the configuration override.
+
+    Raises:
+        BadInput: an unknown device name or a figure that makes no sense.
+    """
+    metering, engine = config.metering, config.engine
+    overrides = _overrides(metering)
+    host = detect_cpu(threads=1).device
+    host_watts = host.max_watts.value if host.max_watts else None
+    if engine.kind == "simulated":
+        device = simulated_device(engine).overridden(overrides)
+        return NodeHardware(DetectedHardware(device, 1), (), host_watts)
+    if engine.kind == "upstream":
+        detected = detect(device=metering.device, overrides=overrides) if metering.device else None
+        return NodeHardware(detected, (), host_watts)
+    if has_gpu():
+        return NodeHardware(detect(device=metering.device, overrides=overrides), (), host_watts)
+    cores = engine_cores(engine.vllm, sorted(os.sched_getaffinity(0)))
+    detected = detect(device=metering.device or "cpu", threads=len(cores), overrides=overrides)
+    return NodeHardware(detected, cores, host_watts)
+
+
+def _overrides(metering: MeteringSettings) -> Mapping[str, Any]:
+    figures: dict[str, Any] = {
+        "bandwidth_bytes_per_second": metering.bandwidth_bytes_per_second,
+        "idle_watts": metering.idle_watts,
+        "max_watts": metering.max_watts,
+        "embodied_kilograms": metering.embodied_kilograms,
+    }
+    if metering.peak_flops is not None:
+        figures["peak_flops"] = dict.fromkeys(("fp32", "bf16", "fp16"), metering.peak_flops)
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def model_profile(model: EngineModel, hardware: NodeHardware, engine_count: int = 1) -> ModelProfile:
+    """The served model on its device; whatever is unknown stays None."""
+    architecture = None
+    if model.config is not None:
+        try:
+            architecture = architecture_from_config(model.config)
+        except BadInput:
+            architecture = None
+    peak = bandwidth = None
+    method = Method.MODELLED
+    if hardware.detected is not None:
+        device = hardware.detected.device
+        count = hardware.detected.count
+        figure = device.peak_for(model.dtype or "float32")
+        peak = figure.value * count if figure else None
+        bandwidth = device.bandwidth_bytes_per_second.value * count if device.bandwidth_bytes_per_second else None
+        if device.kind == "simulated":
+            method = Method.SIMULATED
+    return ModelProfile(
+        name=model.name,
+        architecture=architecture,
+        weight_bytes_each=model.weight_bytes_each,
+        kv_bytes_each=model.weight_bytes_each,
+        peak_flops=peak,
+        bandwidth_bytes_per_second=bandwidth,
+        method=method,
+    )
+
+
+def power_meters(config: GatewayConfig, hardware: NodeHardware) -> tuple[list[PowerMeter], list[LoadPower], list[str]]:
+    """Meters, power models and, for the operator, why something is not metered."""
+    detected, kind = hardware.detected, config.engine.kind
+    if detected is None:
+        return [], [], ["the upstream's device is unknown (metering.device): no energy"]
+    device = detected.device
+    idle = device.idle_watts.value if device.idle_watts else None
+    most = device.max_watts.value if device.max_watts else None
+    try:
+        if hardware.engine_cores:
+            cores = len(hardware.engine_cores)
+            meter = CpuPowerModel(
+                hardware.engine_cores,
+                idle_watts_per_core=None if idle is None else idle / cores,
+                max_watts_per_core=None if most is None else most / cores,
+                memory_gb=psutil.virtual_memory().total / 1e9,
+            )
+            return [meter], [], []
+        if kind == "vllm":
+            from metering.power.choose import choose_meter
+
+            chosen = choose_meter(detected, engine_cores=())
+            return list(chosen.meters), list(chosen.load_models), list(chosen.refusals)
+        if most is None:
+            raise PowerUnavailable(f"maximal watts of {device.name} are unknown (metering.max_watts)")
+        method = Method.SIMULATED if device.kind == "simulated" else Method.MODELLED
+        component = Component(device.name.replace(" ", "_"), Boundary.ACCELERATOR)
+        count = detected.count
+        whole_idle = None if idle is None else idle * count
+        return [], [IdleAwarePower(component, whole_idle, most * count, method=method)], []
+    except PowerUnavailable as unavailable:
+        return [], [], [str(unavailable)]
+
+
+def build_node_meter(
+    config: GatewayConfig, hardware: NodeHardware, tell: Callable[[str], None] = lambda _: None
+) -> NodeMeter:
+    """The node's meter with its power source, embodied carbon and static intensity."""
+    metering = config.metering
+    meters, models, refusals = power_meters(config, hardware)
+    for refusal in refusals:
+        tell(f"not metered: {refusal}")
+    components = [component.name for meter in meters for component in meter.components]
+    components += [model.component.name for model in models]
+    embodied: dict[str, Embodied] = {}
+    device = hardware.detected.device if hardware.detected else None
+    if device is not None and device.embodied_kilograms is not None and hardware.detected is not None and components:
+        grams = device.embodied_kilograms.value * 1000 * hardware.detected.count
+        embodied[components[0]] = Embodied(grams, metering.lifetime_years * SECONDS_PER_YEAR)
+    settings = NodeSettings(
+        window_seconds=metering.window_seconds,
+        weight=WeightKind(metering.weight),
+        idle_policy=IdlePolicy(metering.idle_policy),
+        pue=metering.pue,
+        embodied=embodied,
+    )
+    node = NodeMeter(meters, settings, load_models=models)
+    node.set_intensity(intensity_stamp(metering))
+    return node
+
+
+def intensity_stamp(metering: MeteringSettings) -> IntensityStamp:
+    """The configured or the zone's annual figure; live sources replace it later."""
+    if metering.intensity_grams_per_kwh is not None:
+        return IntensityStamp(metering.intensity_grams_per_kwh, metering.zone, "configured")
+    zone = find_zone(metering.zone)
+    return IntensityStamp(zone.grams_per_kwh, zone.code, zone.label)
+
+

@@ -1,0 +1,126 @@
+"""Ray and Ray Serve on this machine: their environment, their ports, their start."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+HAPROXY_RETRY_ON = "conn-failure empty-response"
+"""A killed replica closes connections without an answer: such a request is sent to a sibling."""
+_OBJECT_STORE_BYTES = 80 * 1024 * 1024
+"""Tokens do not pass through Ray's object store; its smallest useful size will do."""
+_REPLICA_PORTS = 1000
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, 0))
+        return int(sock.getsockname()[1])
+
+
+def free_port_range(length: int) -> int:
+    """First port of a range whose beginning is free; ranges of other runs are stepped over."""
+    for start in range(20000, 32000 - length, length):
+        try:
+            with socket.socket() as sock:
+                sock.bind(("127.0.0.1", start))
+                return start
+        except OSError:
+            continue
+    return 20000
+
+
+def environment(run_folder: Path, *, longest_request_seconds: float) -> dict[str, str]:
+    """Variables that Ray reads when it is imported; each run has its own, so that two do not meet."""
+    proxy = run_folder / "haproxy"
+    first = free_port_range(_REPLICA_PORTS)
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(proxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(proxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(proxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(proxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(proxy / "server-state"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_RETRY_ON": HAPROXY_RETRY_ON,
+        # a reload cuts streams older than this
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(longest_request_seconds) + 60),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _REPLICA_PORTS // 2 - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(first + _REPLICA_PORTS // 2),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first + _REPLICA_PORTS - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        # Ray's own ports take commands: only who holds this run's token may use them
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_enable_metrics_collection": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "PROMETHEUS_MULTIPROC_DIR": str(run_folder / "metrics"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def start_ray(run_folder: Path, run_environment: dict[str, str]) -> None:
+    """Start Ray in this process's care. The environment must be set before Ray is imported anywhere."""
+    (run_folder / "haproxy").mkdir(exist_ok=True)
+    (run_folder / "metrics").mkdir(exist_ok=True)
+    os.environ.update(run_environment)
+    import ray
+
+    ray.init(
+        num_cpus=max(1, os.cpu_count() or 1),
+        include_dashboard=False,
+        configure_logging=True,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        namespace="wattgate",
+        # another loopback address: Ray replaces 127.0.0.1 itself by one that other machines can reach
+        _node_ip_address="127.0.0.2",
+        _temp_dir=str(run_folder / "ray"),
+    )
+
+
+def start_serve(host: str, port: int) -> None:
+    from ray import serve
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": host, "port": port, "keep_alive_timeout_s": 75},
+        logging_config={"log_level": "WARNING", "enable_access_log": False},
+    )
+
+
+def run_application(application: Any, name: str = "wattgate", route_prefix: str = "/") -> None:
+    """Deploy and wait until it runs. Again with other live settings, it only changes those."""
+    from ray import serve
+
+    serve.run(application, name=name, route_prefix=route_prefix)
+
+
+def stop_all(name: str = "wattgate") -> None:
+    """Let the replicas finish what they accepted, then end Ray."""
+    import ray
+    from ray import serve
+
+    if ray.is_initialized():
+        try:
+            serve.delete(name)
+        finally:
+            ray.shutdown()

@@ -1,0 +1,263 @@
+"""One gateway replica: the ASGI application and its engine in one process, as a Ray Serve deployment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, multiprocess
+from starlette.types import ASGIApp
+
+from metering.receipt import Receipt
+from metering.settlement import Acknowledgement
+from metering.work import WorkBatch
+from serving.access import KeyRing
+from serving.admission.cap import ConcurrencyCap
+from serving.api.app import build_app
+from serving.config import AdmissionSettings, GatewayConfig
+from serving.engines.base import Engine, EngineRequest, EngineStartError, StepSink
+from serving.engines.simulated import SimulatedEngine
+from serving.gateway import Gateway
+from serving.meter_link import MeterLink
+from serving.metrics import Metrics
+from serving.placement.caching import build_cache
+from serving.placement.metering_setup import model_profile, node_hardware
+
+log = logging.getLogger("wattgate")
+
+NODE_METER = "wattgate-node-meter"
+_LAG_PERIOD_SECONDS = 1.0
+_WARM_UP_TENANT = "wattgate"
+"""The warm-up's own work is metered too, and is nobody else's."""
+
+
+def build_engine(config: GatewayConfig, steps: StepSink, tell: Callable[[str], None]) -> Engine:
+    """The configured engine; each is imported only where it is used."""
+    if config.engine.kind == "simulated":
+        return SimulatedEngine(config.engine, steps)
+    if config.engine.kind == "upstream":
+        from serving.engines.upstream import UpstreamEngine
+
+        return UpstreamEngine(config.engine, steps)
+    from serving.engines.vllm import VllmEngine
+
+    return VllmEngine(config.engine, steps, tell)
+
+
+class Notices:
+    """Lines for whoever started the gateway: progress, and why a start failed. A file of the run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def tell(self, text: str, kind: str = "progress") -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"at": time.time(), "pid": os.getpid(), "kind": kind, "text": text}) + "\n")
+
+
+class ActorMeter:
+    """``NodeMeterClient`` over the node's actor."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def submit(self, batch: WorkBatch) -> Acknowledgement:
+        answer: Acknowledgement = await self._handle.submit.remote(batch)
+        return answer
+
+    async def receipt(self, tenant: str, request_id: str) -> Receipt | None:
+        answer: Receipt | None = await self._handle.receipt.remote(tenant, request_id)
+        return answer
+
+
+def node_meter_handle(config: GatewayConfig, multiprocess_folder: str) -> Any:
+    """The actor of this node, made by whichever replica comes first."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from serving.placement.node_actor import NodeMeterActor
+
+    node_id = ray.get_runtime_context().get_node_id()
+    return (
+        ray.remote(NodeMeterActor)
+        .options(
+            name=f"{NODE_METER}-{node_id}",
+            namespace="wattgate",
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_concurrency=1000,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        )
+        .remote(config, multiprocess_folder)
+    )
+
+
+class Replica:
+    """Builds the gateway, and is what Ray Serve asks about its health."""
+
+    def __init__(self, config: GatewayConfig, run_folder: Path, redis_url: str | None) -> None:
+        self._config = config
+        self._run_folder = run_folder
+        self._redis_url = redis_url
+        self._notices = Notices(run_folder / "notices.jsonl")
+        self.source = f"replica-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.metrics = Metrics(CollectorRegistry())
+        self._dead_counted = False
+
+    async def start(self) -> ASGIApp:
+        """Load everything. Whatever prevents it is in the notices, for whoever waits for this replica."""
+        try:
+            return await self._start()
+        except EngineStartError as error:
+            self._notices.tell(str(error), "failed")
+            raise
+        except Exception as error:
+            self._notices.tell("".join(traceback.format_exception(error)), "detail")
+            first = (str(error).splitlines() or [""])[0]
+            self._notices.tell(f"the gateway replica failed: {type(error).__name__}: {first}", "failed")
+            raise
+
+    async def _start(self) -> ASGIApp:
+        config = self._config
+        folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+        hardware = node_hardware(config)
+        self.cap = ConcurrencyCap(config.admission.max_concurrency, config.admission.max_queue)
+        actor = node_meter_handle(config, folder)
+        meter = MeterLink(
+            self.source,
+            ActorMeter(actor),
+            flush_seconds=config.metering.window_seconds / 2,
+            on_fault=lambda fault: self.metrics.add("wattgate_meter_faults_total", 1, fault),
+            host_watts_per_core=hardware.host_watts_per_core,
+        )
+        self.meter = meter
+        self.engine = build_engine(config, meter.steps, self._notices.tell)
+        await self.engine.start()
+        meter.flush_engine = getattr(self.engine, "flush", meter.flush_engine)
+        meter.profiles = {model.name: model_profile(model, hardware) for model in self.engine.models()}
+        await actor.attach.remote(self.source, list(meter.profiles.values()))
+        meter.start()
+        cache = await build_cache(config, self._redis_url, self.metrics)
+        self.gateway = Gateway(engine=self.engine, cap=self.cap, meter=meter, metrics=self.metrics, cache=cache)
+        await self._warm_up()
+        self._lag_task = asyncio.create_task(self._watch(), name="watch")
+        self._notices.tell("ready", "ready")
+        return build_app(
+            self.gateway,
+            KeyRing({tenant: key.get_secret_value() for tenant, key in config.access.api_keys.items()}),
+            max_body_bytes=config.server.max_body_bytes,
+            max_concurrent_requests=config.server.max_concurrent_requests,
+            request_timeout_seconds=config.server.request_timeout_seconds,
+            scrape=scraper(folder),
+        )
+
+    async def _warm_up(self) -> None:
+        # the first run through a model is slow, and without one closed window a first answer has no joules
+        if self.engine.kind != "vllm":
+            return
+        self._notices.tell("warming up")
+        model = self.engine.models()[0].name
+        trace = self.meter.trace(f"warm-up-{self.source}", _WARM_UP_TENANT, model)
+        payload = {"model": model, "prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}
+        request = EngineRequest(trace.request_id, "/v1/completions", payload, model, _WARM_UP_TENANT)
+        async with self.engine.run(request, trace.record) as answer:
+            async for _ in answer.frames:
+                pass
+        self.meter.finished(trace.request_id)
+        until = time.monotonic() + 3 * self._config.metering.window_seconds + 2
+        while not self.meter.rates.components and time.monotonic() < until:
+            await asyncio.sleep(0.25)
+
+    async def _watch(self) -> None:
+        """Gauges, once a second."""
+        loop = asyncio.get_running_loop()
+        while True:
+            asked = loop.time()
+            await asyncio.sleep(_LAG_PERIOD_SECONDS)
+            self.metrics.set("wattgate_event_loop_lag_seconds", max(0.0, loop.time() - asked - _LAG_PERIOD_SECONDS))
+            status = self.engine.status()
+            for model in self.engine.models():
+                self.metrics.set("wattgate_running_requests", self.cap.running, model.name)
+                self.metrics.set("wattgate_waiting_requests", self.cap.waiting, model.name)
+                self.metrics.set("wattgate_concurrency_cap", self.cap.cap, model.name)
+                self.metrics.set("wattgate_engine_ready", 1 if status.ready else 0, model.name)
+                if status.fatal and not self._dead_counted:
+                    self._dead_counted = True
+                    self.metrics.add("wattgate_engine_deaths_total", 1, model.name)
+
+    def reconfigure(self, settings: AdmissionSettings) -> None:
+        """Live settings; no restart, running requests go on."""
+        self.cap.resize(settings.max_concurrency, settings.max_queue)
+
+    def check_health(self) -> None:
+        """Raises where the replica must be replaced."""
+        status = self.engine.status()
+        if status.fatal:
+            raise RuntimeError(status.reason)
+
+    async def close(self) -> None:
+        self._lag_task.cancel()
+        await self.meter.close()
+        await self.engine.close()
+        if self.gateway.cache is not None:
+            await self.gateway.cache.close()
+
+
+def scraper(folder: str) -> Callable[[], tuple[bytes, str]]:
+    """The exposition of all of the node's processes, from their shared folder."""
+
+    def scrape() -> tuple[bytes, str]:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+        return generate_latest(registry), CONTENT_TYPE_LATEST
+
+    return scrape
+
+
+def serve_deployment(config: GatewayConfig, run_folder: Path, redis_url: str | None) -> Any:
+    """The Serve application: ``serve.run`` takes it."""
+    from ray import serve
+
+    @serve.ingress()
+    class GatewayReplica:
+        async def __init__(self, config: GatewayConfig, run_folder: str, redis_url: str | None) -> None:
+            self.replica = Replica(config, Path(run_folder), redis_url)
+            self._app = await self.replica.start()
+
+        def __serve_build_asgi_app__(self) -> ASGIApp:
+            return self._app
+
+        def reconfigure(self, user_config: dict[str, Any]) -> None:
+            self.replica.reconfigure(AdmissionSettings.model_validate(user_config))
+
+        async def check_health(self) -> None:
+            self.replica.check_health()
+
+        async def __del__(self) -> None:
+            if hasattr(self, "replica"):
+                await self.replica.close()
+
+    limit = config.server.max_concurrent_requests
+    deployment = serve.deployment(
+        GatewayReplica,
+        name="gateway",
+        num_replicas=config.server.replicas,
+        # admission is ours, counted and checked in one step: Ray's own limit only has to be out of the way
+        max_ongoing_requests=2 * limit,
+        user_config=config.admission.model_dump(),
+        health_check_period_s=2,
+        health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=config.server.shutdown_grace_seconds,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return deployment.bind(config, str(run_folder), redis_url)

@@ -1,0 +1,195 @@
+"""A whole gateway on this machine, from nothing to ready and back to nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import SecretStr
+
+from cache.embedded import EmbeddedRedis, EmbeddedRedisError
+from serving.config import GatewayConfig
+from serving.placement import ray_runtime
+from serving.placement.caching import new_secret
+from serving.placement.processes import adopt_orphans, end_descendants
+from serving.placement.replica import serve_deployment
+
+_POLL_SECONDS = 0.2
+
+log = logging.getLogger("wattgate")
+
+
+class StartError(Exception):
+    """The gateway did not start; one readable line."""
+
+
+class Supervisor:
+    """Starts Redis, Ray, Serve and the replicas; ``close`` ends all of it and removes its files.
+
+    Use it as a context manager from the main thread. ``tell`` gets progress, a line at a time.
+    """
+
+    def __init__(self, config: GatewayConfig, tell: Callable[[str], None], start_timeout_seconds: float = 900) -> None:
+        self.config = config
+        self._tell = tell
+        self._start_timeout_seconds = start_timeout_seconds
+        self._folder: Path | None = None
+        self._redis: EmbeddedRedis | None = None
+        self._notices_read = 0
+        self._deploy_error: BaseException | None = None
+
+    @property
+    def url(self) -> str:
+        host = self.config.server.host
+        return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{self.config.server.port}"
+
+    @property
+    def run_folder(self) -> Path:
+        assert self._folder is not None, "not started"
+        return self._folder
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Returns when the engine can answer.
+
+        Raises:
+            StartError: with the cause and the mend.
+        """
+        adopt_orphans()
+        config = self.config
+        if config.server.port == 0:
+            port = ray_runtime.free_port(config.server.host)
+            config = config.model_copy(update={"server": config.server.model_copy(update={"port": port})})
+        if config.cache.tenant_secret is None:
+            drawn = config.cache.model_copy(update={"tenant_secret": SecretStr(new_secret())})
+            config = config.model_copy(update={"cache": drawn})
+        self.config = config
+        self._check_port()
+        # Ray puts sockets below it: the path must stay short
+        self._folder = Path(tempfile.mkdtemp(prefix="wg-", dir="/tmp" if os.path.isdir("/tmp") else None))
+        redis_url = self._start_redis()
+        self._tell("starting Ray Serve and its HAProxy")
+        variables = ray_runtime.environment(
+            self._folder, longest_request_seconds=config.server.request_timeout_seconds
+        )
+        ray_runtime.start_ray(self._folder, variables)
+        ray_runtime.start_serve(config.server.host, config.server.port)
+        self._deploy(redis_url)
+
+    def _check_port(self) -> None:
+        import socket
+
+        server = self.config.server
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind((server.host, server.port))
+            except OSError as error:
+                raise StartError(
+                    f"cannot listen on {server.host}:{server.port}: {error.strerror}; "
+                    "choose another with --port, or 0 for a free one"
+                ) from None
+
+    def _start_redis(self) -> str | None:
+        cache = self.config.cache
+        if cache.tier == "off":
+            return None
+        if cache.redis != "embedded":
+            return cache.redis
+        self._tell("starting the embedded Redis 8")
+        try:
+            self._redis = EmbeddedRedis().start()
+        except EmbeddedRedisError as error:
+            # the cache is optional: the in-process tier goes on alone
+            self._tell(f"without Redis: {error}")
+            return None
+        return self._redis.url
+
+    def _deploy(self, redis_url: str | None) -> None:
+        self._redis_url = redis_url
+        application = serve_deployment(self.config, self.run_folder, redis_url)
+
+        def deploy() -> None:
+            try:
+                ray_runtime.run_application(application)
+            except BaseException as error:
+                self._deploy_error = error
+
+        # serve.run retries a failing constructor for long; the notices say at once why
+        thread = threading.Thread(target=deploy, daemon=True)
+        thread.start()
+        until = time.monotonic() + self._start_timeout_seconds
+        while thread.is_alive():
+            thread.join(_POLL_SECONDS)
+            if failure := self._read_notices():
+                raise StartError(failure)
+            if time.monotonic() > until:
+                raise StartError(f"not ready after {self._start_timeout_seconds:.0f} s; see {self.run_folder}/ray")
+        if failure := self._read_notices():
+            raise StartError(failure)
+        if self._deploy_error is not None:
+            text = str(self._deploy_error).strip().splitlines()
+            raise StartError(f"Ray Serve could not start the gateway: {text[-1] if text else 'no reason given'}")
+
+    def _read_notices(self) -> str | None:
+        """Pass progress on; return the reason if a replica failed."""
+        path = self.run_folder / "notices.jsonl"
+        if not path.exists():
+            return None
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for line in lines[self._notices_read :]:
+            with contextlib.suppress(json.JSONDecodeError):
+                notice = json.loads(line)
+                if notice["kind"] == "detail":
+                    log.error("%s", notice["text"])
+                if notice["kind"] == "failed":
+                    return str(notice["text"])
+                if notice["kind"] == "progress":
+                    self._tell(notice["text"])
+        self._notices_read = len(lines)
+        return None
+
+    def watch(self) -> None:
+        """Pass on what replicas have to say while they run (a replacement loading, say)."""
+        if failure := self._read_notices():
+            self._tell(f"a replica failed to start: {failure}")
+
+    def apply(self, config: GatewayConfig) -> None:
+        """Change the live settings (admission) without a restart."""
+        self.config = self.config.model_copy(update={"admission": config.admission})
+        ray_runtime.run_application(serve_deployment(self.config, self.run_folder, self._redis_url))
+
+    def close(self) -> None:
+        """Idempotent; ends every process below this one and removes the run's files."""
+        if self._folder is None:
+            return
+        with contextlib.suppress(Exception):
+            ray_runtime.stop_all()
+        if self._redis is not None:
+            self._redis.close()
+            self._redis = None
+        end_descendants()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder = None
