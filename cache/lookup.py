@@ -48,7 +48,7 @@ class Lookup:
     guard: str | None = None
     """The guard that refused the neighbour, where one did."""
     storable: bool = False
-    """The fresh answer may be stored, and concurrent identical requests may share one run."""
+    """The fresh answer may be stored."""
     lookup_seconds: float = 0.0
     address: Address | None = None
     identity: Identity | None = None
@@ -66,6 +66,12 @@ class Lookup:
     @property
     def hit(self) -> bool:
         return self.outcome.hit
+
+    @property
+    def shareable(self) -> bool:
+        """Concurrent identical requests may share one run."""
+        control = self.request.cache_control
+        return self.storable and not self.hit and not control.no_cache and control.max_age_seconds != 0
 
     @property
     def key(self) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 from cache.embedding import Vector
 from cache.entry import CachedAnswer
 from cache.identity import Address, Epochs, Scopes
-from cache.store import Budget, Found, IndexSpec, Lease, LeaseState, Peek, Put, checked
+from cache.store import Budget, Claim, Found, IndexSpec, Lease, LeaseState, Peek, Put, checked
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class MemoryStore:
         self._sightings: dict[str, tuple[int, float]] = {}
         self._epochs: dict[str, int] = {}
         self._leases: dict[Address, _Held] = {}
-        self._tokens: dict[Address, int] = {}
+        self._tokens: OrderedDict[Address, int] = OrderedDict()
 
     async def peek(
         self,
@@ -128,13 +128,18 @@ class MemoryStore:
         self._unindex(address, index)
         self._write(address, None, ttl_seconds)
 
-    async def acquire(self, address: Address, owner: str, lease_seconds: float, budget: Budget) -> Lease | None:
+    async def claim(self, address: Address, owner: str, lease_seconds: float, budget: Budget) -> Claim:
+        answer, _ = self._body(address)
+        if answer is not None:
+            return Claim(LeaseState.ANSWERED, answer=answer)
         held = self._lease(address)
         if held is not None:
-            return None
-        token = self._tokens[address] = self._tokens.get(address, 0) + 1
+            return Claim(LeaseState.DECLINED if held.declined else LeaseState.HELD)
+        token = self._tokens[address] = self._tokens.pop(address, 0) + 1
+        while len(self._tokens) > self._max_entries + len(self._leases) + 1:
+            self._tokens.popitem(last=False)
         self._leases[address] = _Held(owner, token, self._clock() + lease_seconds)
-        return Lease(address, token, owner)
+        return Claim(LeaseState.GRANTED, lease=Lease(address, token, owner))
 
     async def renew(self, lease: Lease, lease_seconds: float, budget: Budget) -> bool:
         held = self._lease(lease.address)
@@ -151,11 +156,6 @@ class MemoryStore:
             del self._leases[lease.address]
         else:
             held.declined, held.until_seconds = True, self._clock() + declined_seconds
-
-    async def watch(self, address: Address, budget: Budget) -> tuple[LeaseState, CachedAnswer | None]:
-        held = self._lease(address)
-        state = LeaseState.FREE if held is None else LeaseState.DECLINED if held.declined else LeaseState.HELD
-        return state, self._body(address)[0]
 
     async def close(self) -> None:
         self._bodies.clear()

@@ -17,6 +17,7 @@ from cache.redis_errors import loss_of
 from cache.redis_link import RedisLink, ok
 from cache.store import (
     Budget,
+    Claim,
     Found,
     IndexSpec,
     Lease,
@@ -29,7 +30,6 @@ from cache.store import (
 )
 
 _TOMBSTONE = b"-"
-_DECLINED = b"declined"
 _SAMPLE = 8
 """Members drawn to find the one to evict."""
 _FENCE_SECONDS = 24 * 3600
@@ -41,12 +41,15 @@ if ARGV[3] ~= '' and tonumber(redis.call('GET', KEYS[2]) or '0') > tonumber(ARGV
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 0
 """
-_ACQUIRE = """
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+_CLAIM = """
+local body = redis.call('GET', KEYS[3])
+if body and body ~= '-' then return {0, body} end
+local held = redis.call('GET', KEYS[1])
+if held then return {0, held == 'declined' and 1 or 0} end
 local token = redis.call('INCR', KEYS[2])
 redis.call('EXPIRE', KEYS[2], ARGV[3])
 redis.call('SET', KEYS[1], token .. ':' .. ARGV[1], 'PX', ARGV[2])
-return token
+return {token, 0}
 """
 _RENEW = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -234,19 +237,26 @@ class RedisStore:
         if isinstance(reply, Exception) and loss_of(reply) is not Loss.UNSUPPORTED:
             ok(reply)
 
-    async def acquire(self, address: Address, owner: str, lease_seconds: float, budget: Budget) -> Lease | None:
+    async def claim(self, address: Address, owner: str, lease_seconds: float, budget: Budget) -> Claim:
         pipe = self._link.pipeline()
         pipe.eval(
-            _ACQUIRE,
-            2,
+            _CLAIM,
+            3,
             self._lock(address),
             self._fence(address),
+            self._body(address),
             owner,
             _milliseconds(lease_seconds),
             _FENCE_SECONDS,
         )
-        token = int(ok((await self._link.execute(pipe, budget))[0]))
-        return Lease(address, token, owner) if token else None
+        token, other = ok((await self._link.execute(pipe, budget))[0])
+        if token:
+            return Claim(LeaseState.GRANTED, lease=Lease(address, token, owner))
+        if isinstance(other, bytes):
+            answer = self._decode(other, address)
+            # Bytes that are not ours: nobody else will mend them, so run without a lease and write over them.
+            return Claim(LeaseState.ANSWERED if answer else LeaseState.DECLINED, answer=answer)
+        return Claim(LeaseState.DECLINED if other else LeaseState.HELD)
 
     async def renew(self, lease: Lease, lease_seconds: float, budget: Budget) -> bool:
         pipe = self._link.pipeline()
@@ -258,14 +268,6 @@ class RedisStore:
         pipe = self._link.pipeline()
         pipe.eval(_RELEASE, 1, self._lock(lease.address), _held(lease), declined)
         ok((await self._link.execute(pipe, budget))[0])
-
-    async def watch(self, address: Address, budget: Budget) -> tuple[LeaseState, CachedAnswer | None]:
-        pipe = self._link.pipeline()
-        pipe.get(self._lock(address))
-        pipe.get(self._body(address))
-        held, value = (ok(reply) for reply in await self._link.execute(pipe, budget))
-        state = LeaseState.FREE if held is None else LeaseState.DECLINED if held == _DECLINED else LeaseState.HELD
-        return state, self._decode(value, address)
 
     async def close(self) -> None:
         await self._link.close()

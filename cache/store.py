@@ -91,10 +91,22 @@ class Lease:
 
 
 class LeaseState(StrEnum):
-    FREE = "free"
+    GRANTED = "granted"
     HELD = "held"
+    """Another computes it."""
     DECLINED = "declined"
     """The leader finished and its answer may not be stored: everyone runs for himself."""
+    ANSWERED = "answered"
+    """There is a body already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What asking for a lease gave: a lease where granted, a body where answered."""
+
+    state: LeaseState
+    lease: Lease | None = None
+    answer: CachedAnswer | None = None
 
 
 class ResponseStore(Protocol):
@@ -143,16 +155,13 @@ class ResponseStore(Protocol):
     async def entomb(self, address: Address, index: IndexSpec | None, ttl_seconds: float, budget: Budget) -> None:
         """Remove, and refuse what is put there for a while."""
 
-    async def acquire(self, address: Address, owner: str, lease_seconds: float, budget: Budget) -> Lease | None:
-        """None while another holds it or has declined."""
+    async def claim(self, address: Address, owner: str, lease_seconds: float, budget: Budget) -> Claim:
+        """The body if there is one, else the lease if it is free; one step, so no answer is computed twice."""
 
     async def renew(self, lease: Lease, lease_seconds: float, budget: Budget) -> bool: ...
 
     async def release(self, lease: Lease, budget: Budget, *, declined_seconds: float | None = None) -> None:
         """Give up a lease that is still one's own; declined for a while where no body will come."""
-
-    async def watch(self, address: Address, budget: Budget) -> tuple[LeaseState, CachedAnswer | None]:
-        """The lease and the body in one round trip."""
 
     async def close(self) -> None: ...
 

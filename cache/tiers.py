@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +19,15 @@ from cache.entry import CachedAnswer
 from cache.epochs import EpochBook
 from cache.identity import Address, Epochs, Identity, Scopes, TenantHasher, identify
 from cache.judgement import Judge
+from cache.lease import Leases, LeaseSettings, Sleep, Turn
 from cache.local import LocalTier
 from cache.lookup import CacheRequest, Invalidated, Lookup, Stored
 from cache.memory import MemoryStore
 from cache.observer import CacheObserver, Loss, Operation, SilentObserver
 from cache.semantic import SemanticTier
 from cache.settings import CacheSettings
-from cache.store import Budget, IndexSpec, Lease, Peek, Put, ResponseStore, StoreUnavailable
+from cache.single_flight import SingleFlight
+from cache.store import Budget, IndexSpec, Peek, Put, ResponseStore, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,8 @@ class ResponseCache:
         embedder: Embedder | None = None,
         judge: Judge | None = None,
         observer: CacheObserver | None = None,
+        lease_settings: LeaseSettings | None = None,
+        sleep: Sleep = asyncio.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings or CacheSettings()
@@ -53,6 +59,10 @@ class ResponseCache:
             SemanticTier(store, embedder, judge, self.settings, self.observer)
             if store is not None and embedder is not None and judge is not None
             else None
+        )
+        self.flights = SingleFlight()
+        self._leases = Leases(
+            self.shared, observer=self.observer, budget=self._budget, settings=lease_settings, sleep=sleep
         )
         self._hash_tenant = TenantHasher(secret)
         self._monotonic = monotonic
@@ -175,15 +185,15 @@ class ResponseCache:
         *,
         receipt: dict[str, Any] | None = None,
         variant: str = "",
-        lease: Lease | None = None,
+        turn: Turn | None = None,
     ) -> Stored:
         """Store the complete unary OpenAI body of status 200 that answered a lookup's request.
 
-        ``lease``: held while it was computed; a later holder's answer is never overwritten. Never raises
-        but for cancellation.
+        ``turn``: the one it was computed in; a later leader's answer is never overwritten, and whoever
+        waits learns whether a body came. Never raises but for cancellation.
         """
         try:
-            stored = await self._store(lookup, answer_body, receipt, variant, lease)
+            stored = await self._store(lookup, answer_body, receipt, variant, turn)
         except Exception:
             log.exception("cache store failed")
             self.observer.lost(Operation.STORE, Loss.INTERNAL)
@@ -197,7 +207,7 @@ class ResponseCache:
         body: dict[str, Any],
         receipt: dict[str, Any] | None,
         variant: str,
-        lease: Lease | None,
+        turn: Turn | None,
     ) -> Stored:
         request, identity, address = lookup.request, lookup.identity, lookup.address
         if not lookup.storable or identity is None or address is None:
@@ -222,7 +232,7 @@ class ResponseCache:
             receipt=receipt,
         )
         budget = lookup.budget or self._budget()
-        token = lease.token if lease else None
+        token = turn.lease.token if turn and turn.lease else None
         try:
             put = await self.shared.put(answer, self.settings.ttl_seconds, budget, token=token)
         except StoreUnavailable as unavailable:
@@ -231,8 +241,35 @@ class ResponseCache:
             return Stored(True, unavailable.loss.value)
         if put is not Put.STORED:
             return Stored(False, put.value)
+        if turn is not None:
+            turn.stored = True
         self._local.put(answer, now)
         return Stored(True, "stored", semantic=semantic is not None and await semantic.add(lookup, answer, budget))
+
+    # Sharing one run.
+
+    @asynccontextmanager
+    async def turn(self, lookup: Lookup) -> AsyncIterator[Turn]:
+        """Whether to serve what another replica (or an earlier run here) has just stored, or to run.
+
+        To be entered within the run that ``flights`` shares. Waits while another replica computes; the
+        caller's deadline bounds it. Where nothing may be shared, or the store is away: run.
+        """
+        request, address = lookup.request, lookup.address
+        if address is None or not lookup.shareable:
+            yield Turn()
+            return
+        local = self._local.get(address.exact, request.now)
+        if local is not None and local.fresh(request.now, request.cache_control.max_age_seconds):
+            yield Turn(answer=local)
+            return
+        async with self._leases.turn(address, budget=lookup.budget) as turn:
+            if turn.answer is not None:
+                if turn.answer.fresh(request.now, request.cache_control.max_age_seconds):
+                    self._local.put(turn.answer, request.now)
+                else:
+                    turn = Turn(waited=turn.waited)
+            yield turn
 
     # Removing.
 
@@ -315,6 +352,7 @@ class ResponseCache:
         return {"local_entries": len(self._local), "local_bytes": self._local.bytes_used}
 
     async def close(self) -> None:
+        await self.flights.close()
         await self.shared.close()
 
     def _budget(self) -> Budget:

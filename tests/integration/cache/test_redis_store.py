@@ -17,7 +17,7 @@ class TestRedisStore(StoreContract):
 async def test_every_key_of_a_partition_has_its_hash_tag_and_a_life(kit) -> None:
     await kit.store.put(answer(address(1)), HOUR, budget())
     await kit.store.add(address(1), INDEX, unit(1), HOUR, budget())
-    await kit.store.acquire(address(1), "a", 10.0, budget())
+    await kit.store.claim(address(2), "a", 10.0, budget())
     await kit.store.peek(address(1), SCOPES, budget(), index=INDEX, count_sighting_seconds=HOUR)
     keys = [key async for key in kit.raw.scan_iter()]
     assert len(keys) == 5

@@ -9,7 +9,7 @@ import pytest
 
 from cache.entry import CachedAnswer
 from cache.identity import Address, Epochs, Scopes
-from cache.store import Budget, IndexSpec, LeaseState, Put, ResponseStore
+from cache.store import Budget, Claim, IndexSpec, Lease, LeaseState, Put, ResponseStore
 
 SCOPES = Scopes(model="m", tenant="t" * 32)
 INDEX = IndexSpec(name="idx", dimension=8, capacity=1000)
@@ -224,34 +224,47 @@ class StoreContract:
 
     # Leases.
 
+    async def claim(self, store: ResponseStore, number: int = 1, owner: str = "a") -> Claim:
+        return await store.claim(address(number), owner, 10.0, budget())
+
+    async def grant(self, store: ResponseStore, owner: str = "a") -> Lease:
+        claim = await self.claim(store, owner=owner)
+        assert claim.lease is not None
+        return claim.lease
+
     async def test_one_holder_at_a_time(self, store: ResponseStore) -> None:
-        first = await store.acquire(address(1), "a", 10.0, budget())
-        assert first is not None
-        assert await store.acquire(address(1), "b", 10.0, budget()) is None
-        assert await store.acquire(address(2), "b", 10.0, budget()) is not None
-        assert await store.watch(address(1), budget()) == (LeaseState.HELD, None)
+        first = await self.grant(store)
+        assert await self.claim(store, owner="b") == Claim(LeaseState.HELD)
+        assert (await self.claim(store, 2, owner="b")).state is LeaseState.GRANTED
         await store.release(first, budget())
-        assert await store.watch(address(1), budget()) == (LeaseState.FREE, None)
+        assert (await self.claim(store, owner="b")).state is LeaseState.GRANTED
+
+    async def test_where_there_is_a_body_nobody_needs_a_lease(self, store: ResponseStore) -> None:
+        lease = await self.grant(store)
+        await self.put(store, address(1))
+        assert await self.claim(store, owner="b") == Claim(LeaseState.ANSWERED, answer=answer(address(1)))
+        await store.release(lease, budget())
+        assert (await self.claim(store, owner="b")).state is LeaseState.ANSWERED
 
     async def test_tokens_grow_and_a_late_leader_is_fenced_off(self, kit: StoreKit) -> None:
-        late = await kit.store.acquire(address(1), "a", 10.0, budget())
-        assert late is not None
+        late = await self.grant(kit.store)
         await kit.expire_lease(address(1))
-        heir = await kit.store.acquire(address(1), "b", 10.0, budget())
-        assert heir is not None
+        heir = await self.grant(kit.store, owner="b")
         assert heir.token > late.token
         assert await kit.store.renew(late, 10.0, budget()) is False
         assert await kit.store.renew(heir, 10.0, budget()) is True
+        await kit.store.release(late, budget())
+        assert (await self.claim(kit.store, owner="c")).state is LeaseState.HELD
         assert await kit.store.put(answer(address(1)), HOUR, budget(), token=late.token) is Put.FENCED
         assert await kit.store.put(answer(address(1)), HOUR, budget(), token=heir.token) is Put.STORED
-        await kit.store.release(late, budget())
-        assert await kit.store.watch(address(1), budget()) == (LeaseState.HELD, answer(address(1)))
 
     async def test_a_declined_lease_tells_the_waiting_to_run_for_themselves(self, kit: StoreKit) -> None:
-        lease = await kit.store.acquire(address(1), "a", 10.0, budget())
-        assert lease is not None
+        lease = await self.grant(kit.store)
         await kit.store.release(lease, budget(), declined_seconds=5.0)
-        assert await kit.store.watch(address(1), budget()) == (LeaseState.DECLINED, None)
-        assert await kit.store.acquire(address(1), "b", 10.0, budget()) is None
+        assert await self.claim(kit.store, owner="b") == Claim(LeaseState.DECLINED)
         await kit.expire_lease(address(1))
-        assert await kit.store.acquire(address(1), "b", 10.0, budget()) is not None
+        assert (await self.claim(kit.store, owner="b")).state is LeaseState.GRANTED
+
+    async def test_a_tombstone_is_no_body(self, store: ResponseStore) -> None:
+        await store.entomb(address(1), None, HOUR, budget())
+        assert (await self.claim(store)).state is LeaseState.GRANTED

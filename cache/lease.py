@@ -1,0 +1,113 @@
+"""Single flight across replicas: one computes, the others wait for the body; a dead leader's place is taken."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from cache.entry import CachedAnswer
+from cache.identity import Address
+from cache.observer import CacheObserver, Operation
+from cache.store import Budget, Lease, LeaseState, ResponseStore, StoreUnavailable
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Turn:
+    """What a replica is to do about an address: serve ``answer``, or run (with ``lease``, if it holds one)."""
+
+    answer: CachedAnswer | None = None
+    lease: Lease | None = None
+    waited: bool = False
+    """Another replica was computing it."""
+    stored: bool = False
+    """Set by the caller once the body is written; else the waiting are told to run for themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSettings:
+    lease_seconds: float = 5.0
+    """A dead leader's place is free after so long; a living one renews at a third of it."""
+    declined_seconds: float = 2.0
+    """After an answer that may not be stored, identical requests run unshared for so long."""
+    first_wait_seconds: float = 0.02
+    longest_wait_seconds: float = 0.25
+    """Between two looks of one waiting replica, growing by half each time."""
+
+
+class Leases:
+    """Asks for turns. Where the store is away everybody runs: sharing is optional, answering is not."""
+
+    def __init__(
+        self,
+        store: ResponseStore,
+        *,
+        observer: CacheObserver,
+        budget: Callable[[], Budget],
+        settings: LeaseSettings | None = None,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._store = store
+        self._observer = observer
+        self._budget = budget
+        self._settings = settings or LeaseSettings()
+        self._sleep = sleep
+        self._replica = uuid.uuid4().hex
+        self._numbers = itertools.count()
+
+    @asynccontextmanager
+    async def turn(self, address: Address, *, budget: Budget | None = None) -> AsyncIterator[Turn]:
+        """Wait for a body or for the lease. ``budget`` of the first look; each later one has its own.
+
+        Leaving without an error and without ``stored`` declines the lease; with an error or cancelled,
+        the lease is free for the next at once.
+        """
+        turn = await self._claim(address, budget or self._budget())
+        if turn.lease is None:
+            yield turn
+            return
+        renewing = asyncio.create_task(self._renew(turn.lease))
+        declined: float | None = None
+        try:
+            yield turn
+            declined = None if turn.stored else self._settings.declined_seconds
+        finally:
+            renewing.cancel()
+            await self._release(turn.lease, declined)
+
+    async def _claim(self, address: Address, budget: Budget) -> Turn:
+        owner = f"{self._replica}-{next(self._numbers)}"
+        waited, pause = False, self._settings.first_wait_seconds
+        while True:
+            try:
+                claim = await self._store.claim(address, owner, self._settings.lease_seconds, budget)
+            except StoreUnavailable as unavailable:
+                self._observer.lost(Operation.LOCK, unavailable.loss)
+                return Turn(waited=waited)
+            if claim.state is not LeaseState.HELD:
+                return Turn(answer=claim.answer, lease=claim.lease, waited=waited)
+            waited = True
+            await self._sleep(pause)
+            pause = min(1.5 * pause, self._settings.longest_wait_seconds)
+            budget = self._budget()
+
+    async def _renew(self, lease: Lease) -> None:
+        held = True
+        while held:
+            await self._sleep(self._settings.lease_seconds / 3)
+            try:
+                held = await self._store.renew(lease, self._settings.lease_seconds, self._budget())
+            except StoreUnavailable as unavailable:
+                self._observer.lost(Operation.LOCK, unavailable.loss)
+
+    async def _release(self, lease: Lease, declined_seconds: float | None) -> None:
+        try:
+            await self._store.release(lease, self._budget(), declined_seconds=declined_seconds)
+        except StoreUnavailable as unavailable:
+            # It ends by itself after lease_seconds.
+            self._observer.lost(Operation.LOCK, unavailable.loss)
