@@ -29,6 +29,7 @@ class Zone:
     grams_per_kwh: float
     year: int
     source: str
+    alpha2: str | None = None
     carbon_free_ratio: float | None = None
 
     @property
@@ -49,11 +50,13 @@ def zones() -> Mapping[str, Zone]:
 @cache
 def _by_name() -> Mapping[str, str]:
     names = {zone.name.casefold(): code for code, zone in zones().items()}
-    return names | {code.casefold(): code for code in zones()}
+    short = {zone.alpha2.casefold(): code for code, zone in zones().items() if zone.alpha2}
+    return names | short | {code.casefold(): code for code in zones()}
 
 
 def find_zone(name: str) -> Zone:
-    """A zone by its alpha-3 code or its English name, in any case.
+    """A country by its alpha-3 or alpha-2 code, its English name, or a grid zone within it (``US-CAL-CISO``: the
+    country's mean), in any case.
 
     >>> find_zone("usa").grams_per_kwh
     369.473
@@ -61,7 +64,10 @@ def find_zone(name: str) -> Zone:
     Raises:
         UnknownZone: with the nearest codes and names.
     """
-    code = _by_name().get(name.strip().casefold())
+    asked = name.strip().casefold()
+    code = _by_name().get(asked)
+    if code is None and asked[2:3] == "-":
+        code = _by_name().get(asked[:2])
     if code is None:
         near = nearest(name, [*zones(), *(zone.name for zone in zones().values())])
         raise UnknownZone(f"unknown zone {name!r}{near}; give an ISO 3166-1 alpha-3 code such as USA, or an intensity")
