@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from metering.hardware.catalogue import find_device
+from metering.intensity.static import find_zone
 from serving.engines.settings import EngineSettings
 
 
@@ -126,6 +128,16 @@ class GatewayConfig(Section):
     admission: AdmissionSettings = AdmissionSettings()
     cache: CacheSettings = CacheSettings()
     metering: MeteringSettings = MeteringSettings()
+
+    @field_validator("metering")
+    @classmethod
+    def _metering_makes_sense(cls, metering: MeteringSettings) -> MeteringSettings:
+        # both raise ValueErrors that name the nearest known ones
+        if metering.intensity_grams_per_kwh is None:
+            find_zone(metering.zone)
+        if metering.device is not None and metering.device != "cpu":
+            find_device(metering.device)
+        return metering
 
     @model_validator(mode="after")
     def _keys_off_loopback(self) -> Self:
