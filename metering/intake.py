@@ -165,7 +165,6 @@ class Intake:
             self.accounts[key] = account
         account.touched_seconds = now_seconds
         if (source, record.request_id) in self._early_finished:
-            del self._early_finished[(source, record.request_id)]
             account.finish(source)
         if source not in account.done_sources and source not in account.open_sources:
             account.open_sources.add(source)
