@@ -1,15 +1,16 @@
-"""The connection to Redis: pooled, within each request's budget, behind a breaker, back by itself."""
+"""The connection to Redis: batched, within each request's budget, behind a breaker, back by itself."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -21,14 +22,26 @@ from cache.store import Budget, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
+Command = tuple[bytes | str | int | float, ...]
+
 _PROBE_SECONDS = 0.25
+_BATCH_CALLS = 128
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    commands: Sequence[Command]
+    replies: asyncio.Future[list[Any]]
+    deadline_seconds: float
+    """On the loop's clock."""
 
 
 class RedisLink:
-    """Runs pipelines. Connects when first used and again after every loss; needs no server to start.
+    """Runs commands. Connects when first used and again after every loss; needs no server to start.
 
-    Raises ``StoreUnavailable`` and nothing else. While the breaker is open every call is refused at
-    once, and a task of its own probes the server: no request waits for it.
+    Calls that wait at the same moment share a round trip: a burst of a hundred lookups needs a few
+    connections and not a hundred. Raises ``StoreUnavailable`` and nothing else. While the breaker is
+    open every call is refused at once, and a task of its own probes the server: no request waits for it.
     """
 
     def __init__(
@@ -36,13 +49,13 @@ class RedisLink:
         url: str,
         *,
         observer: CacheObserver,
-        max_connections: int = 32,
+        lanes: int = 4,
         breaker: CircuitBreaker | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = BlockingConnectionPool.from_url(
             url,
-            max_connections=max_connections,
+            max_connections=lanes + 1,
             # The budget bounds the wait for a connection too; a second try would spend it twice.
             timeout=None,
             retry=Retry(NoBackoff(), 0),
@@ -52,21 +65,28 @@ class RedisLink:
         self._redis: Redis = Redis(connection_pool=self._pool)
         self.breaker = breaker or CircuitBreaker(monotonic=monotonic, changed=observer.breaker)
         self._probe: asyncio.Task[None] | None = None
+        self._lane_count = lanes
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._waiting: deque[_Call] = deque()
 
-    def pipeline(self) -> Pipeline:
-        return self._redis.pipeline(transaction=False)
-
-    async def execute(self, pipe: Pipeline, budget: Budget) -> list[Any]:
+    async def execute(self, commands: Sequence[Command], budget: Budget) -> list[Any]:
         """Replies in order, error replies among them as exceptions (see ``ok``)."""
         if self.breaker.open:
             self._probe_if_due()
             raise StoreUnavailable(Loss.BREAKER_OPEN)
         if budget.remaining_seconds <= 0:
             raise StoreUnavailable(Loss.BUDGET_SPENT)
+        loop = asyncio.get_running_loop()
+        call = _Call(commands, loop.create_future(), loop.time() + budget.remaining_seconds)
+        self._waiting.append(call)
+        if len(self._lanes) < self._lane_count:
+            lane = loop.create_task(self._run_lane(), name="redis-lane")
+            self._lanes.add(lane)
+            lane.add_done_callback(self._lanes.discard)
         try:
             with budget:
-                async with asyncio.timeout(budget.remaining_seconds):
-                    replies: list[Any] = await pipe.execute(raise_on_error=False)
+                async with asyncio.timeout_at(call.deadline_seconds):
+                    replies = await call.replies
         except (RedisError, OSError, TimeoutError) as error:
             loss = loss_of(error)
             if loss in TRIPPING:
@@ -79,15 +99,54 @@ class RedisLink:
         return replies
 
     async def close(self) -> None:
-        if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.gather(self._probe, return_exceptions=True)
+        tasks = [*self._lanes, *([self._probe] if self._probe is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for call in self._waiting:
+            call.replies.cancel()
         await self._redis.aclose()
         await self._pool.disconnect()
 
+    async def _run_lane(self) -> None:
+        """Sends what waits, all of it in one pipeline, until nothing waits."""
+        while self._waiting:
+            batch: list[_Call] = []
+            while self._waiting and len(batch) < _BATCH_CALLS:
+                call = self._waiting.popleft()
+                # Whoever has given up meanwhile is not asked for.
+                if not call.replies.done():
+                    batch.append(call)
+            if batch:
+                await self._send(batch)
+
+    async def _send(self, batch: list[_Call]) -> None:
+        pipe = self._redis.pipeline(transaction=False)
+        for call in batch:
+            for command in call.commands:
+                pipe.execute_command(*command)
+        try:
+            # A connection whose replies nobody awaits any more is closed by redis-py, never used again.
+            async with asyncio.timeout_at(max(call.deadline_seconds for call in batch)):
+                replies = await pipe.execute(raise_on_error=False)
+        except (RedisError, OSError, TimeoutError) as error:
+            for call in batch:
+                if not call.replies.done():
+                    call.replies.set_exception(error)
+        except BaseException:
+            for call in batch:
+                call.replies.cancel()
+            raise
+        else:
+            position = 0
+            for call in batch:
+                if not call.replies.done():
+                    call.replies.set_result(replies[position : position + len(call.commands)])
+                position += len(call.commands)
+
     def _probe_if_due(self) -> None:
         if self._probe is None and self.breaker.probe_due():
-            self._probe = asyncio.get_running_loop().create_task(self._run_probe())
+            self._probe = asyncio.get_running_loop().create_task(self._run_probe(), name="redis-probe")
             self._probe.add_done_callback(self._probe_done)
 
     async def _run_probe(self) -> None:

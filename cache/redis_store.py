@@ -14,7 +14,7 @@ from cache.entry import CachedAnswer, EntryCodec, secret_for
 from cache.identity import Address, Epochs, Scopes
 from cache.observer import CacheObserver, Loss, Operation, SilentObserver
 from cache.redis_errors import loss_of
-from cache.redis_link import RedisLink, ok
+from cache.redis_link import Command, RedisLink, ok
 from cache.store import (
     Budget,
     Claim,
@@ -73,15 +73,13 @@ class RedisStore:
         *,
         secret: bytes,
         prefix: str = "wattgate",
-        max_connections: int = 32,
+        lanes: int = 4,
         observer: CacheObserver | None = None,
         breaker: CircuitBreaker | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._observer = observer or SilentObserver()
-        self._link = RedisLink(
-            url, observer=self._observer, max_connections=max_connections, breaker=breaker, monotonic=monotonic
-        )
+        self._link = RedisLink(url, observer=self._observer, lanes=lanes, breaker=breaker, monotonic=monotonic)
         self._codec = EntryCodec(secret_for("entries", secret))
         self._prefix = prefix.encode()
 
@@ -94,16 +92,13 @@ class RedisStore:
         index: IndexSpec | None = None,
         count_sighting_seconds: float | None = None,
     ) -> Peek:
-        pipe = self._link.pipeline()
-        pipe.hmget(self._epochs_key, [*scopes.fields, "local"])
-        pipe.get(self._body(address))
+        commands: list[Command] = [self._read_epochs(scopes), ("GET", self._body(address))]
         if index is not None:
-            pipe.execute_command("VCARD", self._index(address.partition, index))
+            commands.append(("VCARD", self._index(address.partition, index)))
         if count_sighting_seconds is not None:
             seen = self._key(address.partition, b"n")
-            pipe.incr(seen)
-            pipe.expire(seen, int(count_sighting_seconds) or 1)
-        replies = await self._link.execute(pipe, budget)
+            commands += [("INCR", seen), ("EXPIRE", seen, int(count_sighting_seconds) or 1)]
+        replies = await self._link.execute(commands, budget)
         epochs, value = _epochs(ok(replies[0])), ok(replies[1])
         # The exact tier works on a server without vector sets, and a replica may be read-only.
         indexed = self._soft(Operation.SEARCH, replies[2]) if index is not None else 0
@@ -117,75 +112,57 @@ class RedisStore:
         )
 
     async def epochs(self, scopes: Scopes, budget: Budget) -> Epochs:
-        pipe = self._link.pipeline()
-        pipe.hmget(self._epochs_key, [*scopes.fields, "local"])
-        return _epochs(ok((await self._link.execute(pipe, budget))[0]))
+        return _epochs(await self._one(self._read_epochs(scopes), budget))
 
     async def advance(self, field: str, budget: Budget) -> int:
-        pipe = self._link.pipeline()
-        pipe.hincrby(self._epochs_key, field, 1)
-        return int(ok((await self._link.execute(pipe, budget))[0]))
+        return int(await self._one(("HINCRBY", self._epochs_key, field, 1), budget))
 
     async def put(self, answer: CachedAnswer, ttl_seconds: float, budget: Budget, *, token: int | None = None) -> Put:
         address = answer.address
-        pipe = self._link.pipeline()
-        pipe.eval(
-            _PUT,
-            2,
-            self._body(address),
-            self._fence(address),
-            self._codec.encode(answer),
-            _milliseconds(ttl_seconds),
-            "" if token is None else token,
-        )
-        return _PUTS[ok((await self._link.execute(pipe, budget))[0])]
+        keys = (self._body(address), self._fence(address))
+        value, life = self._codec.encode(answer), _milliseconds(ttl_seconds)
+        return _PUTS[await self._one(("EVAL", _PUT, 2, *keys, value, life, "" if token is None else token), budget)]
 
     async def add(self, address: Address, index: IndexSpec, vector: Vector, ttl_seconds: float, budget: Budget) -> int:
         blob = checked(vector, index).tobytes()
         key, life = self._index(address.partition, index), _milliseconds(ttl_seconds)
-        pipe = self._link.pipeline()
-        pipe.execute_command("VADD", key, "FP32", blob, address.exact, "NOQUANT")
-        # A set lives as long as its newest entry: NX gives it a first life, GT never shortens it.
-        pipe.pexpire(key, life, nx=True)
-        pipe.pexpire(key, life, gt=True)
-        pipe.execute_command("VCARD", key)
-        replies = await self._link.execute(pipe, budget)
+        commands: list[Command] = [
+            ("VADD", key, "FP32", blob, address.exact, "NOQUANT"),
+            # A set lives as long as its newest entry: NX gives it a first life, GT never shortens it.
+            ("PEXPIRE", key, life, "NX"),
+            ("PEXPIRE", key, life, "GT"),
+            ("VCARD", key),
+        ]
+        replies = await self._link.execute(commands, budget)
         ok(replies[0])
         excess = int(ok(replies[3])) - index.capacity
         return await self._evict(address, key, min(excess, _SAMPLE), budget) if excess > 0 else 0
 
     async def _evict(self, newcomer: Address, key: bytes, excess: int, budget: Budget) -> int:
         """Of a few members drawn at random those nearest their expiry go; bodies stay for the exact tier."""
-        pipe = self._link.pipeline()
-        pipe.execute_command("VRANDMEMBER", key, _SAMPLE + 1)
-        members = [name for name in ok((await self._link.execute(pipe, budget))[0]) if name.decode() != newcomer.exact]
+        drawn = await self._one(("VRANDMEMBER", key, _SAMPLE + 1), budget)
+        members = [name for name in drawn if name.decode() != newcomer.exact]
         if not members:
             return 0
-        pipe = self._link.pipeline()
-        for name in members:
-            pipe.pttl(self._body(Address(newcomer.partition, name.decode())))
-        remaining = [ok(reply) for reply in await self._link.execute(pipe, budget)]
-        victims = sorted(zip(remaining, members, strict=True))[:excess]
-        pipe = self._link.pipeline()
-        for _, name in victims:
-            pipe.execute_command("VREM", key, name)
-        return sum(int(ok(reply)) for reply in await self._link.execute(pipe, budget))
+        bodies = [self._body(Address(newcomer.partition, name.decode())) for name in members]
+        replies = await self._link.execute([("PTTL", body) for body in bodies], budget)
+        victims = sorted(zip(map(ok, replies), members, strict=True))[:excess]
+        removed = await self._link.execute([("VREM", key, name) for _, name in victims], budget)
+        return sum(int(ok(reply)) for reply in removed)
 
     async def nearest(
         self, partition: str, index: IndexSpec, vector: Vector, count: int, budget: Budget
     ) -> tuple[list[Found], int]:
         unit = checked(vector, index)
         key = self._index(partition, index)
-        pipe = self._link.pipeline()
-        pipe.execute_command("VSIM", key, "FP32", unit.tobytes(), "WITHSCORES", "COUNT", count)
-        scores = _scores(ok((await self._link.execute(pipe, budget))[0]))
+        search: Command = ("VSIM", key, "FP32", unit.tobytes(), "WITHSCORES", "COUNT", count)
+        scores = _scores(await self._one(search, budget))
         if not scores:
             return [], 0
-        pipe = self._link.pipeline()
+        commands: list[Command] = []
         for name in scores:
-            pipe.get(self._body(Address(partition, name)))
-            pipe.execute_command("VEMB", key, name, "RAW")
-        replies = await self._link.execute(pipe, budget)
+            commands += [("GET", self._body(Address(partition, name))), ("VEMB", key, name, "RAW")]
+        replies = await self._link.execute(commands, budget)
         found, orphans = [], []
         for position, (name, score) in enumerate(scores.items()):
             answer = self._decode(ok(replies[2 * position]), Address(partition, name))
@@ -200,56 +177,40 @@ class RedisStore:
         """Orphans at the top hide live neighbours from the next search."""
         if not orphans:
             return 0
-        pipe = self._link.pipeline()
-        for name in orphans:
-            pipe.execute_command("VREM", key, name)
         try:
-            return sum(int(ok(reply)) for reply in await self._link.execute(pipe, budget))
+            replies = await self._link.execute([("VREM", key, name) for name in orphans], budget)
+            return sum(int(ok(reply)) for reply in replies)
         except StoreUnavailable:
             # A replica that may not write still finds.
             return 0
 
     async def fetch(self, address: Address, budget: Budget) -> CachedAnswer | None:
-        pipe = self._link.pipeline()
-        pipe.get(self._body(address))
-        return self._decode(ok((await self._link.execute(pipe, budget))[0]), address)
+        return self._decode(await self._one(("GET", self._body(address)), budget), address)
 
     async def remove(self, address: Address, index: IndexSpec | None, budget: Budget) -> bool:
         await self._unindex(address, index, budget)
         if await self.fetch(address, budget) is None:
             return False
-        pipe = self._link.pipeline()
-        pipe.delete(self._body(address))
-        return bool(ok((await self._link.execute(pipe, budget))[0]))
+        return bool(await self._one(("DEL", self._body(address)), budget))
 
     async def entomb(self, address: Address, index: IndexSpec | None, ttl_seconds: float, budget: Budget) -> None:
         await self._unindex(address, index, budget)
-        pipe = self._link.pipeline()
-        pipe.set(self._body(address), _TOMBSTONE, px=_milliseconds(ttl_seconds))
-        ok((await self._link.execute(pipe, budget))[0])
+        await self._one(("SET", self._body(address), _TOMBSTONE, "PX", _milliseconds(ttl_seconds)), budget)
 
     async def _unindex(self, address: Address, index: IndexSpec | None, budget: Budget) -> None:
         if index is None:
             return
-        pipe = self._link.pipeline()
-        pipe.execute_command("VREM", self._index(address.partition, index), address.exact)
-        reply = (await self._link.execute(pipe, budget))[0]
-        if isinstance(reply, Exception) and loss_of(reply) is not Loss.UNSUPPORTED:
-            ok(reply)
+        try:
+            await self._one(("VREM", self._index(address.partition, index), address.exact), budget)
+        except StoreUnavailable as unavailable:
+            # Without vector sets there is nothing to take out.
+            if unavailable.loss is not Loss.UNSUPPORTED:
+                raise
 
     async def claim(self, address: Address, owner: str, lease_seconds: float, budget: Budget) -> Claim:
-        pipe = self._link.pipeline()
-        pipe.eval(
-            _CLAIM,
-            3,
-            self._lock(address),
-            self._fence(address),
-            self._body(address),
-            owner,
-            _milliseconds(lease_seconds),
-            _FENCE_SECONDS,
-        )
-        token, other = ok((await self._link.execute(pipe, budget))[0])
+        keys = (self._lock(address), self._fence(address), self._body(address))
+        command: Command = ("EVAL", _CLAIM, 3, *keys, owner, _milliseconds(lease_seconds), _FENCE_SECONDS)
+        token, other = await self._one(command, budget)
         if token:
             return Claim(LeaseState.GRANTED, lease=Lease(address, token, owner))
         if isinstance(other, bytes):
@@ -259,15 +220,18 @@ class RedisStore:
         return Claim(LeaseState.DECLINED if other else LeaseState.HELD)
 
     async def renew(self, lease: Lease, lease_seconds: float, budget: Budget) -> bool:
-        pipe = self._link.pipeline()
-        pipe.eval(_RENEW, 1, self._lock(lease.address), _held(lease), _milliseconds(lease_seconds))
-        return bool(ok((await self._link.execute(pipe, budget))[0]))
+        life = _milliseconds(lease_seconds)
+        return bool(await self._one(("EVAL", _RENEW, 1, self._lock(lease.address), _held(lease), life), budget))
 
     async def release(self, lease: Lease, budget: Budget, *, declined_seconds: float | None = None) -> None:
         declined = "" if declined_seconds is None else _milliseconds(declined_seconds)
-        pipe = self._link.pipeline()
-        pipe.eval(_RELEASE, 1, self._lock(lease.address), _held(lease), declined)
-        ok((await self._link.execute(pipe, budget))[0])
+        await self._one(("EVAL", _RELEASE, 1, self._lock(lease.address), _held(lease), declined), budget)
+
+    async def _one(self, command: Command, budget: Budget) -> Any:
+        return ok((await self._link.execute([command], budget))[0])
+
+    def _read_epochs(self, scopes: Scopes) -> Command:
+        return ("HMGET", self._epochs_key, *scopes.fields, "local")
 
     async def close(self) -> None:
         await self._link.close()

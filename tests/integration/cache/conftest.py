@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
+from cache.breaker import CircuitBreaker
 from cache.embedded import EmbeddedRedis
 from cache.identity import Address
 from cache.redis_store import RedisStore
-
-SECRET = b"a secret of the tests, long enough"
+from cache.tiers import ResponseCache
+from tests.unit.cache.fakes import SECRET, ManualClock, Recorder, Threshold, Words
 
 
 class RedisKit:
-    """A store on a real server, and a client beside it that moves the server's clock by hand."""
+    """A store on a real server, and a client beside it that ends lives by hand."""
 
     def __init__(self, url: str) -> None:
         self.store = RedisStore(url, secret=SECRET)
@@ -35,9 +38,45 @@ class RedisKit:
         await self.store.close()
 
 
+class Replica:
+    """A whole cache on a server that may fail; the breaker's clock is moved by hand."""
+
+    def __init__(self, url: str, **changes: Any) -> None:
+        self.clock, self.observer = ManualClock(), Recorder()
+        self.embedder, self.judge = Words(), Threshold()
+        breaker = CircuitBreaker(monotonic=self.clock, changed=self.observer.breaker)
+        self.store = RedisStore(url, secret=SECRET, observer=self.observer, breaker=breaker)
+        parts: dict[str, Any] = {
+            "secret": SECRET,
+            "store": self.store,
+            "embedder": self.embedder,
+            "judge": self.judge,
+            "observer": self.observer,
+        }
+        self.cache = ResponseCache(**{**parts, **changes})
+
+    async def recover(self) -> None:
+        """Let the breaker's time pass, and its probe end."""
+        self.clock.seconds += 60.0
+        self.store._link._probe_if_due()
+        probe = self.store._link._probe
+        if probe is not None:
+            await asyncio.wait([probe])
+
+    def losses(self) -> set[tuple[str, str]]:
+        return {(operation.value, loss.value) for operation, loss in self.observer.losses}
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[EmbeddedRedis]:
     """Shared by tests that leave it whole; emptied for each."""
+    with EmbeddedRedis() as redis:
+        yield redis
+
+
+@pytest.fixture
+def own_server() -> Iterator[EmbeddedRedis]:
+    """For tests that break it."""
     with EmbeddedRedis() as redis:
         yield redis
 
