@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from metering.intensity.live import get_json, moment, number, rows
 from metering.intensity.reading import IntensityReading, IntensityUnavailable, Quality, Signal
+
+if TYPE_CHECKING:
+    import httpx
 
 
 class ElectricityMaps:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from metering.intensity.reading import IntensityUnavailable
+
+if TYPE_CHECKING:
+    import httpx
 
 
 async def get_json(
@@ -28,6 +29,8 @@ async def get_json(
             never the credentials nor the query.
         Unauthorised: status 401.
     """
+    import httpx
+
     try:
         answer = await client.get(
             url, params=params, headers=headers, auth=httpx.USE_CLIENT_DEFAULT if auth is None else auth

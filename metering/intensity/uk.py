@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from metering.intensity.live import get_json, moment, number, rows
 from metering.intensity.reading import IntensityReading, Quality, Signal
+
+if TYPE_CHECKING:
+    import httpx
 
 
 class UkCarbonIntensity:

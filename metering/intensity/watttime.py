@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from metering.intensity.live import Unauthorised, get_json, moment, number, rows
 from metering.intensity.reading import IntensityReading, IntensityUnavailable, Quality, Signal
 from metering.units import GRAMS_PER_KWH_PER_POUND_PER_MWH
+
+if TYPE_CHECKING:
+    import httpx
 
 _POUNDS_PER_MWH = ("lbs_co2_per_mwh", "lbs_co2e_per_mwh", "lb/mwh", "lbs/mwh")
 
