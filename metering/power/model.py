@@ -44,7 +44,7 @@ class CpuPowerModel:
     """Idle-aware model of a CPU: the engine's cores are the accelerator, the other cores and the DRAM the host.
 
     Args:
-        engine_cores: indices of the cores (vCPUs) that the engine is bound to.
+        engine_cores: indices of the cores (vCPUs) that the engine is bound to; none (a GPU engine): all is host.
         idle_watts_per_core, max_watts_per_core: of one vCPU, from the hardware catalogue.
         memory_gb: memory of the machine in GB (1e9 bytes).
         sampler: cumulative core times, index by core.
@@ -79,10 +79,8 @@ class CpuPowerModel:
         times = list(sampler())
         self._engine = frozenset(engine_cores)
         absent = sorted(core for core in self._engine if not 0 <= core < len(times))
-        if absent or not self._engine:
-            raise PowerUnavailable(
-                f"engine cores {absent or 'none'} of {len(times)}: name at least one core of this machine"
-            )
+        if absent:
+            raise PowerUnavailable(f"engine cores {absent} of {len(times)}: name cores of this machine, from 0")
         self._idle_core, self._max_core = idle_watts_per_core, max_watts_per_core
         self._dram_watts = DRAM_WATTS_PER_GB * memory_gb
         self._accelerator = Component(accelerator, Boundary.ACCELERATOR)
@@ -97,7 +95,7 @@ class CpuPowerModel:
 
     @property
     def components(self) -> tuple[Component, ...]:
-        return (self._accelerator, self._host)
+        return (self._accelerator, self._host) if self._engine else (self._host,)
 
     def read(self, now_seconds: float) -> Reading:
         """Adds watts x time since the last read, at each core's busy share over that time."""
@@ -121,7 +119,7 @@ class CpuPowerModel:
         return None
 
     def _readings(self) -> Mapping[str, ComponentReading]:
-        return {name: ComponentReading(total, self._idle_watts[name]) for name, total in self._totals.items()}
+        return {c.name: ComponentReading(self._totals[c.name], self._idle_watts[c.name]) for c in self.components}
 
 
 def busy_share(before: CoreTimes, after: CoreTimes) -> float:

@@ -85,6 +85,14 @@ def test_a_core_that_is_not_there_is_named():
         CpuPowerModel([0, 9], idle_watts_per_core=1.0, max_watts_per_core=2.0, memory_gb=0.0, sampler=Cores())
 
 
+def test_without_engine_cores_the_whole_cpu_is_host():
+    cores = Cores()
+    meter = CpuPowerModel([], idle_watts_per_core=1.0, max_watts_per_core=5.0, memory_gb=0.0, sampler=cores)
+    meter.read(0.0)
+    cores.run(1.0, 1.0, 0.0, 0.0, 0.0)
+    assert {name: reading.nanojoules for name, reading in meter.read(1.0).components.items()} == {"host": 8 * 10**9}
+
+
 def test_cores_that_change_in_number_are_a_failed_reading():
     cores = Cores()
     meter = model(cores)
