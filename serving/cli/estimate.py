@@ -131,11 +131,13 @@ def training(
     from serving.cli.estimate_options import site, training_device
 
     with bad_input_exits():
+        parameters = parse_quantity(params, COUNT, name="--params")
+        trained_on = parse_quantity(tokens, COUNT, name="--tokens")
         terms = site(zone, intensity, pue, lifetime_years, price_per_device_hour, price_per_kwh)
         peak_flops, average_watts, kilograms = training_device(device, device_peak, watts)
         plan = estimate_training(
-            parse_quantity(params, COUNT, name="--params"),
-            parse_quantity(tokens, COUNT, name="--tokens"),
+            parameters,
+            trained_on,
             device_peak_flops=peak_flops,
             efficiency=efficiency,
             chips=chips,

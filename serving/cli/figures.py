@@ -18,7 +18,7 @@ def bad_input_exits() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"wattgate: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from error
 
 
