@@ -102,6 +102,8 @@ class Account:
                 idle=self.idle.energy_nanojoules / NANO,
                 overhead=totals.overhead_nanojoules / NANO,
             )
+            if Boundary.HOST not in self.energy_boundaries:
+                notes.append("energy of the host is unknown and not included")
             if totals.unstamped_nanojoules == 0:
                 operational = totals.operational_nanograms / NANO
             else:

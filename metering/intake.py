@@ -18,6 +18,8 @@ from metering.work import EngineSteps, WorkBatch, WorkRecord
 
 MOST_EARLY_FINISHES = 10_000
 """Finished ids kept whose records have not come yet (batches out of order)."""
+MUCH_OF_A_RECORD = 0.5
+"""Share of a record in closed windows from which its receipt says so."""
 MOST_DEAD_SOURCES = 1000
 """Dead replicas remembered, so that a batch sent again after a long silence is still booked once."""
 
@@ -62,6 +64,7 @@ class Intake:
         for record in batch.records:
             self._take_record(batch.source, record, first_open_seconds, now_seconds)
         for steps in batch.steps:
+            steps = replace(steps, ended_seconds=min(steps.ended_seconds, now_seconds))
             self.steps.setdefault((batch.source, steps.model), []).append(steps)
         for request_id in batch.finished:
             self._finish(batch.source, request_id)
@@ -120,6 +123,12 @@ class Intake:
             self._lost_by_forgotten += source.lost
             del self.sources[source.name]
 
+    def abandon_all(self, note: str) -> None:
+        """Expect nothing more for any open request."""
+        for account in list(self.accounts.values()):
+            if account.open_sources:
+                self._abandon(account, set(account.open_sources), note)
+
     @property
     def lost_batches(self) -> int:
         return self._lost_by_forgotten + sum(source.lost for source in self.sources.values())
@@ -147,7 +156,9 @@ class Intake:
         account.count(record, work)
         if record.started_seconds < first_open_seconds:
             self._counters.late_records += 1
-            account.note("a part of its work was reported after its window had closed")
+            missed = first_open_seconds - record.started_seconds
+            if missed >= MUCH_OF_A_RECORD * (record.ended_seconds - record.started_seconds):
+                account.note("much of its work was reported after its window had closed: booked in the next")
         span = Span.of(record.started_seconds, record.ended_seconds, first_open_seconds)
         account.open_spans += 1
         self.live.append(LiveRecord(record, source, account, model, work, span))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from metering.power.base import Boundary
 from metering.receipt import EnergyJoules, Receipt
 from metering.weights import WeightKind, WorkModel, usable_kind, weight
 from metering.work import Method, WorkRecord
+
+if TYPE_CHECKING:
+    from metering.intensity.reading import IntensityReading
 
 JOULES_PER_KWH = 3.6e6
 _STRENGTH = (Method.MEASURED, Method.MODELLED, Method.SIMULATED)
@@ -26,8 +30,16 @@ class IntensityStamp:
     grams_per_kwh: float
     zone: str
     source: str
-    """With its year, as ``static table 2023``."""
-    method: Method = Method.MODELLED
+    """With its year and what limits it, as ``codecarbon 2023`` or ``electricity maps (stale)``."""
+
+    @classmethod
+    def of(cls, reading: IntensityReading) -> IntensityStamp:
+        """From a reading; a quality or signal that a reader has to know of goes into the source."""
+        limits = [] if reading.quality.value in ("live", "static") else [reading.quality.value]
+        if reading.signal != "average":
+            limits.append(reading.signal)
+        source = f"{reading.source} ({', '.join(limits)})" if limits else reading.source
+        return cls(reading.grams_per_kwh, reading.zone, source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +119,7 @@ def provisional(
 
     joules = {Boundary.ACCELERATOR: 0.0, Boundary.HOST: 0.0}
     idle = embodied = device_seconds = 0.0
-    energy_known = embodied_known = False
+    energy_known = host_known = embodied_known = False
     notes: list[str] = []
     kinds: set[WeightKind] = set()
     for rate in rates.components:
@@ -120,6 +132,7 @@ def provisional(
         weighed = sum(weight(rate.kind, r, w, model, batch) for r, w in zip(known, works, strict=True))
         if rate.joules_per_weight is not None:
             energy_known = energy_known or rate.boundary is Boundary.ACCELERATOR
+            host_known = host_known or rate.boundary is Boundary.HOST
             joules[rate.boundary] += rate.joules_per_weight * weighed
             idle += (rate.idle_joules_per_second or 0.0) * seconds
         if rate.boundary is Boundary.ACCELERATOR and device_seconds == 0.0:
@@ -129,6 +142,8 @@ def provisional(
             embodied += rate.embodied_grams_per_weight * weighed + (rate.embodied_grams_per_second or 0.0) * seconds
     energy = None
     if energy_known:
+        if not host_known:
+            notes.append("energy of the host is unknown and not included")
         device = joules[Boundary.ACCELERATOR] + joules[Boundary.HOST] + idle
         energy = EnergyJoules(
             joules[Boundary.ACCELERATOR], joules[Boundary.HOST], idle, overhead=(rates.pue - 1.0) * device
@@ -182,6 +197,9 @@ def hit_receipt(
     intensity: IntensityStamp | None = None,
 ) -> Receipt:
     """Receipt of an answer from the cache: its own small cost, and what it avoided.
+
+    The hit is modelled beside the books: its joules are already in the host's window (as idle, or with the work
+    that ran then), so receipts of hits are not a line of the ledger.
 
     Own cost = CPU seconds of the lookup x watts per busy core, in ``host``, plus PUE. Avoided = what the work
     of the original took (accelerator and host with their overhead) minus the hit's own cost: the idle energy of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from metering.intensity.reading import IntensityReading, Quality
 from metering.node_settings import Embodied
 from metering.receipt import EnergyJoules, Receipt
 from metering.settlement import IntensityStamp, Rates, hit_receipt, provisional, weakest
@@ -88,6 +89,13 @@ def test_a_hit_whose_costs_are_unknown_claims_nothing():
     assert receipt.energy_joules is None
     assert receipt.avoided_joules == 0.0
     assert len(receipt.notes) == 3
+
+
+def test_a_stamp_names_what_limits_a_reading():
+    stale = IntensityReading(300.0, "DE", "watttime", Quality.STALE, signal="marginal")
+    assert IntensityStamp.of(stale) == IntensityStamp(300.0, "DE", "watttime (stale, marginal)")
+    plain = IntensityReading(381.0, "DEU", "codecarbon 2023", Quality.STATIC)
+    assert IntensityStamp.of(plain).source == "codecarbon 2023"
 
 
 def test_the_method_of_a_sum_is_the_weakest():
