@@ -11,7 +11,7 @@ import contextlib
 import random
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -26,7 +26,7 @@ from serving.engines.base import (
     WorkSink,
 )
 from serving.engines.settings import EngineSettings
-from serving.errors import EngineRefused
+from serving.errors import EngineRefused, EngineUnavailable
 
 FINGERPRINT = "wattgate-simulated"
 BOOK_SECONDS = 0.5
@@ -45,7 +45,10 @@ SIMULATED_CONFIG: dict[str, Any] = {
     "vocab_size": 128256,
     "tie_word_embeddings": True,
 }
-_WORDS = "the a grid clean power model token batch cache watt joule gram carbon serves answers holds runs waits now".split()
+_WORDS = (
+    *("the", "a", "grid", "clean", "power", "model", "token", "batch", "cache", "watt", "joule", "gram"),
+    *("carbon", "serves", "answers", "holds", "runs", "waits", "now"),
+)
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -72,6 +75,7 @@ class SimulatedEngine:
         self._clock = clock
         self._wall = wall
         self._running = 0
+        self._sequences = 0
         self._started = False
 
     async def start(self) -> None:
@@ -95,14 +99,18 @@ class SimulatedEngine:
 
     @contextlib.asynccontextmanager
     async def run(self, request: EngineRequest, work: WorkSink) -> AsyncIterator[EngineAnswer]:
+        if not self._started:
+            raise EngineUnavailable("The engine cannot answer now: it is not started.")
         run = _Run(self, request, work)
         self._running += 1
+        self._sequences += run.sequences
         try:
             frames = run.stream() if request.stream else run.unary()
             async with contextlib.aclosing(frames):
                 yield EngineAnswer(frames, first_token_seconds=lambda: run.first_token_seconds)
         finally:
             self._running -= 1
+            self._sequences -= run.sequences
             run.book()
 
     async def close(self) -> None:
@@ -110,11 +118,11 @@ class SimulatedEngine:
 
     def step_seconds(self) -> float:
         settings = self._settings
-        return settings.step_seconds + settings.step_seconds_per_sequence * max(0, self._running - 1)
+        return settings.step_seconds + settings.step_seconds_per_sequence * max(0, self._sequences - 1)
 
 
 class _Run:
-    """One request in the simulation."""
+    """One request in the simulation; its sequences (``n``) advance together and are equally long."""
 
     def __init__(self, engine: SimulatedEngine, request: EngineRequest, work: WorkSink) -> None:
         self._engine = engine
@@ -140,9 +148,14 @@ class _Run:
             )
         draw = random.Random(zlib.crc32(text.encode("utf-8", "surrogatepass")) ^ settings.seed)
         natural = max(1, round(draw.gauss(settings.answer_tokens, settings.answer_tokens / 4)))
-        self._tokens = min(natural, room, asked or natural) if not payload.get("ignore_eos") else min(room, asked or natural)
+        self._tokens = (
+            min(room, asked or natural) if payload.get("ignore_eos") else min(natural, room, asked or natural)
+        )
         self._finish = "stop" if self._tokens == natural and (asked is None or natural <= asked) else "length"
-        self._words = [("simulated" if i == 0 else draw.choice(_WORDS)) for i in range(self._tokens)]
+        self.sequences = int(payload.get("n") or 1)
+        self._words = [
+            ["simulated", *(draw.choice(_WORDS) for _ in range(self._tokens - 1))] for _ in range(self.sequences)
+        ]
         self._started_seconds = engine._clock()
         self.first_token_seconds: float | None = None
         self._last_seconds = self._started_seconds
@@ -166,15 +179,16 @@ class _Run:
         if self._made == 0:
             self.first_token_seconds = self._last_seconds
         self._made += 1
-        self._batch_sum += engine._running
+        self._batch_sum += engine._sequences
         if self._last_seconds - self._booked_seconds >= BOOK_SECONDS:
             self.book()
 
     def _usage(self) -> dict[str, Any]:
+        completion = self._made * self.sequences
         return {
             "prompt_tokens": self._prompt_tokens,
-            "completion_tokens": self._made,
-            "total_tokens": self._prompt_tokens + self._made,
+            "completion_tokens": completion,
+            "total_tokens": self._prompt_tokens + completion,
             "prompt_tokens_details": {"cached_tokens": 0},
         }
 
@@ -187,29 +201,35 @@ class _Run:
             "system_fingerprint": FINGERPRINT,
         }
 
-    async def unary(self) -> AsyncIterator[bytes]:
+    async def unary(self) -> AsyncGenerator[bytes, None]:
         for _ in range(self._tokens):
             await self._advance()
         self.book()
-        text = " ".join(self._words)
-        choice: dict[str, Any] = {"index": 0, "finish_reason": self._finish, "logprobs": None}
-        choice |= {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
+        choices: list[dict[str, Any]] = []
+        for index, words in enumerate(self._words):
+            text = " ".join(words)
+            said = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
+            choices.append({"index": index, "finish_reason": self._finish, "logprobs": None, **said})
         head = self._head("chat.completion" if self._chat else "text_completion")
-        yield orjson.dumps({**head, "choices": [choice], "usage": self._usage()})
+        yield orjson.dumps({**head, "choices": choices, "usage": self._usage()})
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self) -> AsyncGenerator[bytes, None]:
         head = orjson.dumps(self._head("chat.completion.chunk" if self._chat else "text_completion"))[:-1]
         # every frame is the same but for its text: a template, not a serialiser
-        opening, ending = b"data: " + head + b',"choices":[{"index":0,', b',"finish_reason":null}]}\n\n'
+        ending = b',"finish_reason":null}]}\n\n'
+        openings = [b"data: " + head + b',"choices":[{"index":%d,' % index for index in range(self.sequences)]
         if self._chat:
-            yield opening + b'"delta":{"role":"assistant","content":""}' + ending
-        for index, word in enumerate(self._words):
+            for opening in openings:
+                yield opening + b'"delta":{"role":"assistant","content":""}' + ending
+        for made in range(self._tokens):
             await self._advance()
-            text = orjson.dumps(word if index == 0 else " " + word)
-            yield opening + (b'"delta":{"content":' + text + b"}" if self._chat else b'"text":' + text) + ending
+            for opening, words in zip(openings, self._words, strict=True):
+                text = orjson.dumps(words[made] if made == 0 else " " + words[made])
+                yield opening + (b'"delta":{"content":' + text + b"}" if self._chat else b'"text":' + text) + ending
         self.book()
         last = b'"delta":{}' if self._chat else b'"text":""'
-        yield opening + last + b',"finish_reason":"' + self._finish.encode() + b'"}]}\n\n'
+        for opening in openings:
+            yield opening + last + b',"finish_reason":"' + self._finish.encode() + b'"}]}\n\n'
         if (self._request.payload.get("stream_options") or {}).get("include_usage"):
             yield b"data: " + head + b',"choices":[],"usage":' + orjson.dumps(self._usage()) + b"}\n\n"
         yield b"data: [DONE]\n\n"
@@ -232,10 +252,11 @@ class _Run:
             record(self._started_seconds, self.first_token_seconds, prefill_tokens=self._prompt_tokens)
             decoded, since, context = decoded - 1, self.first_token_seconds, context + 1
         if decoded:
-            record(since, self._last_seconds, decode_tokens=decoded, first_context_tokens=context)
+            for _ in range(self.sequences):
+                record(since, self._last_seconds, decode_tokens=decoded, first_context_tokens=context)
         # a step shared by b sequences is one b-th of a step to each
-        made = self._made - self._booked
-        steps = max(1, round(made * made / max(1, self._batch_sum)))
+        made = (self._made - self._booked) * self.sequences
+        steps = max(1, round(made * (self._made - self._booked) / max(1, self._batch_sum)))
         self._engine._step_sink(EngineSteps(request.model, self._booked_seconds, self._last_seconds, steps, made))
         self._booked, self._booked_seconds, self._batch_sum = self._made, self._last_seconds, 0
 
