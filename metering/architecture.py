@@ -199,7 +199,7 @@ def _windows(config: Config, family: Family, count: int) -> list[int | None]:
     """The sliding window of each layer, None where it attends to everything."""
     window = config.get("sliding_window")
     if window is None and family.window == "pattern":
-        window = 4096  # Gemma3TextConfig's default
+        window = 4096  # default of the config classes with a pattern: Gemma 3, Cohere 2, OLMo 3
     if window is None or not family.window or (family.window == "flagged" and not config.get("use_sliding_window")):
         return [None] * count
     window = _positive("sliding_window", window)
@@ -208,7 +208,9 @@ def _windows(config: Config, family: Family, count: int) -> list[int | None]:
         if len(types) != count:
             raise BadInput(f"layer_types names {len(types)} layers of {count}: mend the config")
         return [window if "sliding" in str(one) else None for one in types]
-    pattern = int(config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6)
+    pattern = int(
+        config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or family.window_pattern
+    )
     full_until = int(config.get("max_window_layers", count))
     sliding = {
         "all": set(range(count)),
@@ -246,7 +248,7 @@ def _flag(config: Config, family: Family, trait: bool | str) -> bool:
 def _attention(config: Config, family: Family, hidden: int, window: int | None) -> tuple[Attention, int]:
     """Attention and its parameters outside matrices."""
     heads = _size(config, "heads")
-    kv_heads = config.get("num_key_value_heads")
+    kv_heads = config.get("num_key_value_heads") if family.kind == "decoder" else heads
     kv_heads = _positive("num_key_value_heads", kv_heads or family.kv_heads_default or heads)
     if heads % kv_heads:
         raise BadInput(f"{heads} query heads do not divide into {kv_heads} key-value heads: mend the config")
@@ -256,7 +258,8 @@ def _attention(config: Config, family: Family, hidden: int, window: int | None) 
     others = qkv if _flag(config, family, family.qkv_bias) else 0
     others += hidden if _flag(config, family, family.output_bias) else 0
     others += heads if family.sinks else 0
-    others += {"": 0, "head": 2 * size, "full": (heads + kv_heads) * size}[family.qk_norm]
+    if not family.qk_norm_flag or config.get(family.qk_norm_flag):
+        others += {"": 0, "head": 2 * size, "full": (heads + kv_heads) * size}[family.qk_norm]
     return (
         Attention(heads, kv_heads, size, size, hidden * qkv, heads * size * hidden, 2 * kv_heads * size, window),
         others,

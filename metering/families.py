@@ -27,6 +27,9 @@ class Family:
     """Where the key of a bias is absent."""
     head_bias: bool = False
     qk_norm: Literal["", "head", "full"] = ""
+    """Norm of queries and keys: one of a head's size for each, or over all heads."""
+    qk_norm_flag: str = ""
+    """Key that must be true for ``qk_norm``."""
     tied: bool = False
     """Where the config does not say."""
     positions: str = ""
@@ -41,6 +44,8 @@ class Family:
     window: Literal["", "all", "flagged", "even", "pattern"] = ""
     """Layers that ``sliding_window`` clamps where no ``layer_types`` says: all; those from ``max_window_layers``
     if ``use_sliding_window``; the even ones; all but each ``sliding_window_pattern``-th."""
+    window_pattern: int = 6
+    """Where ``pattern`` applies and the config does not say."""
     moe: Literal["", "mixtral", "qwen2", "qwen3", "deepseek", "gpt_oss"] = ""
     latent: bool = False
     """Multi-head latent attention."""
@@ -104,6 +109,37 @@ FAMILIES: dict[str, Family] = {
         gated=False, norm_bias=True, qkv_bias="enable_bias", output_bias="enable_bias", ffn_bias="enable_bias",
         bias_default=True, tied=True, positions="max_position_embeddings", position_offset=2,
     ),
+    "olmo": Family(qkv_bias="attention_bias", output_bias="attention_bias", norms=0, final_norm=False),
+    "olmo3": Family(
+        qkv_bias="attention_bias", output_bias="attention_bias", qk_norm="full", window="pattern", window_pattern=4,
+    ),
+    "cohere": Family(
+        qkv_bias="attention_bias", output_bias="attention_bias", norms=1, tied=True, qk_norm="full",
+        qk_norm_flag="use_qk_norm",
+    ),
+    "cohere2": Family(
+        qkv_bias="attention_bias", output_bias="attention_bias", norms=1, tied=True, window="pattern",
+        window_pattern=4,
+    ),
+    "glm": Family(qkv_bias="attention_bias", bias_default=True, kv_heads_default=2, head_size_default=128),
+    "glm4": Family(qkv_bias="attention_bias", bias_default=True, norms=4, kv_heads_default=2, head_size_default=128),
+    "glm4_moe": Family(
+        qkv_bias="attention_bias", kv_heads_default=8, qk_norm="head", qk_norm_flag="use_qk_norm", moe="deepseek",
+        router_correction=True,
+    ),
+    "seed_oss": Family(
+        qkv_bias="attention_bias", output_bias="attention_out_bias", ffn_bias="mlp_bias", kv_heads_default=8,
+        head_size_default=128,
+    ),
+    "ernie4_5": Family(
+        qkv_bias="use_bias", output_bias="use_bias", ffn_bias="use_bias", tied=True, kv_heads_default=2,
+        head_size_default=128,
+    ),
+    "helium": Family(qkv_bias="attention_bias", ffn_bias="mlp_bias", kv_heads_default=20),
+    "nemotron": Family(
+        gated=False, norm_bias=True, qkv_bias="attention_bias", output_bias="attention_bias", ffn_bias="mlp_bias",
+    ),
+    "granitemoe": Family(qkv_bias="attention_bias", output_bias="attention_bias", moe="mixtral"),
     "gpt_oss": Family(
         qkv_bias="attention_bias", output_bias="attention_bias", bias_default=True, kv_heads_default=8,
         head_size_default=64, window="even", moe="gpt_oss", router_correction=True, sinks=True,
