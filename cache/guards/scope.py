@@ -1,0 +1,49 @@
+"""How much is asked about: quantifiers, order, superlatives, must against can, and conditions added on one side."""
+
+from __future__ import annotations
+
+from cache.guards.comparison import Comparison
+from cache.language.analysis import Analysis
+
+_SOFT = frozenset({"any", "some", "more", "less", "enough", "too", "per", "total", "either", "both", "most", "best", "all",
+                   "daily", "weekly", "monthly", "yearly"})  # fmt: skip
+"""Quantifiers that a paraphrase may add or leave out: the score weighs them."""
+_ORDINARY = frozenset({"attribute", "unit", "document", "file", "position", "ordering", "room", "position", "payment", "body", "material",
+                       "transport", "profession", "subject", "vendor", "os_action", "cooking", "device", "structure"})  # fmt: skip
+"""Classes whose members are also ordinary nouns: one alone on one side is left to the score."""
+
+
+def scope(pair: Comparison) -> str | None:
+    words = pair.words
+    if words is None:
+        return None
+    aligned = {name for match in pair.alignment.matches for name in (match.a.norm, match.b.norm)}
+    hard_a, hard_b = _hard(pair.a, aligned), _hard(pair.b, aligned)
+    if hard_a != hard_b:
+        return f"{_list(hard_a)} against {_list(hard_b)}"
+    universal = {"all", "some", "any", "most", "both"}
+    soft_a, soft_b = universal & set(pair.a.quantifiers), universal & set(pair.b.quantifiers)
+    if soft_a and soft_b and not soft_a & soft_b:
+        return f"{_list(soft_a)} against {_list(soft_b)}"
+    periods = {"daily", "weekly", "monthly", "yearly"}
+    period_a, period_b = periods & set(pair.a.quantifiers), periods & set(pair.b.quantifiers)
+    if period_a and period_b and period_a != period_b:
+        return f"{_list(period_a)} against {_list(period_b)}"
+    if pair.a.modality and pair.b.modality and not pair.a.modality & pair.b.modality:
+        return f"{_list(set(pair.a.modality))} against {_list(set(pair.b.modality))}"
+    for mine, others in ((pair.left_a, pair.left_b), (pair.left_b, pair.left_a)):
+        if others:
+            continue
+        for unit in mine:
+            classes = words.contrasts.get(unit.key, frozenset()) - _ORDINARY
+            if classes or unit.entity or (unit.rare and "_" not in unit.key):
+                return f"{unit.norm} on one side"
+    return None
+
+
+def _hard(text: Analysis, aligned: set[str]) -> set[str]:
+    return {name for name in text.quantifiers if name not in _SOFT and name not in aligned}
+
+
+def _list(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"

@@ -1,0 +1,28 @@
+"""One entity or word in the place of another. Typos, inflections and synonyms were aligned before and are not seen here."""
+
+from __future__ import annotations
+
+from cache.guards.comparison import Comparison
+from cache.language.analysis import Unit
+
+
+def substitution(pair: Comparison) -> str | None:
+    words = pair.words
+    if words is None:
+        return None
+    for unit in pair.alignment.left_a:
+        for other in pair.alignment.left_b:
+            if words.contrasted(unit.key, other.key):
+                return f"{unit.norm} against {other.norm}"
+    for mine, others in ((pair.left_a, pair.left_b), (pair.left_b, pair.left_a)):
+        named = next((unit.norm for unit in mine if unit.entity), None)
+        if named is not None and others:
+            return f"{named} on one side"
+    rare_a, rare_b = _rare(pair.left_a), _rare(pair.left_b)
+    if rare_a and rare_b:
+        return f"{rare_a[0]} against {rare_b[0]}"
+    return None
+
+
+def _rare(units: tuple[Unit, ...]) -> list[str]:
+    return [unit.norm for unit in units if unit.rare]

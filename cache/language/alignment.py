@@ -1,0 +1,152 @@
+"""Which content units of two texts mean the same, and which are left over on either side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cache.language.analysis import Analysis, Unit
+from cache.language.lexicon import Lexicon, frequent_words
+from cache.language.stem import related
+
+SAME, SYNONYM, DERIVED, TYPO, JOINED, ECHO = "same", "synonym", "derived", "typo", "joined", "echo"
+"""``echo``: says again what another unit of the same text, already matched, says: recover a forgotten password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    a: Unit
+    b: Unit
+    kind: str
+
+
+@dataclass(frozen=True)
+class Alignment:
+    matches: tuple[Match, ...]
+    left_a: tuple[Unit, ...]
+    """Units of A that nothing in B stands for; light ones included."""
+    left_b: tuple[Unit, ...]
+
+
+def align(a: Analysis, b: Analysis, words: Lexicon) -> Alignment:
+    """Greedy, strongest evidence first; each unit is matched at most once."""
+    left_a, left_b = list(a.units), list(b.units)
+    matches: list[Match] = []
+
+    def take(test: object, kind: str) -> None:
+        for unit in list(left_a):
+            for other in left_b:
+                if test(unit, other):  # type: ignore[operator]
+                    matches.append(Match(unit, other, kind))
+                    left_a.remove(unit)
+                    left_b.remove(other)
+                    break
+
+    take(lambda x, y: x.norm == y.norm, SAME)
+    take(lambda x, y: x.key == y.key and not _opposed(words, x, y), SAME)
+    if left_a and left_b:
+        take(lambda x, y: words.synonyms(x.key, y.key) and not _opposed(words, x, y), SYNONYM)
+        take(lambda x, y: _is_typo(x, y, words), TYPO)
+        take(lambda x, y: _derived(x, y, words), DERIVED)
+    if left_a or left_b:
+        _join(left_a, left_b, matches)
+        _join(left_b, left_a, matches, swapped=True)
+        for left, side in ((left_a, "b"), (left_b, "a")):
+            for unit in list(left):
+                echo = next((m for m in matches if words.synonyms(unit.key, getattr(m, side).key)), None)
+                if echo is not None and not unit.entity:
+                    other = getattr(echo, side)
+                    matches.append(Match(unit, other, ECHO) if side == "b" else Match(other, unit, ECHO))
+                    left.remove(unit)
+    return Alignment(tuple(matches), tuple(left_a), tuple(left_b))
+
+
+_DEMONYMS = frozenset("n an ian ese ish i ean ino ano ana enho ense ais aise ien ienne isch ische".split())
+"""Africa, African; Japan, Japanese."""
+
+
+def _opposed(words: Lexicon, x: Unit, y: Unit) -> bool:
+    return words.opposed(x.norm, y.norm) or words.opposed(x.key, y.key)
+
+
+def _derived(x: Unit, y: Unit, words: Lexicon) -> bool:
+    if "_" in x.key or "_" in y.key or _opposed(words, x, y) or words.contrasted(x.key, y.key):
+        return False
+    if x.entity or y.entity:
+        short, long = sorted((x.norm, y.norm), key=len)
+        root = short[:-1] if short[-1] in "aeiouy" else short
+        return len(root) >= 4 and long.startswith(root) and long[len(root) :] in _DEMONYMS
+    return related(x.norm, y.norm, x.key, y.key)
+
+
+def _is_typo(x: Unit, y: Unit, words: Lexicon) -> bool:
+    """One slip of the finger in a word of five letters or more, two in nine; never between two words that exist."""
+    p, q = x.norm, y.norm
+    if "_" in p or "_" in q or min(len(p), len(q)) < 4 or abs(len(p) - len(q)) > 2:
+        return False
+    if p in words.known and q in words.known or p[0] != q[0] or not (p.isalpha() and q.isalpha()):
+        return False
+    if (x.entity or y.entity) and not (p in words.known or q in words.known):
+        return False
+    if (
+        words.language != "en"
+        and p not in words.known
+        and q not in words.known
+        and x.key not in words.groups
+        and y.key not in words.groups
+        and len(p) < 7
+    ):
+        return False
+    longest = max(len(p), len(q))
+    allowed = 2 if longest >= 9 and not (x.entity or y.entity) else 1
+    return distance(p, q, allowed) <= allowed
+
+
+def distance(p: str, q: str, limit: int) -> int:
+    """Damerau-Levenshtein distance (adjacent transpositions), or more than ``limit`` as soon as it is sure."""
+    before: list[int] = []
+    row = list(range(len(q) + 1))
+    for i, left in enumerate(p, start=1):
+        current = [i]
+        for j, right in enumerate(q, start=1):
+            cost = min(row[j] + 1, current[j - 1] + 1, row[j - 1] + (left != right))
+            if i > 1 and j > 1 and left == q[j - 2] and p[i - 2] == right:
+                cost = min(cost, before[j - 2] + 1)
+            current.append(cost)
+        if min(current) > limit:
+            return limit + 1
+        before, row = row, current
+    return row[-1]
+
+
+def _join(left: list[Unit], other: list[Unit], matches: list[Match], swapped: bool = False) -> None:
+    """One word on one side, its parts or its initials on the other: e-mail, log in, WHO."""
+    for unit in list(left):
+        whole = unit.norm.replace("_", "").replace("-", "")
+        for start in range(len(other)):
+            run: list[Unit] = []
+            for end in range(start, min(start + 5, len(other))):
+                run = other[start : end + 1]
+                text = "".join(part.norm.replace("_", "").replace("-", "") for part in run)
+                initials = "".join(piece[:1] for part in run for piece in part.norm.split("_"))
+                acronym = len(initials) >= 3 and initials == whole
+                if text == whole or acronym:
+                    break
+                run = []
+            if run:
+                first = run[0]
+                matches.append(Match(first, unit, JOINED) if swapped else Match(unit, first, JOINED))
+                left.remove(unit)
+                del other[start : start + len(run)]
+                break
+
+
+def rarity(unit: Unit, language: str) -> float:
+    """0 for the commonest word, 1 for one in no list; a half where the language has no list."""
+    if language != "en":
+        return 0.5
+    if "_" in unit.key:
+        return 0.3
+    rank = frequent_words().get(unit.norm)
+    if rank is None:
+        rank = frequent_words().get(unit.key)
+    return 1.0 if rank is None else min(1.0, rank / len(frequent_words()))

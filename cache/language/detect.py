@@ -1,0 +1,53 @@
+"""Which language a text is in, from its script and its function words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from cache.language.lexicon import LANGUAGES, detect_words, foreign_words, lexicon
+from cache.language.tokens import Token
+
+UNKNOWN = "und"
+"""ISO 639-2 code for an undetermined language: too few signs, or one that has no lexicon."""
+UNDECIDED = ""
+"""Latin letters and no sign of any language: takes the language of the text it is compared with."""
+
+
+@lru_cache(maxsize=1)
+def _foreign_signs() -> dict[str, frozenset[str]]:
+    """Function words that none of the known languages shares."""
+    ours = frozenset(word for language in LANGUAGES for word in detect_words(language) | lexicon(language).stopwords)
+    return {name: frozenset(word for word in words - ours if len(word) > 1) for name, words in foreign_words().items()}
+
+
+def detect(tokens: Sequence[Token]) -> str:
+    """One of ``LANGUAGES``, ``UNKNOWN`` or ``UNDECIDED``."""
+    words = [part for token in tokens if token.kind == "word" for part in token.norm.split("'")]
+    if not words:
+        return UNDECIDED
+    latin = sum(1 for word in words if all(ord(c) < 0x250 for c in word))
+    if latin * 2 < len(words):
+        return UNKNOWN
+    scores: dict[str, float] = {}
+    for language in LANGUAGES:
+        signs = detect_words(language)
+        scores[language] = sum(1.0 for word in words if word in signs)
+    foreign = max(sum(2.0 for word in words if word in signs) for signs in _foreign_signs().values())
+    best = max(scores.values())
+    leaders = [language for language, score in scores.items() if score == best]
+    if foreign > best:
+        return UNKNOWN
+    if len(leaders) == 1 and best > 0 and foreign < best:
+        return leaders[0]
+    known = {
+        language: scores[language] + 0.5 * sum(1 for word in words if word in lexicon(language).known)
+        for language in LANGUAGES
+    }
+    best = max(known.values())
+    leaders = [language for language, score in known.items() if score == best]
+    if best <= 0:
+        return UNDECIDED if foreign == 0 else UNKNOWN
+    if foreign >= best:
+        return UNKNOWN
+    return leaders[0] if len(leaders) == 1 else UNDECIDED
