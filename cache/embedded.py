@@ -44,8 +44,8 @@ def find_server() -> Path:
 class EmbeddedRedis:
     """``start()`` returns when it answers; ``close()`` ends it and removes its folder.
 
-    Nothing is written to disk unless ``data_dir`` is given. The kernel ends it when the thread that
-    started it ends, so start it from the main thread of the process that owns it.
+    Nothing is written to disk unless ``data_dir`` is given; socket and log lie below ``folder_in``. The
+    kernel ends it when the thread that started it ends: start it from the main thread of its owner.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class EmbeddedRedis:
         tcp: bool = False,
         port: int | None = None,
         data_dir: Path | None = None,
+        folder_in: Path | None = None,
         arguments: Sequence[str] = (),
         start_timeout_seconds: float = 10.0,
     ) -> None:
@@ -64,6 +65,7 @@ class EmbeddedRedis:
         self._tcp = tcp or port is not None
         self._port = port
         self._data_dir = data_dir
+        self._folder_in = folder_in
         self._arguments = tuple(arguments)
         self._start_timeout_seconds = start_timeout_seconds
         self._folder: Path | None = None
@@ -91,7 +93,7 @@ class EmbeddedRedis:
         if self.running:
             return self
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="wattgate-redis-"))
+            self._folder = Path(tempfile.mkdtemp(prefix="wattgate-redis-", dir=self._folder_in))
         attempts = 5 if self._tcp and self._port is None else 1
         for attempt in range(attempts):
             port = _free_port() if self._tcp and self._port is None else self._port
@@ -156,15 +158,17 @@ class EmbeddedRedis:
             command += ["--maxmemory", str(self._maxmemory_bytes)]
         command += self._arguments
         parent = os.getpid()
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            # Own session: a Ctrl-C in the terminal reaches the parent, which closes it in order.
-            start_new_session=True,
-            preexec_fn=_die_with(parent) if sys.platform == "linux" else None,
-        )
+        with (self._folder / "start.log").open("wb") as early:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                # What is wrong with the options is said before the log file is open.
+                stdout=early,
+                stderr=early,
+                # Own session: a Ctrl-C in the terminal reaches the parent, which closes it in order.
+                start_new_session=True,
+                preexec_fn=_die_with(parent) if sys.platform == "linux" else None,
+            )
 
     def _wait(self, port: int | None) -> str | None:
         """None once it answers; else why it does not."""
@@ -173,11 +177,11 @@ class EmbeddedRedis:
         until = time.monotonic() + self._start_timeout_seconds
         while time.monotonic() < until:
             if self._process.poll() is not None:
-                return f"it ended with status {self._process.returncode}: {_last_line(self._folder / 'redis.log')}"
+                return f"it ended with status {self._process.returncode}: {_last_line(self._folder)}"
             if _answers(("127.0.0.1", port) if self._tcp and port else str(self._socket_path())):
                 return None
             time.sleep(0.01)
-        return f"no answer within {self._start_timeout_seconds:g} s: {_last_line(self._folder / 'redis.log')}"
+        return f"no answer within {self._start_timeout_seconds:g} s: {_last_line(self._folder)}"
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
@@ -236,9 +240,12 @@ def _answers(address: tuple[str, int] | str) -> bool:
             return False
 
 
-def _last_line(path: Path) -> str:
-    try:
-        lines = path.read_text(errors="replace").strip().splitlines()
-    except OSError:
-        return "it wrote no log"
-    return lines[-1] if lines else "its log is empty"
+def _last_line(folder: Path) -> str:
+    for name in ("redis.log", "start.log"):
+        try:
+            lines = (folder / name).read_text(errors="replace").strip().splitlines()
+        except OSError:
+            continue
+        if lines:
+            return lines[-1]
+    return "it wrote no log"

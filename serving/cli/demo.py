@@ -33,7 +33,8 @@ def demo(
     from serving.placement.supervisor import StartError, Supervisor
 
     config = gather(None, engine=engine, cache=cache, port=port if port is not None else _usual_port()).config
-    signal.signal(signal.SIGTERM, terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, terminate)
     try:
         with Supervisor(config, Progress()) as supervisor:
             announce(supervisor.config, supervisor.url)

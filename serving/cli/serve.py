@@ -81,7 +81,8 @@ def run(config: GatewayConfig, path: Path | None = None) -> None:
         wake.set()
 
     progress = Progress()
-    signal.signal(signal.SIGTERM, terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, terminate)
     supervisor = Supervisor(config, progress)
     try:
         with supervisor:
@@ -107,7 +108,7 @@ def run(config: GatewayConfig, path: Path | None = None) -> None:
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM during start-up unwinds like Ctrl-C, so that nothing is left behind."""
+    """During start-up both signals unwind, so that nothing is left behind; also where a shell ignores SIGINT."""
     raise KeyboardInterrupt
 
 

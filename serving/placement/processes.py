@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import psutil
 
@@ -41,7 +41,9 @@ def end_processes(processes: Iterable[psutil.Process], grace_seconds: float = 3.
     return [process.pid for process in stubborn]
 
 
-def end_descendants(grace_seconds: float = 3.0) -> list[int]:
-    """End all that is still below this process; twice, because the dying may have had children."""
-    killed = end_processes(descendants(), grace_seconds)
-    return killed + end_processes(descendants(), grace_seconds)
+def end_descendants(keep: Collection[int] = (), grace_seconds: float = 3.0) -> list[int]:
+    """End all that is still below this process but ``keep``; twice, because the dying may have had children."""
+    killed: list[int] = []
+    for _ in range(2):
+        killed += end_processes([p for p in descendants() if p.pid not in keep], grace_seconds)
+    return killed

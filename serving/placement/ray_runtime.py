@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -99,11 +100,36 @@ def start_ray(run_folder: Path, run_environment: dict[str, str]) -> None:
 def start_serve(host: str, port: int) -> None:
     from ray import serve
 
+    logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": host, "port": port, "keep_alive_timeout_s": 75},
         logging_config={"log_level": "WARNING", "enable_access_log": False},
+    )
+
+
+def write_error_page(run_folder: Path) -> None:
+    """What HAProxy answers by itself when no replica can: our envelope instead of Ray's plain text.
+
+    Ray writes the page when its proxy manager starts; HAProxy reads it at each reload, the first of which
+    comes with the first replica.
+    """
+    page = run_folder / "haproxy" / "500.http"
+    envelope = {
+        "error": {
+            "message": "No gateway replica can answer now; try again in a few seconds.",
+            "type": "server_error",
+            "param": None,
+            "code": "no_replica",
+        }
+    }
+    body = json.dumps(envelope)
+    page.write_bytes(
+        (
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 5\r\n"
+            f"cache-control: no-store\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n{body}"
+        ).encode()
     )
 
 

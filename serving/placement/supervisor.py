@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -21,6 +20,7 @@ from cache.embedded import EmbeddedRedis, EmbeddedRedisError
 from serving.config import GatewayConfig
 from serving.placement import ray_runtime
 from serving.placement.caching import new_secret
+from serving.placement.janitor import RUN_VARIABLE, Janitor, sweep
 from serving.placement.processes import adopt_orphans, end_descendants
 from serving.placement.replica import serve_deployment
 
@@ -45,6 +45,8 @@ class Supervisor:
         self._start_timeout_seconds = start_timeout_seconds
         self._folder: Path | None = None
         self._redis: EmbeddedRedis | None = None
+        self._redis_url: str | None = None
+        self._janitor: Janitor | None = None
         self._notices_read = 0
         self._deploy_error: BaseException | None = None
 
@@ -89,6 +91,8 @@ class Supervisor:
         self._check_port()
         # Ray puts sockets below it: the path must stay short
         self._folder = Path(tempfile.mkdtemp(prefix="wg-", dir="/tmp" if os.path.isdir("/tmp") else None))
+        self._janitor = Janitor(self._folder)
+        os.environ[RUN_VARIABLE] = str(self._folder)
         redis_url = self._start_redis()
         self._tell("starting Ray Serve and its HAProxy")
         variables = ray_runtime.environment(
@@ -96,6 +100,7 @@ class Supervisor:
         )
         ray_runtime.start_ray(self._folder, variables)
         ray_runtime.start_serve(config.server.host, config.server.port)
+        ray_runtime.write_error_page(self._folder)
         self._deploy(redis_url)
 
     def _check_port(self) -> None:
@@ -120,7 +125,7 @@ class Supervisor:
             return cache.redis
         self._tell("starting the embedded Redis 8")
         try:
-            self._redis = EmbeddedRedis().start()
+            self._redis = EmbeddedRedis(folder_in=self.run_folder).start()
         except EmbeddedRedisError as error:
             # the cache is optional: the in-process tier goes on alone
             self._tell(f"without Redis: {error}")
@@ -190,6 +195,12 @@ class Supervisor:
         if self._redis is not None:
             self._redis.close()
             self._redis = None
-        end_descendants()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        # the embedded Redis and Ray are gone; what else the run started is found below us or by its mark
+        keep = {self._janitor.pid} if self._janitor is not None else set()
+        end_descendants(keep)
+        os.environ.pop(RUN_VARIABLE, None)
+        sweep(self._folder)
         self._folder = None
+        if self._janitor is not None:
+            self._janitor.dismiss()
+            self._janitor = None
