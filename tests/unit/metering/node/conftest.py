@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from metering.node import NodeMeter
 from metering.node_settings import NodeSettings
@@ -14,6 +15,10 @@ from metering.power.base import Boundary, Component, ComponentReading, PowerUnav
 from metering.power.scripted import ConstantMeter, ScriptedMeter
 from metering.weights import ExecutedWork
 from metering.work import EngineSteps, WorkBatch, WorkRecord
+
+# Laws, not timings: a slow machine is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 GPU = Component("gpu", Boundary.ACCELERATOR)
 HOST = Component("host", Boundary.HOST)

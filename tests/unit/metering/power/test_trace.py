@@ -15,7 +15,7 @@ from metering.power.rapl import RaplMeter
 from metering.settlement import IntensityStamp
 from metering.work import WorkBatch, WorkRecord
 
-RANGE = 5_000_000_000
+RANGE = 262_143_328_850
 
 
 class Lost(Exception):
