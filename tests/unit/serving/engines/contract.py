@@ -80,11 +80,12 @@ def chunks_of(frames: Iterable[bytes]) -> list[dict[str, Any]]:
 
 
 def text_of(chunks: Iterable[dict[str, Any]], index: int = 0) -> str:
-    parts = []
-    for chunk in chunks:
-        for choice in chunk["choices"]:
-            if choice["index"] == index:
-                parts.append((choice["delta"].get("content") if "delta" in choice else choice["text"]) or "")
+    parts = [
+        (choice["delta"].get("content") if "delta" in choice else choice["text"]) or ""
+        for chunk in chunks
+        for choice in chunk["choices"]
+        if choice["index"] == index
+    ]
     return "".join(parts)
 
 
@@ -115,7 +116,7 @@ def expected(usage: dict[str, Any], sequences: int = 1) -> tuple[int, int, int]:
 
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not true():
+        while not true():  # noqa: ASYNC110 - what is waited for happens in other processes too
             await asyncio.sleep(0.001)
 
 

@@ -157,7 +157,7 @@ async def test_a_stream_that_breaks_off_raises_and_books_what_came(
     rig.streams(*parts, end=end)
     work: list[WorkRecord] = []
     seen: list[bytes] = []
-    with pytest.raises(EngineUnavailable) as broken:
+    with pytest.raises(EngineUnavailable) as broken:  # noqa: PT012
         async with rig.engine.run(rig.kit.request(rig.kit.chat(stream=True)), work.append) as answer:
             while True:
                 seen.append(await anext(answer.frames))
