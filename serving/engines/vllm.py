@@ -121,6 +121,7 @@ class VllmEngine:
         self._recorder: StepRecorder | None = None
         self._models: tuple[EngineModel, ...] = ()
         self._failure: str | None = None
+        self._closed = False
 
     async def start(self) -> None:
         settings = self._settings
@@ -211,7 +212,7 @@ class VllmEngine:
 
     def status(self) -> EngineStatus:
         if self._llm is None:
-            return EngineStatus(ready=False, reason="the model is loading")
+            return EngineStatus(ready=False, reason="closed" if self._closed else "the model is loading")
         if self._failure is None and (self._llm.errored or not self._llm.is_running):
             self._failure = "the engine core has died"
         if self._failure is not None:
@@ -237,6 +238,11 @@ class VllmEngine:
                 raise self._refusal(answer.status, await _whole(answer))
             yield EngineAnswer(answer.frames, first_token_seconds=lambda: recording.first_token_seconds)
 
+    def flush(self) -> None:
+        """Report all work executed so far: a window is about to be reported."""
+        if self._recorder is not None:
+            self._recorder.flush()
+
     def _refusal(self, status: int, body: bytes) -> GatewayError:
         try:
             envelope = orjson.loads(body)
@@ -255,6 +261,7 @@ class VllmEngine:
 
     async def close(self) -> None:
         llm, self._llm = self._llm, None
+        self._closed = True
         if llm is not None:
             await asyncio.to_thread(llm.shutdown)
 

@@ -73,6 +73,7 @@ class StepRecorder:
         self._live: dict[str, _Sequence] = {}
         self._aborted: OrderedDict[str, _Sequence] = OrderedDict()
         self._last_step_seconds = 0.0
+        self._woken_seconds = 0.0
         self._steps = 0
         self._sequence_steps = 0
         self._steps_since_seconds = 0.0
@@ -85,7 +86,10 @@ class StepRecorder:
         """A sequence enters the engine, in the context of the request that asked for it."""
         recording = current_recording.get()
         if recording is not None:
-            self._live[internal_id] = _Sequence(recording, prompt_tokens, self._clock())
+            now = self._clock()
+            if not self._live:
+                self._woken_seconds = now
+            self._live[internal_id] = _Sequence(recording, prompt_tokens, now)
 
     def stepped(self, outputs: Sequence[Any], step_seconds: float | None) -> None:
         """One step's outputs (or a slice of them), before vLLM processes them."""
@@ -94,7 +98,8 @@ class StepRecorder:
             if self._steps and now - self._steps_since_seconds >= FLUSH_SECONDS:
                 self._flush_steps()
             if not self._steps:
-                self._steps_since_seconds = self._last_step_seconds or now
+                # the idle time before a first request belongs to no step
+                self._steps_since_seconds = min(now, max(self._last_step_seconds, self._woken_seconds)) or now
             self._steps += 1
         self._sequence_steps += len(outputs)
         for output in outputs:
@@ -203,6 +208,7 @@ class StepRecorder:
                 started_seconds=started,
                 ended_seconds=max(started, ended),
                 preemptions=sequence.preemptions,
+                method=Method.MEASURED,
                 **work,
             )
         )

@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metering.work import EngineSteps, Method, WorkRecord
+from serving.engines.vllm_recorder import FLUSH_SECONDS, Recording, StepRecorder, current_recording
+from tests.unit.serving.engines.contract import totals
+from tests.unit.serving.fakes import ManualClock
+
+STEP_TOKENS = 512
+
+
+@dataclass
+class Output:
+    """Like vLLM's EngineCoreOutput."""
+
+    request_id: str
+    new_token_ids: list[int] = field(default_factory=lambda: [7])
+    finish_reason: str | None = None
+    events: list[Any] | None = None
+    prefill_stats: Any = None
+
+
+def event(name: str, seconds: float) -> Any:
+    return SimpleNamespace(type=SimpleNamespace(name=name), timestamp=seconds)
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.steps: list[EngineSteps] = []
+        self.work: dict[str, list[WorkRecord]] = {}
+        self.recordings: dict[str, Recording] = {}
+        self.recorder = StepRecorder(self.steps.append, "m", STEP_TOKENS, self.clock)
+
+    def add(self, internal_id: str, prompt: int, request_id: str | None = None) -> None:
+        request_id = request_id or internal_id
+        work = self.work.setdefault(request_id, [])
+        recording = self.recordings.setdefault(request_id, Recording(request_id, "m", "t", work.append))
+        token = current_recording.set(recording)
+        self.recorder.added(internal_id, prompt)
+        current_recording.reset(token)
+
+    def step(self, *outputs: Output | str, seconds: float = 0.01) -> None:
+        self.clock.advance(seconds)
+        whole = [Output(output) if isinstance(output, str) else output for output in outputs]
+        self.recorder.stepped(whole, self.clock())
+
+
+def cached(tokens: int) -> Any:
+    return SimpleNamespace(num_cached_tokens=tokens)
+
+
+def test_the_first_output_is_the_prefill_and_its_hits_are_not_computed() -> None:
+    rig = Rig()
+    rig.add("a", prompt=100)
+    rig.step(Output("a", prefill_stats=cached(64), events=[event("SCHEDULED", rig.clock() + 0.004)]))
+    (record,) = rig.work["a"]
+    assert (record.prefill_tokens, record.cached_tokens, record.decode_tokens) == (36, 64, 0)
+    assert (record.started_seconds, record.ended_seconds) == pytest.approx((1000.004, 1000.01))
+    assert record.method is Method.MEASURED
+    assert rig.recordings["a"].first_token_seconds == pytest.approx(1000.01)
+
+
+def test_decode_contexts_begin_after_the_prompt_and_go_on_over_flushes() -> None:
+    rig = Rig()
+    rig.add("a", prompt=10)
+    for _ in range(9):
+        rig.step("a", seconds=0.2)
+    rig.step(Output("a", finish_reason="stop"), seconds=0.2)
+    decodes = [record for record in rig.work["a"] if record.decode_tokens]
+    assert len(decodes) > 2
+    context = 11
+    for record in decodes:
+        assert record.first_context_tokens == context
+        context += record.decode_tokens
+    assert totals(rig.work["a"]) == (10, 0, 9)
+    assert rig.recorder.running == 0
+
+
+def test_work_is_reported_within_the_flush_time_while_a_sequence_runs() -> None:
+    rig = Rig()
+    rig.add("a", prompt=10)
+    for number in range(100):
+        rig.step("a", seconds=0.07)
+        reported = totals(rig.work["a"])[2]
+        assert number - reported <= FLUSH_SECONDS / 0.07 + 1
+    assert max(record.ended_seconds - record.started_seconds for record in rig.work["a"]) <= FLUSH_SECONDS + 0.15
+
+
+def test_intervals_of_a_sequence_do_not_overlap() -> None:
+    rig = Rig()
+    rig.add("a", prompt=10)
+    for _ in range(50):
+        rig.step("a", seconds=0.06)
+    rig.recorder.flush()
+    work = rig.work["a"]
+    for before, after in zip(work[:-1], work[1:], strict=True):  # noqa: RUF007
+        assert before.ended_seconds <= after.started_seconds <= after.ended_seconds
+
+
+def test_several_tokens_of_one_step_are_several_decode_steps() -> None:
+    rig = Rig()
+    rig.add("a", prompt=10)
+    rig.step(Output("a", [1]))
+    rig.step(Output("a", [2, 3, 4]))
+    rig.step(Output("a", [5], finish_reason="length"))
+    assert totals(rig.work["a"]) == (10, 0, 4)
+
+
+def test_a_prompt_finished_with_several_tokens_has_decode_steps_at_once() -> None:
+    rig = Rig()
+    rig.add("a", prompt=10)
+    rig.step(Output("a", [1, 2, 3], finish_reason="length"))
+    assert totals(rig.work["a"]) == (10, 0, 2)
+    (decode,) = [record for record in rig.work["a"] if record.decode_tokens]
+    assert decode.first_context_tokens == 11
+
+
+def test_what_a_preemption_evicted_is_computed_and_booked_again() -> None:
+    rig = Rig()
+    rig.add("a", prompt=10)
+    for _ in range(4):
+        rig.step("a")
+    rig.step(Output("a", events=[event("PREEMPTED", rig.clock()), event("SCHEDULED", rig.clock() + 0.001)]))
+    rig.step(Output("a", finish_reason="stop"))
+    # prompt; then prompt and the three tokens whose keys and values had been made
+    assert [record.prefill_tokens for record in rig.work["a"] if record.prefill_tokens] == [10, 13]
+    assert totals(rig.work["a"])[2] == 3 + 1
+    assert sum(record.preemptions for record in rig.work["a"]) == 1
+    last = [record for record in rig.work["a"] if record.decode_tokens][-1]
+    assert last.first_context_tokens == 15
+
+
+def test_an_abort_before_the_first_token_books_at_most_one_step_of_the_prompt_as_modelled() -> None:
+    for prompt, booked in ((100, 100), (5000, STEP_TOKENS)):
+        rig = Rig()
+        rig.add("a", prompt=prompt)
+        rig.clock.advance(0.2)
+        rig.recorder.aborted(["a"])
+        (record,) = rig.work["a"]
+        assert (record.prefill_tokens, record.method) == (booked, Method.MODELLED)
+        assert (record.started_seconds, record.ended_seconds) == pytest.approx((1000.0, 1000.2))
+        assert rig.recorder.running == 0
+
+
+def test_an_abort_at_the_very_moment_of_the_beginning_books_nothing() -> None:
+    rig = Rig()
+    rig.add("a", prompt=100)
+    rig.recorder.aborted(["a"])
+    assert rig.work["a"] == []
+
+
+def test_an_abort_hands_over_what_was_decoded() -> None:
+    rig = Rig()
+    rig.add("a", prompt=10)
+    for _ in range(6):
+        rig.step("a")
+    rig.recorder.aborted(["a"])
+    assert totals(rig.work["a"]) == (10, 0, 5)
+    assert rig.recorder.running == 0
+
+
+def test_the_step_that_ran_while_a_sequence_was_aborted_is_booked_too() -> None:
+    rig = Rig()
+    rig.add("a", prompt=10)
+    for _ in range(3):
+        rig.step("a")
+    rig.recorder.aborted(["a"])
+    rig.step(Output("a", finish_reason="abort"))
+    assert totals(rig.work["a"]) == (10, 0, 3)
+
+
+def test_an_unknown_abort_or_output_is_left_alone() -> None:
+    rig = Rig()
+    rig.recorder.aborted(["nobody"])
+    rig.step("nobody")
+    rig.recorder.added("outside", 10)
+    rig.step("outside")
+    assert rig.recorder.running == 0
+    assert rig.work == {}
+
+
+def test_sequences_of_one_request_are_booked_under_it() -> None:
+    rig = Rig()
+    for index in range(3):
+        rig.add(f"{index}_r", prompt=20, request_id="r")
+    for _ in range(5):
+        rig.step("0_r", "1_r", "2_r")
+    rig.recorder.flush()
+    assert totals(rig.work["r"]) == (60, 0, 12)
+    assert {record.request_id for record in rig.work["r"]} == {"r"}
+
+
+def test_steps_and_the_sequences_in_them_are_counted_and_flushed_by_time() -> None:
+    rig = Rig()
+    rig.add("a", prompt=1)
+    rig.add("b", prompt=1)
+    for _ in range(30):
+        rig.step("a", "b", seconds=0.1)
+    rig.recorder.flush()
+    assert sum(steps.steps for steps in rig.steps) == 30
+    assert sum(steps.sequence_steps for steps in rig.steps) == 60
+    assert len(rig.steps) > 3
+    for before, after in zip(rig.steps[:-1], rig.steps[1:], strict=True):
+        assert before.started_seconds < before.ended_seconds <= after.started_seconds
+
+
+def test_slices_of_one_step_are_one_step() -> None:
+    rig = Rig()
+    rig.add("a", prompt=1)
+    rig.add("b", prompt=1)
+    rig.step("a")
+    rig.step("b", seconds=0.0)
+    rig.recorder.flush()
+    assert [(steps.steps, steps.sequence_steps) for steps in rig.steps] == [(1, 2)]
+
+
+def test_idle_time_belongs_to_no_step() -> None:
+    rig = Rig()
+    rig.add("a", prompt=1)
+    rig.step(Output("a", finish_reason="stop"))
+    rig.recorder.flush()
+    rig.clock.advance(3600.0)
+    woken = rig.clock()
+    rig.add("b", prompt=1)
+    rig.step("b", seconds=0.2)
+    rig.recorder.flush()
+    assert rig.steps[-1].started_seconds == woken
+    assert rig.steps[-1].ended_seconds == pytest.approx(woken + 0.2)
+
+
+def test_nothing_is_reported_twice() -> None:
+    rig = Rig()
+    rig.add("a", prompt=3)
+    for _ in range(5):
+        rig.step("a")
+    for _ in range(3):
+        rig.recorder.flush()
+    rig.recorder.aborted(["a"])
+    rig.recorder.aborted(["a"])
+    assert totals(rig.work["a"]) == (3, 0, 4)
+    assert sum(steps.steps for steps in rig.steps) == 5
+
+
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=6),
+    choices=st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from(["step", "step", "step", "flush", "abort"]), st.floats(0, 0.7)),
+        max_size=80,
+    ),
+)
+def test_decode_steps_are_output_tokens_less_one_per_sequence_whatever_the_interleaving(
+    lengths: list[int], choices: list[tuple[int, str, float]]
+) -> None:
+    rig = Rig()
+    made = {}
+    for number, _ in enumerate(lengths):
+        rig.add(str(number), prompt=4 + number)
+        made[str(number)] = 0
+    live = set(made)
+    for pick, what, seconds in choices:
+        if not live:
+            break
+        name = sorted(live)[pick % len(live)]
+        if what == "flush":
+            rig.recorder.flush()
+        elif what == "abort":
+            if made[name]:
+                rig.recorder.aborted([name])
+                live.discard(name)
+        else:
+            made[name] += 1
+            done = made[name] == lengths[int(name)]
+            rig.step(Output(name, finish_reason="length" if done else None), seconds=seconds)
+            if done:
+                live.discard(name)
+    rig.recorder.flush()
+    for name, tokens in made.items():
+        prefill = 4 + int(name) if tokens else 0
+        assert totals(rig.work[name]) == (prefill, 0, max(0, tokens - 1))
+    assert rig.recorder.running == len(live)
