@@ -47,6 +47,18 @@ class CpuModel:
             notes=self.notes,
         )
 
+    def per_vcpu(self) -> Device:
+        """One vCPU, for planning on a machine that is not this one: its peak depends on a clock, so it is unknown."""
+        return Device(
+            name=f"{self.name}, 1 vCPU",
+            kind="cpu",
+            idle_watts=self.idle_watts,
+            max_watts=self.max_watts,
+            embodied_kilograms=self.embodied_kilograms,
+            embodied_scope=self.embodied_scope,
+            notes=self.notes,
+        )
+
     def _peak(self, cpu: CpuIdentity, cores: float) -> dict[str, Figure]:
         cycle = fp32_flops_per_cycle(cpu.flags, avx512_units=self.avx512_units)
         if self.flops_per_cycle is not None:
@@ -159,7 +171,7 @@ def _names() -> Mapping[str, str]:
 
 
 def find_device(name: str) -> Device:
-    """An accelerator by its name, an alias or its NVML name, in any case and spacing.
+    """An accelerator by its name, an alias or its NVML name, in any case and spacing; or one vCPU of a CPU generation.
 
     >>> find_device("h100-sxm5").peak_for("bfloat16").value
     989500000000000.0
@@ -168,9 +180,12 @@ def find_device(name: str) -> Device:
         UnknownDevice: with the nearest names.
     """
     found = _names().get(_fold(name))
-    if found is None:
-        raise UnknownDevice(f"the catalogue has no device {name!r}{nearest(name, catalogue())}")
-    return catalogue()[found]
+    if found is not None:
+        return catalogue()[found]
+    for cpu in cpu_models().values():
+        if _fold(name) in (_fold(cpu.name), _fold(cpu.name.split(maxsplit=1)[1])):
+            return cpu.per_vcpu()
+    raise UnknownDevice(f"the catalogue has no device {name!r}{nearest(name, [*catalogue(), *cpu_models()])}")
 
 
 def device_by_nvml_name(name: str) -> Device | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -55,6 +56,11 @@ def hardware(
             if calibrate:
                 measured = measure()
                 found = measured.applied(detect(device="cpu", threads=threads or measured.threads))
+                keep = (
+                    f"To keep these: metering.peak_flops {measured.flops_per_second:.4g} and "
+                    f"metering.bandwidth_bytes_per_second {measured.bandwidth_bytes_per_second:.4g} in the configuration."
+                )
+                found = replace(found, device=replace(found.device, notes=(*found.device.notes, keep)))
             else:
                 found = detect(device=device, threads=threads)
     if as_json:

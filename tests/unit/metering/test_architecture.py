@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metering.architecture import architecture_from_config, load_architecture
 from metering.errors import BadInput, UnknownArchitecture
@@ -92,6 +94,9 @@ def test_multimodal_config_counts_its_text_model_and_says_so() -> None:
     )
     assert architecture.parameters_total == 999_885_952
     assert architecture.dtype == "bfloat16"
+    del text["num_attention_heads"], text["vocab_size"]
+    shortened = architecture_from_config({"model_type": "gemma3", "text_config": text, "torch_dtype": "bfloat16"})
+    assert shortened.vocabulary_size == 262_208
     assert "text model" in architecture.notes[0]
 
 
@@ -174,6 +179,24 @@ def test_unknown_architecture_may_be_assumed_and_says_so() -> None:
 def test_config_that_cannot_be_counted_is_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         architecture_from_config({**LLAMA_3_1_8B, **change})
+
+
+JUNK = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 70), st.floats(), st.text(max_size=3), st.lists(st.integers(0, 3)),
+    st.dictionaries(st.text(max_size=2), st.integers()),
+)  # fmt: skip
+
+
+@given(st.sampled_from(sorted(TOTALS)), st.data())
+def test_a_damaged_config_is_counted_or_refused_never_a_crash(name: str, data: st.DataObject) -> None:
+    config = dict(TOTALS[name][0])
+    for key in data.draw(st.lists(st.sampled_from(sorted(config)), min_size=1, max_size=3)):
+        config[key] = data.draw(JUNK)
+    try:
+        architecture = architecture_from_config(config)
+    except BadInput:
+        return
+    assert architecture.parameters_total >= architecture.parameters_active > 0
 
 
 def test_layer_types_must_name_every_layer() -> None:

@@ -92,6 +92,15 @@ def test_devices_go_by_alias_in_any_spelling(asked: str, name: str) -> None:
     assert find_device(asked).name == name
 
 
+def test_a_cpu_generation_is_one_vcpu_without_a_peak() -> None:
+    for name in ("AMD EPYC 3rd Gen", "epyc 3rd gen"):
+        device = find_device(name)
+        assert (device.name, device.kind) == ("AMD EPYC 3rd Gen, 1 vCPU", "cpu")
+        assert device.max_watts is not None
+        assert device.max_watts.value == 2.02
+        assert "peak_flops" in device.unknown()
+
+
 def test_unknown_device_names_the_nearest() -> None:
     with pytest.raises(UnknownDevice, match="no device 'H10O SXM5'; nearest: H100 SXM5"):
         find_device("H10O SXM5")
