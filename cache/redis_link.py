@@ -13,6 +13,7 @@ from typing import Any
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from cache.breaker import CircuitBreaker
@@ -56,9 +57,10 @@ class RedisLink:
         self._pool = BlockingConnectionPool.from_url(
             url,
             max_connections=lanes + 1,
-            # The budget bounds the wait for a connection too; a second try would spend it twice.
+            # The budget bounds the wait for a connection too.
             timeout=None,
-            retry=Retry(NoBackoff(), 0),
+            # A connection that the server closed while idle is noticed when it is used: once more, on a fresh one.
+            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
             decode_responses=False,
             protocol=3,
         )

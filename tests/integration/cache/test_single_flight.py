@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -58,11 +59,8 @@ async def serve(replica: Replica, engine: Engine, request: CacheRequest) -> dict
 
 
 @pytest.fixture
-async def replicas(kit: RedisKit, server: EmbeddedRedis) -> Any:
-    replicas = [Replica(server.url) for _ in range(2)]
-    yield replicas
-    for replica in replicas:
-        await replica.cache.close()
+def replicas(kit: RedisKit, server: EmbeddedRedis, replicate: Callable[..., Replica]) -> list[Replica]:
+    return [replicate(server.url) for _ in range(2)]
 
 
 async def test_a_hundred_identical_requests_through_two_replicas_run_once(replicas: list[Replica]) -> None:
