@@ -18,6 +18,10 @@ from metering.errors import BadInput
 from metering.hardware.device import DetectedHardware, Figure
 
 
+_SUSPICIOUS = 0.75
+"""A tuned matrix product reaches 80 to 95 % of the peak of an idle core; below this share others were running."""
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """Measured rates of the CPU. ``threads`` is how many hardware threads the process might use."""
@@ -41,11 +45,18 @@ class Calibration:
             raise BadInput(f"calibrated on {self.threads} threads, the figures are for {hardware.threads}")
         product = f"measured: fp32 matrix product of {self.matrix_size}, numpy BLAS, {self.threads} threads"
         stream = f"measured: copy of {self.stream_bytes / 1e6:.0f} MB, numpy, {self.threads} threads"
+        notes = [note for note in hardware.device.notes if "calibrate" not in note]
+        computed = hardware.device.peak_flops.get("fp32")
+        if computed is not None and self.flops_per_second < _SUSPICIOUS * computed.value:
+            notes.append(
+                f"Measured {self.flops_per_second / computed.value:.0%} of the computed peak of "
+                f"{computed.value / 1e9:.4g} GFLOP/s: the machine was busy; repeat the calibration when it is idle."
+            )
         device = replace(
             hardware.device,
             peak_flops={**hardware.device.peak_flops, "fp32": Figure(self.flops_per_second, product)},
             bandwidth_bytes_per_second=Figure(self.bandwidth_bytes_per_second, stream),
-            notes=tuple(note for note in hardware.device.notes if "calibrate" not in note),
+            notes=tuple(notes),
         )
         return replace(hardware, device=device)
 

@@ -57,8 +57,8 @@ def hardware(
                 measured = measure()
                 found = measured.applied(detect(device="cpu", threads=threads or measured.threads))
                 keep = (
-                    f"To keep these: metering.peak_flops {measured.flops_per_second:.4g} and "
-                    f"metering.bandwidth_bytes_per_second {measured.bandwidth_bytes_per_second:.4g} in the configuration."
+                    f"To keep these, configure metering.peak_flops {measured.flops_per_second:.4g} and "
+                    f"metering.bandwidth_bytes_per_second {measured.bandwidth_bytes_per_second:.4g}."
                 )
                 found = replace(found, device=replace(found.device, notes=(*found.device.notes, keep)))
             else:

@@ -285,6 +285,13 @@ def test_calibrated_figures_replace_computed_ones_and_say_so(tmp_path: Path) -> 
     assert not any("calibrate" in note for note in measured.device.notes)
 
 
+def test_a_calibration_on_a_busy_machine_says_so(tmp_path: Path) -> None:
+    found = detect(gpus=no_gpus, cpuinfo=cpuinfo(tmp_path))
+    busy, idle = (Calibration(rate, 3e10, 2, 2048, 2**28, 1.0).applied(found).device.notes for rate in (6e10, 1.4e11))
+    assert "busy" in busy[-1]
+    assert not idle
+
+
 def test_calibration_is_for_the_same_threads_of_a_cpu(tmp_path: Path) -> None:
     measured = Calibration(2e11, 3e10, 2, 2048, 2**28, 1.0)
     with pytest.raises(BadInput, match="2 threads, the figures are for 4"):
