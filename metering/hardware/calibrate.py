@@ -17,7 +17,6 @@ from typing import Any
 from metering.errors import BadInput
 from metering.hardware.device import DetectedHardware, Figure
 
-
 _SUSPICIOUS = 0.75
 """A tuned matrix product reaches 80 to 95 % of the peak of an idle core; below this share others were running."""
 
