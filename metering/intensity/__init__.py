@@ -1,5 +1,6 @@
 """Carbon intensity of electricity: sources, their caching and their fallbacks."""
 
+from metering.intensity.choose import choose_intensity
 from metering.intensity.electricity_maps import ElectricityMaps
 from metering.intensity.reading import CarbonIntensity, IntensityReading, IntensityUnavailable, Quality, Signal
 from metering.intensity.resilient import ResilientIntensity
@@ -23,6 +24,7 @@ __all__ = [
     "UkCarbonIntensity",
     "WattTime",
     "Zone",
+    "choose_intensity",
     "find_zone",
     "zones",
 ]

@@ -24,6 +24,7 @@ from metering.intensity import (
     StaticIntensity,
     UkCarbonIntensity,
     WattTime,
+    choose_intensity,
     find_zone,
     zones,
 )
@@ -407,3 +408,47 @@ async def test_forecast_is_cached_and_drops_what_has_passed() -> None:
     assert len(await resilient.forecast()) == 3
     hand.turn(minutes=90)
     assert [point.grams_per_kwh for point in await resilient.forecast()] == [2.0]
+
+
+# choosing by name
+
+
+@pytest.mark.parametrize(
+    ("source", "zone", "options", "label", "signal"),
+    [
+        ("static", "FRA", {}, "codecarbon 3.3.2 global_energy_mix (2023)", "average"),
+        ("static", "roof", {"grams_per_kwh": 5.0}, "configured", "average"),
+        ("electricitymaps", "US-CAL-CISO", {"token": "t"}, "electricitymaps", "average"),
+        ("uk", "", {}, "carbonintensity.org.uk", "average"),
+        ("watttime", "CAISO_NORTH", {"username": "u", "password": "p"}, "watttime co2_moer", "marginal"),
+    ],
+)
+def test_a_source_is_chosen_by_name(source: str, zone: str, options: dict[str, Any], label: str, signal: str) -> None:
+    chosen = choose_intensity(source, zone, client=client(lambda _: json({})), **options)
+    assert (chosen.source, chosen.signal) == (label, signal)
+
+
+async def test_a_chosen_live_source_that_fails_gives_its_country_s_mean() -> None:
+    chosen = choose_intensity("electricitymaps", "DE", client=client(lambda _: json({}, 500)), token="t")
+    reading = await chosen.latest()
+    assert (reading.grams_per_kwh, reading.fallback_from) == (380.95, "electricitymaps")
+
+
+@pytest.mark.parametrize(
+    ("source", "zone", "options", "says"),
+    [
+        ("electricitymap", "DE", {}, "unknown intensity source 'electricitymap'; nearest: electricitymaps"),
+        ("electricitymaps", "DE", {}, "needs a token"),
+        ("watttime", "CAISO_NORTH", {"username": "u"}, "needs a username and a password"),
+        ("trace", "DE", {}, "needs a CSV file"),
+        ("electricitymaps", "Atlantis", {"token": "t"}, "unknown zone 'Atlantis'"),
+    ],
+)
+def test_a_choice_that_cannot_work_is_refused(source: str, zone: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        choose_intensity(source, zone, client=client(lambda _: json({})), **options)
+
+
+def test_a_live_source_needs_a_client() -> None:
+    with pytest.raises(BadInput, match="needs an HTTP client"):
+        choose_intensity("uk", "")
