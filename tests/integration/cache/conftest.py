@@ -21,7 +21,7 @@ class RedisKit:
 
     def __init__(self, url: str) -> None:
         self.store = RedisStore(url, secret=SECRET)
-        self.raw = Redis.from_url(url)
+        self.raw = Redis.from_url(url, socket_timeout=60.0)
 
     async def _delete(self, pattern: str) -> None:
         keys = [key async for key in self.raw.scan_iter(match=pattern)]

@@ -31,7 +31,7 @@ def replica(own_server: EmbeddedRedis, replicate: Make) -> Replica:
 
 @pytest.fixture
 async def raw(own_server: EmbeddedRedis) -> AsyncIterator[Any]:
-    client = Redis.from_url(own_server.url)
+    client = Redis.from_url(own_server.url, socket_timeout=60.0)
     yield client
     await client.aclose()
 
