@@ -115,9 +115,7 @@ def parse_body(path: str, raw: bytes) -> dict[str, Any]:
     try:
         BODIES[path].model_validate(payload)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        # unions report the branch in the location; clients know only their own keys and indices
-        location = [part for part in first["loc"] if isinstance(part, int) or part in _KNOWN or len(first["loc"]) == 1]
+        first, location = _plainest(error)
         param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
         if first["type"] == "missing":
             raise InvalidRequest(
@@ -125,6 +123,20 @@ def parse_body(path: str, raw: bytes) -> dict[str, Any]:
             ) from None
         raise InvalidRequest(f"Invalid '{param}': {first['msg']}.", param=param, code="invalid_value") from None
     return payload
+
+
+def _plainest(error: ValidationError) -> tuple[Any, list[int | str]]:
+    """The first error and its place; of a union's branches the one that got furthest into the value."""
+
+    def place(found: Any) -> list[int | str]:
+        # unions report the branch in the location; clients know only their own keys and indices
+        return [part for part in found["loc"] if isinstance(part, int) or part in _KNOWN or len(found["loc"]) == 1]
+
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    start = place(errors[0])
+    within = [found for found in errors if place(found)[: len(start)] == start]
+    best = max(within, key=lambda found: len(place(found)))
+    return best, place(best)
 
 
 _KNOWN = frozenset(
