@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cache.guards.comparison import Comparison
 from cache.language.alignment import DERIVED, ECHO, JOINED, SAME, SYNONYM, TYPO, rarity
-from cache.language.analysis import Analysis, Unit
+from cache.language.analysis import Unit
 
 FEATURES = (
     "cosine",
@@ -20,6 +20,7 @@ FEATURES = (
     "weight_min", "weight_max",  # the same, weighted by rarity
     "light_min", "light_max",  # unmatched light words
     "named",  # unmatched names and rare words
+    "added",  # unmatched words after a preposition, where the other side has none unmatched: a condition
     "characters",  # Dice of character trigrams of all words
     "content_characters",  # of the unmatched content words
     "length_ratio", "length",  # tokens: shorter over longer; logarithm of the longer
@@ -45,13 +46,11 @@ def features(pair: Comparison, cosine: float) -> NDArray[np.float64]:
     units = len(a.units) + len(b.units)
     left = sorted((pair.left_a, pair.left_b), key=len)
     weights = sorted(_weight(side, a.language) for side in (pair.left_a, pair.left_b))
-    light = sorted(
-        sum(1 for unit in side if unit.light) for side in (pair.alignment.left_a, pair.alignment.left_b)
-    )
+    light = sorted(sum(1 for unit in side if unit.light) for side in (pair.alignment.left_a, pair.alignment.left_b))
     longer, shorter = max(len(a.plain), len(b.plain), 1), min(len(a.plain), len(b.plain))
     frames_a, frames_b = set(a.frames), set(b.frames)
     frame_same = bool(frames_a & frames_b) or (not frames_a and not frames_b)
-    return np.array(
+    row = np.array(
         [
             cosine,
             min(matched, 8),
@@ -68,6 +67,7 @@ def features(pair: Comparison, cosine: float) -> NDArray[np.float64]:
             min(light[0], 4),
             min(light[1], 4),
             min(sum(1 for side in left for unit in side if unit.entity or unit.rare), 4),
+            _added(pair),
             _dice(_trigrams(a.plain), _trigrams(b.plain)),
             _best_characters(pair.left_a, pair.left_b),
             shorter / longer,
@@ -88,6 +88,13 @@ def features(pair: Comparison, cosine: float) -> NDArray[np.float64]:
         ],
         dtype=np.float64,
     )
+    return np.nan_to_num(row)
+
+
+def _added(pair: Comparison) -> int:
+    if pair.left_a and pair.left_b:
+        return 0
+    return min(sum(1 for unit in pair.left_a or pair.left_b if unit.role not in ("", "of", "de")), 3)
 
 
 def _weight(units: tuple[Unit, ...], language: str) -> float:
@@ -123,6 +130,3 @@ def _inversions(pair: Comparison) -> float:
     if not pairs:
         return 0.0
     return sum(order[i] > order[j] for i in range(len(order)) for j in range(i + 1, len(order))) / pairs
-
-
-__all__ = ["FEATURES", "Analysis", "features"]

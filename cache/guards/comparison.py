@@ -8,6 +8,7 @@ from functools import cached_property
 from cache.language.alignment import Alignment, align
 from cache.language.analysis import Analysis, Unit, analyse
 from cache.language.detect import UNDECIDED, UNKNOWN, detect
+from cache.language.frames import EXPRESSED
 from cache.language.lexicon import Lexicon, lexicon
 from cache.language.normalise import normalise
 from cache.language.tokens import tokenise
@@ -30,11 +31,19 @@ class Comparison:
     @cached_property
     def left_a(self) -> tuple[Unit, ...]:
         """Units of A without a counterpart, light words left out."""
-        return tuple(unit for unit in self.alignment.left_a if not unit.light)
+        return _content(self.alignment.left_a, self.b)
 
     @cached_property
     def left_b(self) -> tuple[Unit, ...]:
-        return tuple(unit for unit in self.alignment.left_b if not unit.light)
+        return _content(self.alignment.left_b, self.a)
+
+
+def _content(units: tuple[Unit, ...], other: Analysis) -> tuple[Unit, ...]:
+    """Without light words and without what the other's question word says already."""
+    said = tuple(sign for frame in other.frames for sign in EXPRESSED.get(frame, ()))
+    return tuple(
+        unit for unit in units if not unit.light and (unit.entity or not said or not unit.key.startswith(said))
+    )
 
 
 def compare(stored: str, asked: str) -> Comparison:

@@ -6,6 +6,7 @@ from itertools import combinations
 
 from cache.guards.comparison import Comparison
 from cache.language.alignment import ECHO, Match
+from cache.language.analysis import Unit
 from cache.language.lexicon import Lexicon
 
 _AGENT = frozenset({"by", "por", "pelo", "pela", "par", "von"})
@@ -46,6 +47,7 @@ _OPPOSITE = (
 )
 _INSIDE = frozenset({"in", "em", "en"})
 """Ants in the garden are ants from the garden; ships in Canada are not ships from Canada."""
+_PLACES = frozenset({"country", "city", "continent"})
 _WEAK_SOURCES = frozenset({"de", "do", "da", "dos", "das", "del", "du", "von", "vom"})
 """Of as well as from: only a place or a language makes them a direction."""
 _UNORDERED = frozenset({"versus", "between", "entre", "zwischen"})
@@ -60,7 +62,7 @@ def roles(pair: Comparison) -> str | None:
         if _turned(
             match.a.role,
             match.b.role,
-            match.a.entity or match.a.key in words.languages or match.a.norm in words.languages,
+            _is_place(match.a, words),
         ):
             return f"{match.a.role} {match.a.norm} against {match.b.role} {match.b.norm}"
     unordered = _unordered(pair)
@@ -70,6 +72,15 @@ def roles(pair: Comparison) -> str | None:
         if _exchanged(first, second, words, unordered):
             return f"{first.a.norm} and {second.a.norm} change places"
     return None
+
+
+def _is_place(unit: Unit, words: Lexicon) -> bool:
+    """A name, a language, a country or a city: something to come from or go to."""
+    return (
+        unit.entity
+        or unit.norm in words.languages
+        or not _PLACES.isdisjoint(words.contrasts.get(unit.key, frozenset()))
+    )
 
 
 def _turned(role: str, other: str, place: bool) -> bool:
@@ -116,8 +127,8 @@ def _exchanged(first: Match, second: Match, words: Lexicon, unordered: bool) -> 
     return False
 
 
-def _place(unit: object) -> int:
-    return unit.place  # type: ignore[attr-defined, no-any-return]
+def _place(unit: Unit) -> int:
+    return unit.place
 
 
 def _alike(first: Match, second: Match, words: Lexicon) -> bool:

@@ -29,6 +29,9 @@ def scope(pair: Comparison) -> str | None:
     period_a, period_b = periods & set(pair.a.quantifiers), periods & set(pair.b.quantifiers)
     if period_a and period_b and period_a != period_b:
         return f"{_list(period_a)} against {_list(period_b)}"
+    for mine, other in ((pair.a, pair.b), (pair.b, pair.a)):
+        if "must" in mine.modality and "must" not in other.modality and "yesno" in other.frames:
+            return "must against can"
     if pair.a.modality and pair.b.modality and not pair.a.modality & pair.b.modality:
         return f"{_list(set(pair.a.modality))} against {_list(set(pair.b.modality))}"
     for mine, others in ((pair.left_a, pair.left_b), (pair.left_b, pair.left_a)):

@@ -19,6 +19,11 @@ _SEPARABLE = frozenset(
     "turn switch log sign shut back put take throw set fill pick look give call bring hand get send move".split()
 )
 _PARTICLES = frozenset("on off out up down in away back".split())
+_SAME_ROLE = {"into": "to", "onto": "to", "toward": "to", "towards": "to", "hacia": "a", "hasta": "a", "vers": "a", "au": "a",
+              "do": "de", "da": "de", "dos": "de", "das": "de", "del": "de", "du": "de", "no": "em", "na": "em", "nos": "em",
+              "nas": "em", "al": "a", "pelo": "por", "pela": "por", "zum": "zu", "zur": "zu", "vom": "von", "im": "in"}  # fmt: skip
+_COMPARED_AS_WORDS = frozenset({"minimum", "maximum", "average", "half", "best", "worst", "last", "first", "only"})
+"""Quantifiers that are content words too, with synonyms of their own."""
 _BEFORE_INFINITIVE = frozenset(
     "not unable able want wants need needs try trying tried like have has going used supposed allowed forgot learn help "
     "how way ways best time when where what whether required necessary possible easy hard start begin continue keep".split()
@@ -155,7 +160,7 @@ class _Reader:
         for place, token in enumerate(self.tokens):
             if token.kind == "identifier" and not self.used[place]:
                 identifiers[token.norm] += 1
-        quantifiers = self._labels(words.quantifiers)
+        quantifiers = self._labels(words.quantifiers, consume=True)
         formats = frozenset(self._labels(words.formats))
         lengths = frozenset(self._labels(words.lengths))
         modality = frozenset(self._labels(words.modality))
@@ -264,7 +269,7 @@ class _Reader:
                     self.frames.append(found[1])
                     break
 
-    def _labels(self, table: PhraseTable) -> Counter[str]:
+    def _labels(self, table: PhraseTable, consume: bool = False) -> Counter[str]:
         found: Counter[str] = Counter()
         at = 0
         while at < len(self.norms):
@@ -273,6 +278,9 @@ class _Reader:
                 at += 1
                 continue
             found[match[1]] += 1
+            if consume and match[1] not in _COMPARED_AS_WORDS:
+                for place in range(at, at + match[0]):
+                    self.used[place] = True
             at += match[0]
         return found
 
@@ -353,7 +361,7 @@ class _Reader:
                 continue
             if phrase is None and (norm in words.negation or norm in words.stopwords or norm in words.directional):
                 if norm in words.directional and not self._infinitive(place):
-                    role = norm
+                    role = _SAME_ROLE.get(norm, norm)
                 if norm in ("and", "or", "versus", "e", "ou", "y", "o", "et", "und", "oder"):
                     linked_next = True
                     if units:

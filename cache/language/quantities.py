@@ -194,7 +194,7 @@ def _at(
         glued = following in ("st", "nd", "rd", "th", "er", "eme")
         if glued:
             return [_plain(plain)], 2
-    if "." in token.norm and plain != int(plain) or re.fullmatch(r"\d+\.\d+", token.norm) and language == "en":
+    if (language == "en" and "." in token.norm and "," not in token.norm and plain != int(plain)) or re.fullmatch(r"\d+\.\d+", token.norm) and language == "en":
         # 3.10 is a version as well as a number: the digits are kept as written.
         return _measured(tokens, at, plain, words, written=token.norm)
     return _measured(tokens, at, plain, words)

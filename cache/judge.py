@@ -1,0 +1,113 @@
+"""The judge that serves and the judge that evaluates: guards, score, policy, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from cache.calibration import Calibrator
+from cache.features import features
+from cache.guards import GUARD_VERSION, compare, refusal
+from cache.judgement import Neighbour, Verdict
+from cache.score import Score, shipped_score
+from cache.vcache import VCachePolicy
+
+PolicyName = Literal["conformal", "vcache", "threshold"]
+MOST_NEIGHBOURS = 5
+LONGEST_TEXT = 6000
+"""Characters: a text of 256 word pieces is shorter; beyond it nothing is served on likeness."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What is thought of one neighbour, before any policy."""
+
+    score: float
+    """In [0, 1]; 0 where a guard refused."""
+    guard: str | None = None
+    reason: str = ""
+
+
+class Policy(Protocol):
+    """Serve this neighbour?"""
+
+    name: PolicyName
+
+    def serve(self, neighbour: Neighbour, score: float) -> bool: ...
+
+
+class ConformalPolicy:
+    name: PolicyName = "conformal"
+
+    def __init__(self, calibrator: Calibrator) -> None:
+        self.calibrator = calibrator
+
+    def serve(self, neighbour: Neighbour, score: float) -> bool:
+        return score > self.calibrator.threshold
+
+
+class ThresholdPolicy:
+    """A fixed threshold on the score, for who knows the traffic."""
+
+    name: PolicyName = "threshold"
+
+    def __init__(self, threshold: float) -> None:
+        if not 0.0 <= threshold <= 1.0:
+            raise ValueError(f"threshold: {threshold} is out of range; expected a score from 0 to 1")
+        self.threshold = threshold
+
+    def serve(self, neighbour: Neighbour, score: float) -> bool:
+        return score > self.threshold
+
+
+class EntryPolicy:
+    """vCache: each entry by its own observations of the similarity."""
+
+    name: PolicyName = "vcache"
+
+    def __init__(self, vcache: VCachePolicy) -> None:
+        self.vcache = vcache
+
+    def serve(self, neighbour: Neighbour, score: float) -> bool:
+        return self.vcache.serve(neighbour.entry_id, neighbour.similarity)
+
+
+class GuardedJudge:
+    """The ``Judge`` seam. Texts are compared in pure Python, about half a millisecond for a new one."""
+
+    def __init__(self, policy: Policy, score: Score | None = None) -> None:
+        self.policy = policy
+        self._score = score or shipped_score()
+
+    @property
+    def version(self) -> str:
+        return f"g{GUARD_VERSION}-s{self._score.version}"
+
+    async def judge(self, asked: str, neighbours: Sequence[Neighbour]) -> Verdict:
+        return self.decide(asked, neighbours)
+
+    def decide(self, asked: str, neighbours: Sequence[Neighbour]) -> Verdict:
+        """The neighbour with the highest score that the policy serves, or the best one refused."""
+        best: Verdict | None = None
+        for index, neighbour in enumerate(neighbours[:MOST_NEIGHBOURS]):
+            opinion = self.opinion(neighbour.text, asked, neighbour.similarity)
+            if opinion.guard is not None:
+                verdict = Verdict(False, index, 0.0, "guard", opinion.guard)
+            elif self.policy.serve(neighbour, opinion.score):
+                verdict = Verdict(True, index, opinion.score, "served")
+            else:
+                verdict = Verdict(False, index, opinion.score, "score")
+            if best is None or (verdict.serve, verdict.score) > (best.serve, best.score):
+                best = verdict
+        return best or Verdict(False, -1, 0.0, "empty")
+
+    def opinion(self, stored: str, asked: str, similarity: float) -> Opinion:
+        """Never raises for odd text."""
+        if len(stored) > LONGEST_TEXT or len(asked) > LONGEST_TEXT:
+            return Opinion(0.0, "window", "text too long")
+        pair = compare(stored, asked)
+        refused = refusal(pair)
+        if refused is not None:
+            return Opinion(0.0, *refused)
+        return Opinion(self._score(features(pair, similarity)))

@@ -1,0 +1,121 @@
+"""``wattgate cache``: what the response cache would decide, offline."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(help="The response cache: evaluate, replay, inspect.", no_args_is_help=True)
+
+
+@app.callback()
+def cache() -> None:
+    """The response cache: evaluate, replay, inspect."""
+
+
+class PolicyChoice(StrEnum):
+    conformal = "conformal"
+    vcache = "vcache"
+    threshold = "threshold"
+
+
+@app.command("eval")
+def evaluate_pairs(
+    pairs: Annotated[
+        Path, typer.Argument(help='JSON lines {"id", "a", "b", "same_answer"}; a and b text or messages.')
+    ],
+    max_wrong: Annotated[float, typer.Option(help="Budget: wrong answers over answers served.")] = 0.02,
+    policy: Annotated[PolicyChoice, typer.Option(help="How the score becomes a decision.")] = PolicyChoice.conformal,
+    threshold: Annotated[float, typer.Option(help="Score to exceed, for --policy threshold.")] = 0.9,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Labels to calibrate on, as `export-labels` writes them; default: the shipped ones."),
+    ] = None,
+    decisions: Annotated[Path | None, typer.Option(help='Write lines {"id", "hit", "score", "why"} here.')] = None,
+    embedder: Annotated[
+        str, typer.Option(help="minilm-int8, minilm-fp32, or a sentence-transformers folder.")
+    ] = "minilm-int8",
+    as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
+) -> None:
+    """Judge labelled pairs with the code that serves: for each, an empty cache, A stored, B asked."""
+    from cache.calibration import Calibration, Calibrator, shipped_calibration
+    from cache.embedders import ThreadedEmbedder, load_encoder
+    from cache.evaluate import PairsError, evaluate, read_pairs, report
+    from cache.judge import ConformalPolicy, EntryPolicy, GuardedJudge, Policy, ThresholdPolicy
+    from cache.vcache import VCachePolicy
+
+    try:
+        labelled = read_pairs(pairs.read_bytes().splitlines())
+    except OSError as error:
+        _refuse(f"{pairs}: cannot be read ({error.strerror})")
+    except PairsError as error:
+        _refuse(f"{pairs}: {error}")
+    try:
+        labels = (
+            shipped_calibration()
+            if calibration is None
+            else Calibration.from_dict(json.loads(calibration.read_bytes()))
+        )
+        calibrator = Calibrator(labels, max_wrong)
+        chosen: Policy
+        if policy is PolicyChoice.conformal:
+            chosen = ConformalPolicy(calibrator)
+        elif policy is PolicyChoice.vcache:
+            chosen = EntryPolicy(VCachePolicy(max_wrong))
+        else:
+            chosen = ThresholdPolicy(threshold)
+        encoder = ThreadedEmbedder(load_encoder(embedder))
+    except OSError as error:
+        _refuse(f"{calibration or embedder}: cannot be read ({error.strerror or error})")
+    except (ValueError, RuntimeError) as error:
+        _refuse(f"{calibration}: not JSON ({error})" if isinstance(error, json.JSONDecodeError) else str(error))
+    try:
+        judged = evaluate(labelled, GuardedJudge(chosen), encoder)
+    finally:
+        encoder.close()
+    if decisions is not None:
+        try:
+            decisions.write_text("".join(json.dumps(each.line()) + "\n" for each in judged), "utf-8")
+        except OSError as error:
+            _refuse(f"{decisions}: cannot be written ({error.strerror})")
+    result = {
+        "max_wrong": max_wrong,
+        "policy": policy.value,
+        "threshold": threshold if policy is PolicyChoice.threshold else calibrator.threshold,
+        "calibration": {"source": labels.source, "note": labels.note, "labels": len(labels.labels)},
+        "embedder": encoder.id,
+        **report(judged),
+    }
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        _show(result)
+
+
+def _refuse(message: str) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(2)
+
+
+def _show(result: dict[str, Any]) -> None:
+    console = Console()
+    table = Table(title=f"policy {result['policy']}, max_wrong {result['max_wrong']}: {result['calibration']['note']}")
+    for column in ("", "hits of should-hit", "wrong of traps"):
+        table.add_column(column)
+    for name, part in [("all", result), *result["categories"].items()]:
+        table.add_row(name, _cell(part["hits"]), _cell(part["wrong"]))
+    console.print(table)
+    console.print(f"wrong of served: {_cell(result['wrong_of_served'])}")
+
+
+def _cell(figure: dict[str, Any]) -> str:
+    if figure["rate"] is None:
+        return "-"
+    low, high = figure["wilson"]
+    return f"{figure['rate']:.1%} ({figure['count']}/{figure['total']}; {low:.1%} to {high:.1%})"

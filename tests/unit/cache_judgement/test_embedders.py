@@ -1,0 +1,128 @@
+"""The embedding service: batches, memory, deadline, window; never an exception, never the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from cache.embedders import HashEmbedder, ThreadedEmbedder
+from cache.embedders.encoder import Matrix
+
+
+class GatedEncoder:
+    """Encodes when the test opens the gate."""
+
+    id, dimension, window_tokens = "gated", 4, 8
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.started = threading.Event()
+        self.batches: list[list[str]] = []
+        self.threads: set[int] = set()
+        self.fail = False
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) + 2 for text in texts]
+
+    def encode(self, texts: Sequence[str]) -> Matrix:
+        self.started.set()
+        self.gate.wait(5)
+        self.batches.append(list(texts))
+        self.threads.add(threading.get_ident())
+        if self.fail:
+            raise RuntimeError("no memory")
+        rows = np.tile(np.array([1, 0, 0, 0], dtype=np.float32), (len(texts), 1))
+        for row, text in zip(rows, texts, strict=True):
+            if text == "nan":
+                row[:] = np.nan
+            if text == "zero":
+                row[:] = 0
+        return rows
+
+
+@pytest.fixture
+def encoder() -> GatedEncoder:
+    return GatedEncoder()
+
+
+@pytest.fixture
+def embedder(encoder: GatedEncoder) -> Iterator[ThreadedEmbedder]:
+    service = ThreadedEmbedder(encoder, deadline_seconds=5.0)
+    yield service
+    encoder.gate.set()
+    service.close()
+
+
+async def test_requests_that_wait_together_share_a_batch(encoder: GatedEncoder, embedder: ThreadedEmbedder) -> None:
+    first = asyncio.ensure_future(embedder.embed("first"))
+    await asyncio.to_thread(encoder.started.wait, 5)
+    others = [asyncio.ensure_future(embedder.embed(text)) for text in ("a", "b", "a")]
+    await asyncio.sleep(0)
+    encoder.gate.set()
+    vectors = await asyncio.gather(first, *others)
+    assert all(vector is not None for vector in vectors)
+    assert encoder.batches == [["first"], ["a", "b"]]
+    assert threading.get_ident() not in encoder.threads
+
+
+async def test_a_known_text_is_not_encoded_again(encoder: GatedEncoder, embedder: ThreadedEmbedder) -> None:
+    encoder.gate.set()
+    await embedder.embed("once")
+    await embedder.embed("once")
+    assert encoder.batches == [["once"]]
+
+
+async def test_after_the_deadline_it_is_a_miss(encoder: GatedEncoder) -> None:
+    service = ThreadedEmbedder(encoder, deadline_seconds=0.01)
+    assert await service.embed("late") is None
+    encoder.gate.set()
+    service.close()
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "one two three four five six seven", "x" * 10_000])
+async def test_nothing_outside_the_window_takes_part(encoder: GatedEncoder, embedder: ThreadedEmbedder, text: str) -> None:
+    encoder.gate.set()
+    assert await embedder.embed(text) is None
+    assert encoder.batches == []
+
+
+@pytest.mark.parametrize("text", ["nan", "zero"])
+async def test_a_useless_vector_is_a_miss(encoder: GatedEncoder, embedder: ThreadedEmbedder, text: str) -> None:
+    encoder.gate.set()
+    assert await embedder.embed(text) is None
+
+
+async def test_a_failing_encoder_is_a_miss_and_the_next_text_is_tried(
+    encoder: GatedEncoder, embedder: ThreadedEmbedder
+) -> None:
+    encoder.gate.set()
+    encoder.fail = True
+    assert await embedder.embed("a") is None
+    encoder.fail = False
+    assert await embedder.embed("b") is not None
+
+
+async def test_lone_surrogates_reach_the_encoder_as_text(encoder: GatedEncoder, embedder: ThreadedEmbedder) -> None:
+    encoder.gate.set()
+    assert await embedder.embed("a \ud800 b") is not None
+
+
+async def test_the_memory_is_bounded(encoder: GatedEncoder) -> None:
+    service = ThreadedEmbedder(encoder, deadline_seconds=5.0, lru_entries=1)
+    encoder.gate.set()
+    for text in ("a", "b", "a"):
+        await service.embed(text)
+    service.close()
+    assert encoder.batches == [["a"], ["b"], ["a"]]
+
+
+async def test_the_hash_embedder_is_deterministic_and_of_length_one() -> None:
+    first, again = await HashEmbedder().embed("How are you"), await HashEmbedder().embed("how are  you")
+    assert first is not None
+    assert again is not None
+    assert np.array_equal(first, again)
+    assert float(np.linalg.norm(first)) == pytest.approx(1.0)
