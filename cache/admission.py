@@ -51,15 +51,15 @@ class Limits:
 
 
 _TIME_WORDS = {
-    "en": "today|tonight|tomorrow|yesterday|now|nowadays|latest|newest|recent|recently|current|currently|breaking news"
-    "|weather|forecast|price|prices|stock price|exchange rate|this (?:morning|afternoon|evening|week|month|year)"
-    "|right now|at the moment|what time is it|up to date",
-    "pt": "hoje|amanhã|ontem|agora|atual|atuais|atualmente|recente|recentes|recentemente|neste momento"
-    "|est[ae] (?:semana|mês|ano|manhã|tarde|noite)|previsão do tempo|preço|preços|cotação|que horas são",
-    "es": "hoy|mañana|ayer|ahora|actual|actualmente|reciente|recientes|pronóstico|precio|precios",
-    "fr": "aujourd['’]hui|demain|hier|maintenant|actuel|actuelle|actuellement|récent|récente|météo|prix",
+    "en": "today|tonight|tomorrow|yesterday|now|nowadays|latest|newest|current|currently|breaking news"
+    "|weather|forecast|price|prices|stock price|exchange rate|this (?:week|month|year)"
+    "|at the moment|what time is it",
+    "pt": "hoje|amanhã|ontem|agora|atual|atuais|atualmente|neste momento"
+    "|est[ae] (?:semana|mês|ano)|previsão do tempo|preço|preços|cotação|que horas são",
+    "es": "hoy|mañana|ayer|ahora|actual|actualmente|pronóstico|precio|precios",
+    "fr": "aujourd['’]hui|demain|hier|maintenant|actuel|actuelle|actuellement|météo|prix",
     "de": "heute|morgen|gestern|jetzt|aktuell|aktuelle|aktueller|aktuellen|neueste|neuesten|wetter|preis|preise",
-    "it": "oggi|domani|ieri|adesso|attuale|attualmente|recente|meteo|prezzo|prezzi",
+    "it": "oggi|domani|ieri|adesso|attuale|attualmente|meteo|prezzo|prezzi",
 }
 _TIME = re.compile(r"(?<!\w)(?:" + "|".join(_TIME_WORDS.values()) + r")(?!\w)", re.IGNORECASE)
 

@@ -6,13 +6,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from cache.embedding import Vector
 from cache.entry import CachedAnswer
 from cache.identity import Address, Epochs, Scopes
-from cache.store import Budget, Claim, Found, IndexSpec, Lease, LeaseState, Peek, Put, checked
+from cache.store import Budget, Claim, Found, IndexSpec, Lease, LeaseState, Peek, Put, StoreStats, checked
 
 
 @dataclass(slots=True)
@@ -36,10 +37,10 @@ class MemoryStore:
         self._clock = clock
         self._max_entries = max_entries
         self._bodies: OrderedDict[Address, tuple[CachedAnswer | None, float]] = OrderedDict()
-        self._indexes: dict[tuple[str, str], _Index] = {}
-        self._sightings: dict[str, tuple[int, float]] = {}
+        self._indexes: OrderedDict[tuple[str, str], _Index] = OrderedDict()
+        self._sightings: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._epochs: dict[str, int] = {}
-        self._leases: dict[Address, _Held] = {}
+        self._leases: OrderedDict[Address, _Held] = OrderedDict()
         self._tokens: OrderedDict[Address, int] = OrderedDict()
 
     async def peek(
@@ -84,6 +85,7 @@ class MemoryStore:
         kept = self._index(address.partition, index)
         if kept is None:
             kept = self._indexes[address.partition, index.name] = _Index()
+            _bound(self._indexes, self._max_entries)
         kept.vectors[address.exact] = unit
         kept.until_seconds = max(kept.until_seconds, self._clock() + ttl_seconds)
         evicted = 0
@@ -136,9 +138,9 @@ class MemoryStore:
         if held is not None:
             return Claim(LeaseState.DECLINED if held.declined else LeaseState.HELD)
         token = self._tokens[address] = self._tokens.pop(address, 0) + 1
-        while len(self._tokens) > self._max_entries + len(self._leases) + 1:
-            self._tokens.popitem(last=False)
+        _bound(self._tokens, self._max_entries + 1000)
         self._leases[address] = _Held(owner, token, self._clock() + lease_seconds)
+        _bound(self._leases, self._max_entries + 1000)
         return Claim(LeaseState.GRANTED, lease=Lease(address, token, owner))
 
     async def renew(self, lease: Lease, lease_seconds: float, budget: Budget) -> bool:
@@ -156,6 +158,9 @@ class MemoryStore:
             del self._leases[lease.address]
         else:
             held.declined, held.until_seconds = True, self._clock() + declined_seconds
+
+    async def stats(self, budget: Budget) -> StoreStats:
+        return StoreStats(server="memory", keys=len(self._bodies), bytes_used=None, bytes_limit=None)
 
     async def close(self) -> None:
         self._bodies.clear()
@@ -175,8 +180,7 @@ class MemoryStore:
     def _write(self, address: Address, answer: CachedAnswer | None, ttl_seconds: float) -> None:
         self._bodies.pop(address, None)
         self._bodies[address] = (answer, self._clock() + ttl_seconds)
-        while len(self._bodies) > self._max_entries:
-            self._bodies.popitem(last=False)
+        _bound(self._bodies, self._max_entries)
 
     def _remaining(self, address: Address) -> float:
         kept = self._bodies.get(address)
@@ -195,10 +199,11 @@ class MemoryStore:
             kept.vectors.pop(address.exact, None)
 
     def _sight(self, partition: str, ttl_seconds: float) -> int:
-        count, until_seconds = self._sightings.get(partition, (0, 0.0))
+        count, until_seconds = self._sightings.pop(partition, (0, 0.0))
         if self._clock() >= until_seconds:
             count = 0
         self._sightings[partition] = (count + 1, self._clock() + ttl_seconds)
+        _bound(self._sightings, self._max_entries)
         return count + 1
 
     def _lease(self, address: Address) -> _Held | None:
@@ -207,3 +212,9 @@ class MemoryStore:
             del self._leases[address]
             return None
         return held
+
+
+def _bound(kept: OrderedDict[Any, Any], most: int) -> None:
+    """The oldest go."""
+    while len(kept) > most:
+        kept.popitem(last=False)

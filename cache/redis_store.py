@@ -24,6 +24,7 @@ from cache.store import (
     LeaseState,
     Peek,
     Put,
+    StoreStats,
     StoreUnavailable,
     checked,
     cosine_from_redis,
@@ -232,6 +233,16 @@ class RedisStore:
 
     def _read_epochs(self, scopes: Scopes) -> Command:
         return ("HMGET", self._epochs_key, *scopes.fields, "local")
+
+    async def stats(self, budget: Budget) -> StoreStats:
+        replies = await self._link.execute([("INFO", "server"), ("INFO", "memory"), ("DBSIZE",)], budget)
+        server, memory, keys = (ok(reply) for reply in replies)
+        return StoreStats(
+            server=f"redis {server.get('redis_version', '?')}",
+            keys=int(keys),
+            bytes_used=int(memory["used_memory"]),
+            bytes_limit=int(memory.get("maxmemory", 0)) or None,
+        )
 
     async def close(self) -> None:
         await self._link.close()

@@ -109,6 +109,19 @@ class Claim:
     answer: CachedAnswer | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """For an operator; None where the store does not tell."""
+
+    server: str
+    """Name and version."""
+    keys: int
+    """Everything it holds: bodies, indexes, counters, leases; on a shared server also what others keep there."""
+    bytes_used: int | None
+    bytes_limit: int | None
+    """None: no limit."""
+
+
 class ResponseStore(Protocol):
     """Every method spends from ``budget`` and raises ``StoreUnavailable``, nothing else."""
 
@@ -162,6 +175,8 @@ class ResponseStore(Protocol):
 
     async def release(self, lease: Lease, budget: Budget, *, declined_seconds: float | None = None) -> None:
         """Give up a lease that is still one's own; declined for a while where no body will come."""
+
+    async def stats(self, budget: Budget) -> StoreStats: ...
 
     async def close(self) -> None: ...
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
@@ -347,9 +347,18 @@ class ResponseCache:
         self._epochs.forget_checks()
         return Invalidated(True, "done")
 
-    def stats(self) -> dict[str, int]:
-        """Of this process."""
-        return {"local_entries": len(self._local), "local_bytes": self._local.bytes_used}
+    async def stats(self) -> dict[str, int | str | None]:
+        """Of this process (``local_*``) and of the shared store (``shared_*``, or ``shared_lost`` and why)."""
+        local: dict[str, int | str | None] = {
+            "local_entries": len(self._local),
+            "local_bytes": self._local.bytes_used,
+            "flights": len(self.flights),
+        }
+        try:
+            shared = await self.shared.stats(self._budget())
+        except StoreUnavailable as unavailable:
+            return local | {"shared_lost": unavailable.loss.value}
+        return local | {f"shared_{name}": value for name, value in asdict(shared).items()}
 
     async def close(self) -> None:
         await self.flights.close()

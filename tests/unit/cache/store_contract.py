@@ -119,6 +119,11 @@ class StoreContract:
         await kit.expire(address(1))
         assert await kit.store.put(answer(address(1)), HOUR, budget()) is Put.STORED
 
+    async def test_it_tells_how_much_it_holds(self, store: ResponseStore) -> None:
+        before = await store.stats(budget())
+        await self.put(store, address(1))
+        assert (await store.stats(budget())).keys == before.keys + 1
+
     # Epochs.
 
     async def test_epochs_start_at_zero_and_grow_by_one_in_their_scope_only(self, store: ResponseStore) -> None:

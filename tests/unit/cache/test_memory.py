@@ -4,7 +4,7 @@ import pytest
 
 from cache.identity import Address
 from cache.memory import MemoryStore
-from tests.unit.cache.store_contract import HOUR, StoreContract, address, answer, budget
+from tests.unit.cache.store_contract import HOUR, INDEX, SCOPES, StoreContract, address, answer, budget, unit
 
 
 class MemoryKit:
@@ -41,3 +41,15 @@ async def test_lives_are_absolute() -> None:
     assert await kit.store.fetch(address(1), budget()) is not None
     kit.now_seconds = 10.0
     assert await kit.store.fetch(address(1), budget()) is None
+
+
+async def test_nothing_in_it_grows_without_bound() -> None:
+    store = MemoryStore(max_entries=2)
+    for number in range(5000):
+        at = address(1, partition=number)
+        await store.claim(at, "a", HOUR, budget())
+        await store.put(answer(at), HOUR, budget())
+        await store.add(at, INDEX, unit(1), HOUR, budget())
+        await store.peek(at, SCOPES, budget(), index=INDEX, count_sighting_seconds=HOUR)
+    sizes = {name: len(kept) for name, kept in vars(store).items() if hasattr(kept, "__len__")}
+    assert max(sizes.values()) <= 1002, sizes

@@ -510,6 +510,16 @@ async def test_a_store_restarted_empty_does_not_revive_what_was_invalidated(kit:
     assert (await cache.lookup(asking())).hit
 
 
+async def test_an_operator_sees_both_tiers_and_what_is_away(kit: Kit) -> None:
+    store = Faulty(kit.clock)
+    cache = kit.replica(store=store)
+    await fill(cache, asking())
+    stats = await cache.stats()
+    assert (stats["local_entries"], stats["shared_keys"], stats["shared_server"]) == (1, 1, "memory")
+    store.losing = {"stats": StoreUnavailable(Loss.CONNECTION)}
+    assert (await cache.stats())["shared_lost"] == "connection"
+
+
 async def test_without_a_shared_store_the_process_caches_and_invalidates_by_itself() -> None:
     cache = ResponseCache(secret=SECRET)
     await fill(cache, asking())
