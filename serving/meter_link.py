@@ -21,6 +21,8 @@ from metering.work import EngineSteps, WorkBatch, WorkRecord
 
 _MAX_BATCHES_KEPT = 600
 """Ten minutes of unacknowledged windows; beyond that the oldest is dropped and counted."""
+_HOLD_SECONDS = 3.0
+"""Below ``NodeSettings.grace_seconds``, after which a window is booked without those that are behind."""
 
 
 class NodeMeterClient(Protocol):
@@ -61,7 +63,7 @@ class MeterLink:
         flush_seconds: float,
         on_fault: Callable[[str], None],
         host_watts_per_core: float | None = None,
-        flush_engine: Callable[[], None] = lambda: None,
+        flush_engine: Callable[[], float | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
@@ -119,12 +121,14 @@ class MeterLink:
 
     async def flush(self) -> None:
         """Send what has gathered. A meter that cannot be reached is counted; nothing is lost by it."""
-        self.flush_engine()
+        pending = self.flush_engine()
         now = self._clock()
+        # work under way holds its window open, but never so long that the node stops waiting for us
+        watermark = now if pending is None else max(pending, now - _HOLD_SECONDS)
         self._sequence += 1
         self._unacknowledged.append(
             WorkBatch(
-                self._source, self._sequence, now, tuple(self._records), tuple(self._steps), tuple(self._finished)
+                self._source, self._sequence, watermark, tuple(self._records), tuple(self._steps), tuple(self._finished)
             )
         )
         self._records.clear()

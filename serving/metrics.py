@@ -137,7 +137,9 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         ("why", "guard"),
         "Verdicts on semantic neighbours; guard names the one that refused.",
     ),
-    MetricSpec("wattgate_cache_swept_total", "counter", "entries", ("reason",), "Index entries removed: orphan, evicted."),
+    MetricSpec(
+        "wattgate_cache_swept_total", "counter", "entries", ("reason",), "Index entries removed: orphan, evicted."
+    ),
     MetricSpec(
         "wattgate_avoided_joules_total",
         "counter",
@@ -197,7 +199,9 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         ("component",),
         "Energy booked as idle, before it is shared out by policy; node.",
     ),
-    MetricSpec("wattgate_mfu_ratio", "gauge", "ratio", ("model",), "MFU of the last closed window; node.", (), "livemostrecent"),
+    MetricSpec(
+        "wattgate_mfu_ratio", "gauge", "ratio", ("model",), "MFU of the last closed window; node.", (), "livemostrecent"
+    ),
     MetricSpec(
         "wattgate_intensity_grams_per_kwh",
         "gauge",
@@ -208,7 +212,13 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "livemostrecent",
     ),
     MetricSpec(
-        "wattgate_power_watts", "gauge", "watts", ("component",), "Mean power of the last closed window; node.", (), "livemostrecent"
+        "wattgate_power_watts",
+        "gauge",
+        "watts",
+        ("component",),
+        "Mean power of the last closed window; node.",
+        (),
+        "livemostrecent",
     ),
     MetricSpec(
         "wattgate_books_difference_joules",

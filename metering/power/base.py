@@ -87,10 +87,17 @@ class Load:
 class LoadPower(Protocol):
     """A power model of one component fed with the executed work, for devices that nothing can read."""
 
-    name: str
-    method: Method
-    component: Component
-    idle_watts: float | None
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def method(self) -> Method: ...
+
+    @property
+    def component(self) -> Component: ...
+
+    @property
+    def idle_watts(self) -> float | None: ...
 
     def energy_nanojoules(self, load: Load) -> int | None:
         """Energy of the window; None where the load does not tell (an unknown peak)."""

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
@@ -141,11 +141,10 @@ class _Answer:
             await self._start(200, _JSON, reply.headers | {"content-length": str(len(body))})
             await self._body(body, more=False)
             return
-        async with contextlib.aclosing(_closable(reply.frames)) as frames:
-            async for frame in frames:
-                if not self._started:
-                    await self._start(200, _SSE, reply.headers | {"cache-control": "no-store"})
-                await self._body(frame, more=True)
+        async for frame in reply.frames:
+            if not self._started:
+                await self._start(200, _SSE, reply.headers | {"cache-control": "no-store"})
+            await self._body(frame, more=True)
         await self._body(b"", more=False)
 
     async def fail(self, error: GatewayError) -> None:
@@ -158,11 +157,6 @@ class _Answer:
         body = orjson.dumps(error.envelope())
         await self._start(error.status, _JSON, error.headers | {"content-length": str(len(body))})
         await self._body(body, more=False)
-
-
-async def _closable(frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    async for frame in frames:
-        yield frame
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from serving.cli import chat, configuration, demo, serve
+from serving.cli import chat, configuration, demo, estimate, hardware, serve
 
 app = typer.Typer(
     name="wattgate",
@@ -19,6 +19,8 @@ app.command("serve")(serve.serve)
 app.command("chat")(chat.chat)
 app.command("config")(configuration.config)
 app.command("demo")(demo.demo)
+app.add_typer(estimate.app, name="estimate")
+app.add_typer(hardware.app, name="hardware")
 
 
 def main() -> None:

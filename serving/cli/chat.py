@@ -23,13 +23,13 @@ def chat(
     as_json: Annotated[bool, typer.Option("--json", help="Answer, usage and receipt as JSON.")] = False,
 ) -> None:
     """Ask a running gateway; prints the answer as it comes, then the receipt. WATTGATE_API_KEY is sent if set."""
-    import httpx
     import openai
+    from httpx2 import Timeout
 
     client = openai.OpenAI(
         base_url=url.rstrip("/").removesuffix("/v1") + "/v1",
         api_key=os.environ.get("WATTGATE_API_KEY", "none"),
-        timeout=httpx.Timeout(600.0, connect=_CONNECT_SECONDS),
+        timeout=Timeout(600.0, connect=_CONNECT_SECONDS),
         max_retries=0,
     )
     try:
@@ -50,9 +50,7 @@ def chat(
     )
 
 
-def ask(
-    client: Any, model: str, question: str, max_tokens: int, temperature: float, *, echo: bool
-) -> dict[str, Any]:
+def ask(client: Any, model: str, question: str, max_tokens: int, temperature: float, *, echo: bool) -> dict[str, Any]:
     """Stream one answer. Returns its text, usage with receipt, and times in seconds."""
     started = time.monotonic()
     first: float | None = None

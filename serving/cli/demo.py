@@ -91,7 +91,8 @@ def show(url: str) -> bool:
     _receipt(answers[0], "of the first")
     tokens = sum(answer["usage"]["completion_tokens"] for answer in answers)
     joules = [((answer["usage"].get("wattgate") or {}).get("energy_joules") or {}).get("total") for answer in answers]
-    total = None if None in joules else sum(joules)
+    known = [figure for figure in joules if figure is not None]
+    total = sum(known) if len(known) == len(joules) else None
     out.print(
         f"  all eight: {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.1f} tokens/s, {quantity(total, 'J')}"
         + ("" if not total else f", {total / tokens:.3g} J a token")
@@ -146,4 +147,8 @@ def _where_next(url: str) -> None:
     out.print(f"metrics      {url}/metrics", soft_wrap=True)
     out.print(f"models       {url}/v1/models", soft_wrap=True)
     out.print(f"ask          wattgate chat --url {url} 'Why is the sky blue?'", soft_wrap=True)
-    out.print(f"curl         curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'", soft_wrap=True, markup=False)
+    out.print(
+        f"curl         curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'",
+        soft_wrap=True,
+        markup=False,
+    )

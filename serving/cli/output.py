@@ -10,6 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+_PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "µ"))
+_BOUNDARIES = ("accelerator", "host", "idle", "overhead")
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -36,7 +39,7 @@ def quantity(value: float | None, unit: str) -> str:
         return "unknown"
     if value == 0:
         return f"0 {unit}"
-    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "µ")):
+    for factor, prefix in _PREFIXES:
         if abs(value) >= factor:
             return f"{value / factor:.3g} {prefix}{unit}"
     return f"{value * 1e9:.3g} n{unit}"
@@ -57,12 +60,11 @@ def receipt_table(usage: Mapping[str, Any], *, seconds: float, first_token_secon
     ttft = "" if first_token_seconds is None else f"first token {first_token_seconds * 1000:.0f} ms, "
     table.add_row("time", f"{ttft}{seconds * 1000:.0f} ms in all{speed}")
     flops = [receipt.get("flops_prefill"), receipt.get("flops_decode")]
-    if None not in flops and not hit:
+    known = [figure for figure in flops if figure is not None]
+    if len(known) == len(flops) and not hit:
         mfu = receipt.get("mfu_ratio")
-        table.add_row("work", f"{quantity(sum(flops), 'FLOP')}, MFU {'unknown' if mfu is None else f'{mfu:.1%}'}")
-    parts = ", ".join(
-        f"{name} {quantity(energy.get(name), 'J')}" for name in ("accelerator", "host", "idle", "overhead") if energy.get(name)
-    )
+        table.add_row("work", f"{quantity(sum(known), 'FLOP')}, MFU {'unknown' if mfu is None else f'{mfu:.1%}'}")
+    parts = ", ".join(f"{name} {quantity(energy[name], 'J')}" for name in _BOUNDARIES if energy.get(name))
     table.add_row("energy", f"{quantity(energy.get('total'), 'J')}{f' ({parts})' if parts else ''}")
     operational, embodied = receipt.get("operational_grams"), receipt.get("embodied_grams")
     grams = f"{quantity(operational, 'gCO2e')} operational, {quantity(embodied, 'gCO2e')} embodied"
@@ -71,7 +73,8 @@ def receipt_table(usage: Mapping[str, Any], *, seconds: float, first_token_secon
     table.add_row("carbon", f"{grams}{where}")
     verdict = str(receipt.get("cache", "?"))
     if hit:
-        verdict += f", avoided {quantity(receipt.get('avoided_joules'), 'J')} and {quantity(receipt.get('avoided_grams'), 'gCO2e')}"
+        joules, grams = receipt.get("avoided_joules"), receipt.get("avoided_grams")
+        verdict += f", avoided {quantity(joules, 'J')} and {quantity(grams, 'gCO2e')}"
     table.add_row("cache", verdict)
     table.add_row("made by", f"{receipt.get('method')}, {receipt.get('estimator')}, {receipt.get('status')}")
     for note in receipt.get("notes") or ():

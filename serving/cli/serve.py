@@ -15,11 +15,17 @@ from serving.config import ConfigError, GatewayConfig, LoadedConfig, load_config
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file; see `wattgate config`.")]
 EngineOption = Annotated[str | None, typer.Option("--engine", help="vllm, upstream or simulated.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="Hugging Face id, local folder, or the bundled model.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Hugging Face id, local folder, or the bundled model.")
+]
 NameOption = Annotated[str | None, typer.Option("--served-model-name", help="Name that clients ask for.")]
-UpstreamOption = Annotated[str | None, typer.Option("--upstream", help="Address of an OpenAI-compatible server; implies --engine upstream.")]
+UpstreamOption = Annotated[
+    str | None, typer.Option("--upstream", help="Address of an OpenAI-compatible server; implies --engine upstream.")
+]
 CacheOption = Annotated[str | None, typer.Option("--cache", help="off, exact or semantic.")]
-HostOption = Annotated[str | None, typer.Option("--host", help="Address to listen on; loopback unless API keys are set.")]
+HostOption = Annotated[
+    str | None, typer.Option("--host", help="Address to listen on; loopback unless API keys are set.")
+]
 PortOption = Annotated[int | None, typer.Option("--port", help="Port; 0 takes a free one.")]
 
 

@@ -70,6 +70,8 @@ async def asgi_call(
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = dict(message.get("headers", ()))
+            if started.done():
+                return
             started.set_result((message["status"], headers.get(b"content-type", b"").decode("latin-1")))
             return
         if message.get("body") and not gone.is_set():

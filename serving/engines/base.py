@@ -87,6 +87,11 @@ class Engine(Protocol):
 
     def status(self) -> EngineStatus: ...
 
+    def flush(self) -> float | None:
+        """Hand over all work executed so far; the earliest start of work that is still not reported (a prefill
+        that has not shown its first token), monotonic seconds, or None.
+        """
+
     def run(self, request: EngineRequest, work: WorkSink) -> AbstractAsyncContextManager[EngineAnswer]:
         """Run one request. Leaving the context aborts what still runs, at once; every token executed has
         been handed to ``work`` by then, aborted or not.

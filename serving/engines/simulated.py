@@ -76,6 +76,7 @@ class SimulatedEngine:
         self._wall = wall
         self._running = 0
         self._sequences = 0
+        self._runs: set[_Run] = set()
         self._started = False
 
     async def start(self) -> None:
@@ -104,6 +105,7 @@ class SimulatedEngine:
         run = _Run(self, request, work)
         self._running += 1
         self._sequences += run.sequences
+        self._runs.add(run)
         try:
             frames = run.stream() if request.stream else run.unary()
             async with contextlib.aclosing(frames):
@@ -111,7 +113,12 @@ class SimulatedEngine:
         finally:
             self._running -= 1
             self._sequences -= run.sequences
+            self._runs.discard(run)
             run.book()
+
+    def flush(self) -> float | None:
+        pending = [run.pending_since for run in self._runs if run.pending_since is not None]
+        return min(pending, default=None)
 
     async def close(self) -> None:
         self._started = False
@@ -165,6 +172,12 @@ class _Run:
         self._batch_sum = 0
         self._chat = request.path.endswith("chat/completions")
         self._id = f"{'chatcmpl' if self._chat else 'cmpl'}-{request.request_id}"
+
+    @property
+    def pending_since(self) -> float | None:
+        """Start of a prefill that has not ended; books what has."""
+        self.book()
+        return self._started_seconds if self._made == 0 else None
 
     async def _advance(self) -> None:
         """Let the time of one more token pass."""

@@ -110,6 +110,10 @@ class UpstreamEngine:
         self._reason = ""
         self._probing = asyncio.create_task(self._probe_for_ever(), name="upstream-probe")
 
+    def flush(self) -> float | None:
+        # its runs book what they know as they go; what an upstream does with a prompt is not seen before it answers
+        return None
+
     async def close(self) -> None:
         probing, self._probing = self._probing, None
         session, self._session = self._session, None

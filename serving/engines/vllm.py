@@ -36,6 +36,8 @@ from serving.errors import EngineRefused, EngineUnavailable, GatewayError
 
 _CPU_CONTEXT_TOKENS = 4096
 _CPU_BATCHED_TOKENS = 2048
+_BUNDLED_EXTRA = {"tool-call-parser": "hermes", "enable-auto-tool-choice": True}
+"""vLLM refuses tools without a parser; SmolLM2 was tuned on Hermes' <tool_call> form (its model card)."""
 _DTYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 
 
@@ -128,6 +130,8 @@ class VllmEngine:
         gpu = has_gpu()
         model, name = await asyncio.to_thread(self._resolve_model)
         vllm = settings.vllm
+        if settings.model == BUNDLED_MODEL:
+            vllm = vllm.model_copy(update={"extra": _BUNDLED_EXTRA | vllm.extra})
         if not gpu:
             self._set_cpu_environment(vllm)
             if vllm.max_context_tokens is None:
@@ -220,6 +224,9 @@ class VllmEngine:
         assert self._recorder is not None
         return EngineStatus(ready=True, running=self._recorder.running)
 
+    def flush(self) -> float | None:
+        return None if self._recorder is None else self._recorder.flush()
+
     @contextlib.asynccontextmanager
     async def run(self, request: EngineRequest, work: WorkSink) -> AsyncIterator[EngineAnswer]:
         status = self.status()
@@ -237,11 +244,6 @@ class VllmEngine:
             if answer.status != 200:
                 raise self._refusal(answer.status, await _whole(answer))
             yield EngineAnswer(answer.frames, first_token_seconds=lambda: recording.first_token_seconds)
-
-    def flush(self) -> None:
-        """Report all work executed so far: a window is about to be reported."""
-        if self._recorder is not None:
-            self._recorder.flush()
 
     def _refusal(self, status: int, body: bytes) -> GatewayError:
         try:

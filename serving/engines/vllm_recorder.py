@@ -124,11 +124,15 @@ class StepRecorder:
             while len(self._aborted) > _ABORTED_KEPT:
                 self._aborted.popitem(last=False)
 
-    def flush(self) -> None:
-        """Report everything executed so far."""
+    def flush(self) -> float | None:
+        """Report everything executed so far; the start of the oldest prefill that has not shown its first token."""
+        pending: float | None = None
         for sequence in self._live.values():
             self._flush(sequence)
+            if sequence.context_tokens == 0 and (pending is None or sequence.added_seconds < pending):
+                pending = sequence.added_seconds
         self._flush_steps()
+        return pending
 
     def _steps_since(self, seconds: float) -> bool:
         # an idle engine starts a new request's prefill at once; a busy one at its next step

@@ -19,6 +19,7 @@ from metering.model_profile import ModelProfile
 from metering.node import NodeMeter
 from metering.node_settings import Embodied, NodeSettings
 from metering.power.base import Boundary, Component, LoadPower, PowerMeter, PowerUnavailable
+from metering.power.choose import Candidate, choose_meter
 from metering.power.model import CpuPowerModel, IdleAwarePower
 from metering.settlement import IntensityStamp
 from metering.weights import WeightKind
@@ -27,6 +28,7 @@ from serving.config import GatewayConfig, MeteringSettings
 from serving.engines.base import EngineModel
 from serving.engines.settings import EngineSettings
 from serving.engines.vllm import engine_cores, has_gpu
+from serving.placement.calibration import with_calibration
 
 SECONDS_PER_YEAR = 365 * 24 * 3600.0
 """SCI's worked example (ISO/IEC 21031) counts years of 365 days."""
@@ -76,6 +78,8 @@ def node_hardware(config: GatewayConfig) -> NodeHardware:
         return NodeHardware(detect(device=metering.device, overrides=overrides), (), host_watts)
     cores = engine_cores(engine.vllm, sorted(os.sched_getaffinity(0)))
     detected = detect(device=metering.device or "cpu", threads=len(cores), overrides=overrides)
+    if metering.device in (None, "cpu") and metering.peak_flops is None:
+        detected = with_calibration(detected, cores)
     return NodeHardware(detected, cores, host_watts)
 
 
@@ -91,7 +95,7 @@ def _overrides(metering: MeteringSettings) -> Mapping[str, Any]:
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def model_profile(model: EngineModel, hardware: NodeHardware, engine_count: int = 1) -> ModelProfile:
+def model_profile(model: EngineModel, hardware: NodeHardware) -> ModelProfile:
     """The served model on its device; whatever is unknown stays None."""
     architecture = None
     if model.config is not None:
@@ -113,7 +117,7 @@ def model_profile(model: EngineModel, hardware: NodeHardware, engine_count: int 
         name=model.name,
         architecture=architecture,
         weight_bytes_each=model.weight_bytes_each,
-        kv_bytes_each=model.weight_bytes_each,
+        kv_bytes_each=None if architecture is None else architecture.dtype_bytes,
         peak_flops=peak,
         bandwidth_bytes_per_second=bandwidth,
         method=method,
@@ -139,10 +143,7 @@ def power_meters(config: GatewayConfig, hardware: NodeHardware) -> tuple[list[Po
             )
             return [meter], [], []
         if kind == "vllm":
-            from metering.power.choose import choose_meter
-
-            chosen = choose_meter(detected, engine_cores=())
-            return list(chosen.meters), list(chosen.load_models), list(chosen.refusals)
+            return _gpu_meters(detected, idle)
         if most is None:
             raise PowerUnavailable(f"maximal watts of {device.name} are unknown (metering.max_watts)")
         method = Method.SIMULATED if device.kind == "simulated" else Method.MODELLED
@@ -152,6 +153,31 @@ def power_meters(config: GatewayConfig, hardware: NodeHardware) -> tuple[list[Po
         return [], [IdleAwarePower(component, whole_idle, most * count, method=method)], []
     except PowerUnavailable as unavailable:
         return [], [], [str(unavailable)]
+
+
+def _gpu_meters(
+    detected: DetectedHardware, idle_watts: float | None
+) -> tuple[list[PowerMeter], list[LoadPower], list[str]]:
+    """NVML's energy counters where the driver has them, else the idle-aware model from sourced watts."""
+    from metering.power.nvml import NvmlMeter
+
+    device = detected.device
+
+    def nvml() -> PowerMeter:
+        import pynvml
+
+        return NvmlMeter(pynvml, idle_watts=lambda _: idle_watts)
+
+    def model() -> LoadPower:
+        if device.max_watts is None:
+            raise PowerUnavailable(f"maximal watts of {device.name} are unknown (metering.max_watts)")
+        count = detected.count
+        component = Component(device.name.replace(" ", "_"), Boundary.ACCELERATOR)
+        idle = None if idle_watts is None else idle_watts * count
+        return IdleAwarePower(component, idle, device.max_watts.value * count)
+
+    plan = choose_meter({"gpu": [Candidate("nvml", nvml), Candidate("idle_aware", model)]})
+    return list(plan.meters), list(plan.load_models), list(plan.explanation) if plan.uncovered else []
 
 
 def build_node_meter(
@@ -187,5 +213,3 @@ def intensity_stamp(metering: MeteringSettings) -> IntensityStamp:
         return IntensityStamp(metering.intensity_grams_per_kwh, metering.zone, "configured")
     zone = find_zone(metering.zone)
     return IntensityStamp(zone.grams_per_kwh, zone.code, zone.label)
-
-

@@ -53,9 +53,7 @@ class NodeMetrics:
             overhead = operational = embodied = 0
             for boundary in Boundary:
                 amounts = line.work[boundary]
-                add(
-                    "wattgate_request_joules_total", amounts.energy_nanojoules / NANO, model, tenant, boundary.value
-                )
+                add("wattgate_request_joules_total", amounts.energy_nanojoules / NANO, model, tenant, boundary.value)
                 overhead += amounts.overhead_nanojoules
                 operational += amounts.operational_nanograms
                 embodied += amounts.embodied_nanograms
@@ -119,7 +117,7 @@ class NodeMeterActor:
         # gauges of a replica that was killed would be added up for ever; its counters stay, by design
         for pid in {int(path.stem.rsplit("_", 1)[1]) for path in self._folder.glob("gauge_live*_*.db")}:
             if not psutil.pid_exists(pid):
-                multiprocess.mark_process_dead(pid, str(self._folder))
+                multiprocess.mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
 
     async def attach(self, source: str, profiles: list[ModelProfile]) -> dict[str, Any]:
         """Announce a replica and its models; answers what the replica needs to know of the node."""

@@ -35,6 +35,7 @@ log = logging.getLogger("wattgate")
 
 NODE_METER = "wattgate-node-meter"
 _LAG_PERIOD_SECONDS = 1.0
+_WARM_UP_PROMPT = "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is"
 _WARM_UP_TENANT = "wattgate"
 """The warm-up's own work is metered too, and is nobody else's."""
 
@@ -143,7 +144,7 @@ class Replica:
         self.meter = meter
         self.engine = build_engine(config, meter.steps, self._notices.tell)
         await self.engine.start()
-        meter.flush_engine = getattr(self.engine, "flush", meter.flush_engine)
+        meter.flush_engine = self.engine.flush
         meter.profiles = {model.name: model_profile(model, hardware) for model in self.engine.models()}
         await actor.attach.remote(self.source, list(meter.profiles.values()))
         meter.start()
@@ -168,15 +169,23 @@ class Replica:
         self._notices.tell("warming up")
         model = self.engine.models()[0].name
         trace = self.meter.trace(f"warm-up-{self.source}", _WARM_UP_TENANT, model)
-        payload = {"model": model, "prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}
+        payload = {"model": model, "prompt": _WARM_UP_PROMPT, "max_tokens": 16, "temperature": 0, "ignore_eos": True}
         request = EngineRequest(trace.request_id, "/v1/completions", payload, model, _WARM_UP_TENANT)
-        async with self.engine.run(request, trace.record) as answer:
-            async for _ in answer.frames:
-                pass
+        for _ in range(2):
+            # the first finds cold caches: only the second's rates are like those to come
+            async with self.engine.run(request, trace.record) as answer:
+                async for _ in answer.frames:
+                    pass
+            ended = time.monotonic()
+            await self._rates_after(ended)
         self.meter.finished(trace.request_id)
-        until = time.monotonic() + 3 * self._config.metering.window_seconds + 2
-        while not self.meter.rates.components and time.monotonic() < until:
-            await asyncio.sleep(0.25)
+
+    async def _rates_after(self, seconds: float) -> None:
+        """Wait until the window is booked in which the warm-up ended; a meter that is slow is not waited for."""
+        until = seconds + 3 * self._config.metering.window_seconds + 2
+        while (self.meter.rates.window_end_seconds or 0.0) < seconds and time.monotonic() < until:
+            await self.meter.flush()
+            await asyncio.sleep(self._config.metering.window_seconds / 4)
 
     async def _watch(self) -> None:
         """Gauges, once a second."""
@@ -230,7 +239,9 @@ def serve_deployment(config: GatewayConfig, run_folder: Path, redis_url: str | N
 
     @serve.ingress()
     class GatewayReplica:
-        async def __init__(self, config: GatewayConfig, run_folder: str, redis_url: str | None) -> None:
+        async def __init__(  # type: ignore[misc]  # Ray awaits it
+            self, config: GatewayConfig, run_folder: str, redis_url: str | None
+        ) -> None:
             self.replica = Replica(config, Path(run_folder), redis_url)
             self._app = await self.replica.start()
 

@@ -18,8 +18,10 @@ from pydantic import SecretStr
 
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError
 from serving.config import GatewayConfig
+from serving.engines.vllm import engine_cores, has_gpu
 from serving.placement import ray_runtime
 from serving.placement.caching import new_secret
+from serving.placement.calibration import ensure_calibration
 from serving.placement.janitor import RUN_VARIABLE, Janitor, sweep
 from serving.placement.processes import adopt_orphans, end_descendants
 from serving.placement.replica import serve_deployment
@@ -93,11 +95,11 @@ class Supervisor:
         self._folder = Path(tempfile.mkdtemp(prefix="wg-", dir="/tmp" if os.path.isdir("/tmp") else None))
         self._janitor = Janitor(self._folder)
         os.environ[RUN_VARIABLE] = str(self._folder)
+        if config.engine.kind == "vllm" and not has_gpu():
+            ensure_calibration(engine_cores(config.engine.vllm, sorted(os.sched_getaffinity(0))), self._tell)
         redis_url = self._start_redis()
         self._tell("starting Ray Serve and its HAProxy")
-        variables = ray_runtime.environment(
-            self._folder, longest_request_seconds=config.server.request_timeout_seconds
-        )
+        variables = ray_runtime.environment(self._folder, longest_request_seconds=config.server.request_timeout_seconds)
         ray_runtime.start_ray(self._folder, variables)
         ray_runtime.start_serve(config.server.host, config.server.port)
         ray_runtime.write_error_page(self._folder)

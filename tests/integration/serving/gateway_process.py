@@ -1,0 +1,80 @@
+"""Whole gateways, started as a user starts them: the command, as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+
+READY = re.compile(r"ready on (http://[0-9.:]+)/v1")
+
+
+class GatewayProcess:
+    """``wattgate serve`` with its output in a file."""
+
+    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        self.log = Path(tempfile.mkstemp(prefix="gateway-log-")[1])
+        with self.log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", "from serving.cli import main; main()", "serve", *arguments],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+        self.url = ""
+
+    def wait_ready(self, timeout_seconds: float = 300.0) -> GatewayProcess:
+        until = time.monotonic() + timeout_seconds
+        while time.monotonic() < until:
+            found = READY.search(self.output())
+            if found:
+                self.url = found.group(1)
+                return self
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.2)
+        self.stop()
+        raise AssertionError(f"the gateway did not become ready:\n{self.output()}")
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def stop(self, number: int = signal.SIGTERM, timeout_seconds: float = 90.0) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of a series over the label values that are not named."""
+        total = 0.0
+        for line in httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines():
+            found = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
+            if found:
+                have = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found.group(1) or ""))
+                if all(have.get(key) == value for key, value in labels.items()):
+                    total += float(found.group(2))
+        return total
+
+
+def until(condition, timeout_seconds: float = 30.0, what: str = "the condition"):  # type: ignore[no-untyped-def]
+    """Poll another process's state; returns the first true value."""
+    end = time.monotonic() + timeout_seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not come about in {timeout_seconds:.0f} s")
+        time.sleep(0.1)

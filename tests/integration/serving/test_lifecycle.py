@@ -1,0 +1,100 @@
+"""Start, end and failure leave nothing behind; faults of the start are one readable line."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serving.placement.janitor import processes_of
+from tests.integration.serving.gateway_process import GatewayProcess, until
+
+pytestmark = pytest.mark.ray
+
+
+def run_folder_of(gateway: GatewayProcess) -> Path:
+    for child in psutil.Process(gateway.process.pid).children(recursive=True):
+        found = re.search(r"serving\.placement\.janitor (\S+)", " ".join(child.cmdline()))
+        if found:
+            return Path(found.group(1))
+    raise AssertionError("no janitor beside the gateway")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_after(number: signal.Signals) -> None:
+    gateway = GatewayProcess("--engine", "simulated", "--port", "0").wait_ready()
+    folder = run_folder_of(gateway)
+    below = psutil.Process(gateway.process.pid).children(recursive=True)
+    assert len(below) > 5
+    status = gateway.stop(number)
+    assert status == (0 if number != signal.SIGKILL else -signal.SIGKILL)
+    until(lambda: not folder.exists(), what="the end of the run's folder")
+    until(lambda: not any(process.is_running() for process in below), what="the end of all processes")
+    assert processes_of(folder) == []
+
+
+def test_ctrl_c_during_the_start_leaves_nothing() -> None:
+    gateway = GatewayProcess("--engine", "simulated", "--port", "0")
+    until(lambda: "starting Ray" in gateway.output(), what="the start")
+    folder = until(lambda: run_folder_of(gateway), what="the run's folder")
+    assert gateway.stop(signal.SIGINT) == 130
+    assert not folder.exists()
+    assert processes_of(folder) == []
+
+
+def test_two_gateways_run_side_by_side(simulated_gateway: GatewayProcess) -> None:
+    other = GatewayProcess("--engine", "simulated", "--port", "0").wait_ready()
+    try:
+        assert other.url != simulated_gateway.url
+        assert other.metric("wattgate_engine_ready") == 1
+        assert simulated_gateway.metric("wattgate_engine_ready") == 1
+    finally:
+        other.stop()
+
+
+def outcome(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", "from serving.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stderr.strip().splitlines()[-1]
+
+
+def test_a_taken_port_is_named_with_the_mend() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, line = outcome("serve", "--engine", "simulated", "--port", str(port))
+    assert status == 1
+    assert str(port) in line
+    assert "--port" in line
+
+
+def test_an_unknown_key_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("engine:\n  vllm:\n    max_bach: 4\n")
+    status, line = outcome("serve", "--config", str(file))
+    assert status == 2
+    assert f"{file}:3: unknown key engine.vllm.max_bach" in line
+
+
+def test_another_address_without_keys_is_refused() -> None:
+    status, line = outcome("serve", "--engine", "simulated", "--host", "0.0.0.0")
+    assert status == 2
+    assert "api_keys" in line
+
+
+def test_a_model_that_is_not_there_ends_the_start_with_its_reason() -> None:
+    status, line = outcome("serve", "--model", "./no-such-model", "--port", "0")
+    assert status == 1
+    assert "no model in ./no-such-model" in line
