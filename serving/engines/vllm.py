@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -194,6 +195,8 @@ class VllmEngine:
             tasks = await llm.get_supported_tasks()
             app = build_app(args, tasks, llm.model_config)
             await init_app_state(llm, app.state, args, tasks)
+            # vLLM's handler of engine errors asks its HTTP server to stop; here the replica is replaced
+            app.state.server = SimpleNamespace(should_exit=False)
         except BaseException:
             llm.shutdown()
             raise
@@ -269,7 +272,12 @@ class VllmEngine:
 
 
 async def _whole(answer: AsgiAnswer) -> bytes:
-    return b"".join([frame async for frame in answer.frames])
+    parts: list[bytes] = []
+    # Starlette raises an error again after it has answered with it; the answer is what counts
+    with contextlib.suppress(Exception):
+        async for frame in answer.frames:
+            parts.append(frame)  # noqa: PERF401 - what came before the error is kept
+    return b"".join(parts)
 
 
 def _record_steps(processor: Any, recorder: StepRecorder) -> None:

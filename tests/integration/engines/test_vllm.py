@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from metering.work import WorkRecord
 from serving.engines.vllm import VllmEngine
-from serving.errors import EngineRefused, EngineUnavailable, GatewayError
+from serving.errors import EngineRefused, EngineUnavailable
 from tests.unit.serving.engines.contract import (
     DONE,
     EngineContract,
@@ -82,7 +82,7 @@ async def test_a_named_tool_is_called(kit: EngineKit) -> None:
     }
     tool = {"type": "function", "function": {"name": "temperature", "parameters": parameters}}
     choice = {"type": "function", "function": {"name": "temperature"}}
-    asked = kit.chat("How warm is it?", max_tokens=40, tools=[tool], tool_choice=choice)
+    asked = kit.chat("How warm is it?", max_tokens=120, tools=[tool], tool_choice=choice)
     body, work = await kit.ask(asked)
     (call,) = body["choices"][0]["message"]["tool_calls"]
     assert call["function"]["name"] == "temperature"
@@ -201,8 +201,7 @@ async def test_a_dead_engine_core_ends_running_answers_and_is_fatal(kit: EngineK
     async with asyncio.timeout(60):
         results = await asyncio.gather(*tasks, return_exceptions=True)
     outcome = [result for result in results if isinstance(result, BaseException)]
-    assert isinstance(results[1], GatewayError)
-    assert results[1].status >= 500
+    assert isinstance(results[1], EngineUnavailable)
     # a stream ends with an error frame, or raises; never as if it were complete
     assert results[0] in outcome or b'"error"' in b"".join(frames)
     assert not (results[0] is None and b'"error"' not in b"".join(frames) and frames[-1] == DONE)

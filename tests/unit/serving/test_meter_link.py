@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metering.settlement import Acknowledgement
+from metering.work import EngineSteps, WorkBatch, WorkRecord
+from serving import meter_link
+from serving.meter_link import MeterLink
+from tests.unit.serving.fakes import Books, ManualClock
+
+
+def record(request_id: str = "r", **fields: int) -> WorkRecord:
+    return WorkRecord(request_id, "m", "t", 1.0, 2.0, **fields)
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.books = Books()
+        self.faults: list[str] = []
+        self.clock = ManualClock()
+        self.link = MeterLink("replica", self.books, flush_seconds=1.0, on_fault=self.faults.append, clock=self.clock)
+
+    def work(self, request_id: str) -> WorkRecord:
+        made = record(request_id, decode_tokens=1)
+        self.link.trace(request_id, "t", "m").record(made)
+        return made
+
+
+async def test_a_batch_holds_what_has_gathered_with_its_watermark() -> None:
+    rig = Rig()
+    made = rig.work("a")
+    steps = EngineSteps("m", 1.0, 2.0, 3, 4)
+    rig.link.steps(steps)
+    rig.link.finished("a")
+    rig.clock.advance(5.0)
+    await rig.link.flush()
+    await rig.link.flush()
+    first, second = rig.books.batches
+    assert first == WorkBatch("replica", 1, 1005.0, (made,), (steps,), ("a",))
+    assert second == WorkBatch("replica", 2, 1005.0)
+
+
+async def test_what_the_engine_still_holds_is_asked_for_before_each_batch() -> None:
+    rig = Rig()
+    made = record("late")
+    rig.link.flush_engine = lambda: rig.link.trace("late", "t", "m").record(made)
+    await rig.link.flush()
+    assert rig.books.batches[0].records == (made,)
+
+
+async def test_batches_are_kept_until_they_are_acknowledged_and_come_in_order() -> None:
+    rig = Rig()
+    rig.books.broken = True
+    for name in "abc":
+        rig.work(name)
+        await rig.link.flush()
+    assert rig.faults == ["report_kept_back"] * 3
+    rig.books.broken = False
+    rig.work("d")
+    await rig.link.flush()
+    assert [batch.sequence for batch in rig.books.batches] == [1, 2, 3, 4]
+    assert [each.request_id for batch in rig.books.batches for each in batch.records] == list("abcd")
+
+
+async def test_a_batch_whose_answer_was_lost_is_sent_again_as_it_was() -> None:
+    rig = Rig()
+    rig.work("a")
+    rig.books.lose_answer = True
+    await rig.link.flush()
+    rig.books.lose_answer = False
+    rig.work("b")
+    await rig.link.flush()
+    first, again, second = rig.books.batches
+    assert first == again
+    assert second.sequence == 2
+
+
+async def test_beyond_ten_minutes_the_oldest_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter_link, "_MAX_BATCHES_KEPT", 3)
+    rig = Rig()
+    rig.books.broken = True
+    for _ in range(5):
+        await rig.link.flush()
+    assert rig.faults.count("report_dropped") == 2
+    rig.books.broken = False
+    await rig.link.flush()
+    assert rig.faults.count("report_dropped") == 3
+    assert [batch.sequence for batch in rig.books.batches] == [4, 5, 6]
+
+
+async def test_rates_come_back_with_the_acknowledgement() -> None:
+    rig = Rig()
+    assert rig.link.rates.power == "unknown"
+    await rig.link.flush()
+    assert rig.link.rates.power == "scripted"
+
+
+async def test_a_meter_that_is_slow_gets_each_batch_once() -> None:
+    rig = Rig()
+    gate = asyncio.Event()
+    submit = rig.books.submit
+
+    async def slow(batch: WorkBatch) -> Acknowledgement:
+        await gate.wait()
+        return await submit(batch)
+
+    rig.books.submit = slow  # type: ignore[method-assign]
+    flushes = []
+    for name in "abc":
+        rig.work(name)
+        flushes.append(asyncio.create_task(rig.link.flush()))
+        await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*flushes)
+    assert [batch.sequence for batch in rig.books.batches] == [1, 2, 3]
+
+
+@given(st.lists(st.sampled_from(["work", "flush", "break", "mend", "lose", "find"]), max_size=40))
+def test_everything_arrives_once_or_is_repeated_identically_whatever_fails(events: list[str]) -> None:
+    async def play() -> None:
+        rig = Rig()
+        made = []
+        for number, event in enumerate(events):
+            if event == "work":
+                made.append(rig.work(str(number)))
+            elif event == "flush":
+                await rig.link.flush()
+            elif event in ("break", "mend"):
+                rig.books.broken = event == "break"
+            else:
+                rig.books.lose_answer = event == "lose"
+        rig.books.broken = rig.books.lose_answer = False
+        await rig.link.flush()
+        by_sequence: dict[int, WorkBatch] = {}
+        for batch in rig.books.batches:
+            assert by_sequence.setdefault(batch.sequence, batch) == batch
+        assert sorted(by_sequence) == list(range(1, len(by_sequence) + 1))
+        arrived = [each for sequence in sorted(by_sequence) for each in by_sequence[sequence].records]
+        assert arrived == made
+
+    asyncio.run(play())
+
+
+async def test_the_link_flushes_by_itself_and_once_more_at_its_end() -> None:
+    books = Books()
+    arrived = asyncio.Event()
+    submit = books.submit
+
+    async def noted(batch: WorkBatch) -> Acknowledgement:
+        arrived.set()
+        return await submit(batch)
+
+    books.submit = noted  # type: ignore[method-assign]
+    link = MeterLink("replica", books, flush_seconds=0.001, on_fault=lambda _: None)
+    link.start()
+    async with asyncio.timeout(10):
+        await arrived.wait()
+    link.trace("last", "t", "m").record(record("last"))
+    await link.close()
+    assert any(each.request_id == "last" for batch in books.batches for each in batch.records)
+    count = len(books.batches)
+    await asyncio.sleep(0)
+    assert len(books.batches) == count
+
+
+async def test_a_trace_keeps_its_own_records() -> None:
+    rig = Rig()
+    one, two = rig.link.trace("1", "t", "m"), rig.link.trace("2", "t", "m")
+    one.record(record("1", decode_tokens=3))
+    two.record(record("2", decode_tokens=4))
+    one.record(record("1", decode_tokens=2))
+    assert (one.decoded_tokens, two.decoded_tokens) == (5, 4)
+
+
+async def test_a_receipt_without_rates_says_what_it_does_not_know() -> None:
+    rig = Rig()
+    trace = rig.link.trace("a", "t", "m")
+    trace.record(record("a", prefill_tokens=3))
+    receipt = rig.link.provisional(trace, "MISS")
+    assert (receipt.receipt_id, receipt.status, receipt.cache) == ("a", "provisional", "MISS")
+    assert receipt.energy_joules is None
+    assert receipt.mfu_ratio is None
+    assert receipt.notes
+
+
+async def test_a_hit_costs_its_own_cpu_time_and_avoids_the_rest() -> None:
+    rig = Rig()
+    link = MeterLink("replica", rig.books, flush_seconds=1.0, on_fault=lambda _: None, host_watts_per_core=10.0)
+    original = replace(rig.link.provisional(rig.link.trace("a", "t", "m"), "MISS"))
+    hit = link.hit("b", original, "HIT-EXACT", 0.002)
+    assert hit.receipt_id == "b"
+    assert hit.cache == "HIT-EXACT"
+    assert hit.energy_joules is not None
+    assert hit.energy_joules.total == pytest.approx(0.02)
