@@ -117,7 +117,7 @@ class Gateway:
                     reply = self._serve_hit(call, lookup)
                     yield reply
                     return
-                if lookup is not None and lookup.only_if_cached:
+                if call.cache_control.only_if_cached:
                     raise DeadlineExceeded("Nothing is cached for this request.", code="only_if_cached")
                 model = self.model(call.model)
                 self._check_length(call, model)
@@ -297,6 +297,13 @@ class Gateway:
         if call.first_token_seconds is not None:
             headers["x-wattgate-ttft-ms"] = f"{(call.first_token_seconds - call.received_seconds) * 1000:.1f}"
         return headers
+
+    def refused(self, path: str, status: int) -> None:
+        """Count a request that was turned away before it became a call: nobody's yet, and of no model."""
+        endpoint = path.removeprefix("/v1/")
+        self.metrics.add(
+            "wattgate_requests_total", 1, "unknown", "unknown", endpoint, str(status), Outcome.BYPASS.value
+        )
 
     def _account(self, call: Call, status: str) -> None:
         now = self._clock()

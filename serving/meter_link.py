@@ -23,6 +23,8 @@ _MAX_BATCHES_KEPT = 600
 """Ten minutes of unacknowledged windows; beyond that the oldest is dropped and counted."""
 _HOLD_SECONDS = 3.0
 """Below ``NodeSettings.grace_seconds``, after which a window is booked without those that are behind."""
+_SUBMIT_SECONDS = 10.0
+"""For the meter to answer; then the batch is sent again, and what has gathered meanwhile goes into batches."""
 
 
 class NodeMeterClient(Protocol):
@@ -139,14 +141,18 @@ class MeterLink:
             self._on_fault("report_dropped")
         async with self._sending:
             while self._unacknowledged:
+                batch = self._unacknowledged[0]
                 try:
-                    acknowledgement = await self._client.submit(self._unacknowledged[0])
+                    async with asyncio.timeout(_SUBMIT_SECONDS):
+                        acknowledgement = await self._client.submit(batch)
                 except asyncio.CancelledError:
                     raise
                 except Exception:
                     self._on_fault("report_kept_back")
                     return
-                self._unacknowledged.popleft()
+                # it may have been dropped while it was under way
+                if self._unacknowledged and self._unacknowledged[0] is batch:
+                    self._unacknowledged.popleft()
                 self.rates = acknowledgement.rates
 
     async def close(self) -> None:

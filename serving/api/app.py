@@ -31,6 +31,7 @@ from serving.errors import (
     MethodNotAllowed,
     NotFound,
     RateLimited,
+    RequestTimeout,
 )
 from serving.gateway import Call, Gateway, Reply
 
@@ -71,6 +72,7 @@ class Completions:
         headers = dict(scope["headers"])
         request_id = _request_id(headers.get(b"x-request-id"))
         answer = _Answer(send, request_id)
+        call = None
         self.inside += 1
         try:
             if scope["method"] != "POST":
@@ -80,6 +82,8 @@ class Completions:
                 async with self._gateway.open(call) as reply:
                     await answer.send_reply(reply, stream=call.stream)
         except GatewayError as error:
+            if call is None:
+                self._gateway.refused(scope["path"], error.status)
             await answer.fail(error)
         except ClientGone:
             log.info("request %s: the client went", request_id)
@@ -93,7 +97,11 @@ class Completions:
         self, scope: Message, headers: dict[bytes, bytes], receive: Receive, request_id: str, received: float
     ) -> Call:
         # refusals come after the body has been read: a client that is still sending could not read them
-        body = await read_body(receive, self._max_body_bytes)
+        try:
+            async with asyncio.timeout(self._request_timeout_seconds):
+                body = await read_body(receive, self._max_body_bytes)
+        except TimeoutError:
+            raise RequestTimeout("The request body did not arrive in time.") from None
         tenant = self._keys.tenant(_text(headers.get(b"authorization")))
         if self.inside > self._max_concurrent_requests:
             raise RateLimited(

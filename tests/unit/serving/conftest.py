@@ -118,12 +118,17 @@ class House:
         path: str = CHAT,
         method: str = "POST",
         raw: bytes | list[bytes] | None = None,
+        ends: bool = True,
+        send_blocks_after: int | None = None,
         **headers: str,
     ) -> Exchange:
-        """Send a request; headers with ``_`` for ``-``."""
+        """Send a request; headers with ``_`` for ``-``. ``ends`` False: more of the body never comes.
+
+        ``send_blocks_after`` messages the client reads no more.
+        """
         parts = raw if isinstance(raw, list) else [raw if raw is not None else orjson.dumps(payload)]
         waiting = [
-            {"type": "http.request", "body": part, "more_body": index < len(parts) - 1}
+            {"type": "http.request", "body": part, "more_body": not ends or index < len(parts) - 1}
             for index, part in enumerate(parts)
         ]
         exchange = Exchange(None)  # type: ignore[arg-type]
@@ -137,6 +142,8 @@ class House:
         async def send(message: Any) -> None:
             exchange.messages.append(message)
             exchange.arrived.set()
+            if send_blocks_after is not None and len(exchange.messages) >= send_blocks_after:
+                await asyncio.Event().wait()
 
         sent = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
         scope = {

@@ -125,6 +125,13 @@ async def test_only_if_cached_is_504_on_a_miss_and_runs_nothing(house: House) ->
     assert house.engine.requests == []
 
 
+async def test_only_if_cached_is_504_without_a_cache_too(house: House) -> None:
+    house.gateway.cache = None
+    reply = await house.send(house.chat(), cache_control="only-if-cached")
+    assert reply.status == 504
+    assert house.engine.requests == []
+
+
 async def test_a_store_that_fails_costs_no_answer(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*args: Any, **kwargs: Any) -> Any:
         raise StoreUnavailable("away")  # type: ignore[arg-type]
@@ -193,6 +200,25 @@ async def test_a_client_that_goes_while_it_waits_leaves_the_queue(new_house: New
     house.engine.gate.set()
     assert (await running.end()).status == 200
     assert len(house.engine.requests) == 1
+
+
+async def test_a_client_that_goes_while_a_frame_is_being_sent_aborts_the_engine(house: House) -> None:
+    closed = asyncio.Event()
+
+    async def script(request: EngineRequest) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield chunk("more")
+        finally:
+            closed.set()
+
+    house.engine.script = script
+    exchange = house.begin(house.chat(stream=True), send_blocks_after=2)
+    await exchange.frames(1)
+    exchange.leave()
+    await exchange.end()
+    assert house.settled()
+    assert house.count("wattgate_requests_total", status="499") == 1
 
 
 # Deadlines.
@@ -384,6 +410,17 @@ async def test_each_exit_is_counted_once(house: House) -> None:
     assert house.count("wattgate_request_seconds_count") == 4
     assert house.count("wattgate_tokens_total", kind="output") == 4
     assert house.count("wattgate_tokens_total", kind="prompt") == 6
+
+
+async def test_requests_turned_away_at_the_door_are_counted_under_no_model_and_no_tenant(new_house: NewHouse) -> None:
+    house = new_house(keys={"a": "key-a"})
+    await house.send(house.chat())
+    await house.send(raw=b"{", authorization="Bearer key-a")
+    await house.send(raw=b"x" * 100_000)
+    for status in ("401", "400", "413"):
+        labels = {"status": status, "model": "unknown", "tenant": "unknown", "endpoint": "chat/completions"}
+        assert house.count("wattgate_requests_total", **labels) == 1
+    assert house.count("wattgate_requests_total") == 3
 
 
 async def test_every_run_ends_in_the_books_once(house: House) -> None:

@@ -93,6 +93,44 @@ async def test_beyond_ten_minutes_the_oldest_is_dropped_and_counted(monkeypatch:
     assert [batch.sequence for batch in rig.books.batches] == [4, 5, 6]
 
 
+async def test_a_batch_dropped_while_it_was_under_way_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter_link, "_MAX_BATCHES_KEPT", 2)
+    rig = Rig()
+    gate = asyncio.Event()
+    submit = rig.books.submit
+
+    async def slow(batch: WorkBatch) -> Acknowledgement:
+        await gate.wait()
+        return await submit(batch)
+
+    rig.books.submit = slow  # type: ignore[method-assign]
+    flushes = []
+    for _ in range(3):
+        flushes.append(asyncio.create_task(rig.link.flush()))
+        await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*flushes)
+    assert [batch.sequence for batch in rig.books.batches] == [1, 2, 3]
+
+
+async def test_a_meter_that_never_answers_does_not_keep_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter_link, "_SUBMIT_SECONDS", 0.001)
+    rig = Rig()
+    submit = rig.books.submit
+
+    async def hang(batch: WorkBatch) -> Acknowledgement:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    rig.books.submit = hang  # type: ignore[method-assign]
+    rig.work("a")
+    await rig.link.flush()
+    assert rig.faults == ["report_kept_back"]
+    rig.books.submit = submit  # type: ignore[method-assign]
+    await rig.link.flush()
+    assert [batch.sequence for batch in rig.books.batches] == [1, 2]
+
+
 async def test_rates_come_back_with_the_acknowledgement() -> None:
     rig = Rig()
     assert rig.link.rates.power == "unknown"

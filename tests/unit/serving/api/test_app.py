@@ -49,6 +49,12 @@ async def test_a_body_above_the_limit_is_413(house: House) -> None:
     assert (reply.status, reply.error["code"]) == (413, "request_too_large")
 
 
+async def test_a_body_that_does_not_come_is_408() -> None:
+    house = House(request_timeout_seconds=0.01)
+    reply = await house.send(raw=b"{", ends=False)
+    assert (reply.status, reply.error["code"]) == (408, "request_timeout")
+
+
 async def test_a_client_that_goes_in_mid_body_is_let_go(house: House) -> None:
     exchange = house.begin(raw=[b"{", b""])
     exchange.leave()

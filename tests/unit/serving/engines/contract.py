@@ -224,6 +224,18 @@ class EngineContract:
         await asyncio.gather(*(one(number) for number in range(1, 9)))
         await until(lambda: kit.engine.status().running == 0)
 
+    async def test_requests_with_the_same_id_are_both_answered(self, kit: EngineKit) -> None:
+        # the id may be a client's own, and clients repeat themselves
+        async def one(number: int) -> int:
+            payload = kit.chat(f"Story {number}", max_tokens=3 + number, ignore_eos=True)
+            work: list[WorkRecord] = []
+            async with kit.engine.run(EngineRequest("the-same", CHAT, payload, kit.model, "t"), work.append) as answer:
+                body = orjson.loads(b"".join([frame async for frame in answer.frames]))
+            assert totals(work) == expected(body["usage"])
+            return int(body["usage"]["completion_tokens"])
+
+        assert await asyncio.gather(*(one(number) for number in range(4))) == [3, 4, 5, 6]
+
     async def test_leaving_a_stream_aborts_it_and_its_work_is_handed_over(self, kit: EngineKit) -> None:
         work: list[WorkRecord] = []
         payload = kit.chat("Tell a very long story.", max_tokens=1500, ignore_eos=True, stream=True)
