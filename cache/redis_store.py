@@ -156,7 +156,9 @@ class RedisStore:
     ) -> tuple[list[Found], int]:
         unit = checked(vector, index)
         key = self._index(partition, index)
-        search: Command = ("VSIM", key, "FP32", unit.tobytes(), "WITHSCORES", "COUNT", count)
+        # A thread per search costs Redis more than the search: p50 0.4 against 1.0 ms at 1,000 elements, 0.9
+        # against 1.2 ms at 10,000 (8.2.3, 384 dimensions, 2 cores, one client).
+        search: Command = ("VSIM", key, "FP32", unit.tobytes(), "WITHSCORES", "COUNT", count, "NOTHREAD")
         scores = _scores(await self._one(search, budget))
         if not scores:
             return [], 0
