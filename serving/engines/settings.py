@@ -95,7 +95,7 @@ class EngineSettings(_Section):
     revision: str | None = None
     """Revision of a hub model; enters the cache's identity."""
     served_model_name: str | None = None
-    """Name that clients ask for. None: the last part of `model`."""
+    """Name that clients ask for. None: a hub id as it is, a folder's last part, an upstream's own names."""
     vllm: VllmSettings = VllmSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     simulated: SimulatedSettings = SimulatedSettings()
