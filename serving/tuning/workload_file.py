@@ -1,0 +1,146 @@
+"""Workloads from JSONL files: conversations (ShareGPT's form) and the gateway's log of lengths and arrival times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from metering.errors import BadInput
+from serving.tuning.workload import Workload
+
+_ERRORS_SHOWN = 5
+_TOKENS_PER_WORD = 4 / 3
+"""OpenAI's rule of thumb for English, 100 tokens are about 75 words; the gateway's own count replaces it in results."""
+
+
+def read_workload(path: Path) -> Workload:
+    """Read a file, one JSON object a line, empty lines skipped.
+
+    A line is either ``{"arrival_seconds": 0.5, "prompt_tokens": 80, "output_tokens": 40}`` (optionally
+    ``prefix_tokens`` and ``repeat_of``, a line's index from 0), which carries no text, or a conversation
+    ``{"conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]}`` (also ``messages`` with
+    ``role`` and ``content``); a conversation may have an ``arrival_seconds``, else all arrive at 0.
+
+    Raises:
+        BadInput: unreadable, empty or broken lines, each with its number.
+    """
+    try:
+        with path.open("rb") as file:
+            return parse_workload(file, str(path))
+    except OSError as error:
+        raise BadInput(f"cannot read the workload {path}: {error.strerror}") from None
+
+
+def parse_workload(lines: Iterable[bytes], name: str) -> Workload:
+    """See :func:`read_workload`."""
+    rows: list[tuple[float, int, int, int, int]] = []
+    texts: list[str] = []
+    faults: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row, text = _row(orjson.loads(line), len(rows))
+        except orjson.JSONDecodeError:
+            faults.append(f"line {number}: not JSON")
+            continue
+        except ValueError as error:
+            faults.append(f"line {number}: {error}")
+            continue
+        rows.append(row)
+        if text is not None:
+            texts.append(text)
+    if faults:
+        more = f"; and {len(faults) - _ERRORS_SHOWN} more" if len(faults) > _ERRORS_SHOWN else ""
+        raise BadInput(f"{name}: {'; '.join(faults[:_ERRORS_SHOWN])}{more}")
+    if not rows:
+        raise BadInput(f"{name} has no requests: write one JSON object a line")
+    if texts and len(texts) != len(rows):
+        raise BadInput(f"{name} mixes conversations with lines that only have lengths: use one kind")
+    arrivals, prompt, output, prefix, repeats = (np.array(column) for column in zip(*rows, strict=True))
+    if np.any(np.diff(arrivals) < 0):
+        first = int(np.argmax(np.diff(arrivals) < 0)) + 2
+        raise BadInput(f"{name}: request {first} arrives before the one above it: sort the file by arrival_seconds")
+    return Workload(
+        arrivals.astype(np.float64),
+        prompt.astype(np.int64),
+        output.astype(np.int64),
+        prefix.astype(np.int64),
+        repeats.astype(np.int64),
+        tuple(texts) if texts else None,
+        name,
+    )
+
+
+def write_workload(workload: Workload) -> Iterator[bytes]:
+    """Lines of the length form: what a log of the gateway holds; no text."""
+    columns = zip(
+        workload.arrival_seconds.tolist(),
+        workload.prompt_tokens.tolist(),
+        workload.output_tokens.tolist(),
+        workload.prefix_tokens.tolist(),
+        workload.repeat_of.tolist(),
+        strict=True,
+    )
+    for arrival, prompt, output, prefix, repeat in columns:
+        row: dict[str, Any] = {"arrival_seconds": arrival, "prompt_tokens": prompt, "output_tokens": output}
+        if prefix:
+            row["prefix_tokens"] = prefix
+        if repeat >= 0:
+            row["repeat_of"] = repeat
+        yield orjson.dumps(row) + b"\n"
+
+
+def _row(value: Any, index: int) -> tuple[tuple[float, int, int, int, int], str | None]:
+    if not isinstance(value, dict):
+        raise ValueError("expected an object")
+    if "conversations" in value or "messages" in value:
+        prompt, answer = _conversation(value)
+        arrival = _number(value, "arrival_seconds", 0.0)
+        return (arrival, _estimate(prompt), _estimate(answer), 0, -1), prompt
+    arrival = _number(value, "arrival_seconds", None)
+    prompt_tokens, output_tokens = _whole(value, "prompt_tokens", 1), _whole(value, "output_tokens", 1)
+    prefix = _whole(value, "prefix_tokens", 0, 0)
+    if prefix > prompt_tokens:
+        raise ValueError("prefix_tokens is more than prompt_tokens")
+    repeat = _whole(value, "repeat_of", -1, -1)
+    if repeat >= index:
+        raise ValueError(f"repeat_of {repeat} is not an earlier request")
+    return (arrival, prompt_tokens, output_tokens, prefix, repeat), None
+
+
+def _conversation(value: dict[str, Any]) -> tuple[str, str]:
+    """The first question and its answer."""
+    turns = value.get("conversations", value.get("messages"))
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise ValueError("conversations must be a list of turns")
+    said = [(turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))) for turn in turns]
+    question = next((text for who, text in said if who in ("human", "user")), None)
+    answer = next((text for who, text in said if who in ("gpt", "assistant", "chatgpt", "bing", "bard")), None)
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError("no turn of a human with text")
+    if not isinstance(answer, str) or not answer.strip():
+        raise ValueError("no answer with text: its length is needed")
+    return question, answer
+
+
+def _estimate(text: str) -> int:
+    return max(1, round(len(text.split()) * _TOKENS_PER_WORD))
+
+
+def _number(value: dict[str, Any], key: str, default: float | None) -> float:
+    found = value.get(key, default)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < float("inf"):
+        raise ValueError(f"{key} must be a number of at least 0, got {found!r}")
+    return float(found)
+
+
+def _whole(value: dict[str, Any], key: str, minimum: int, default: int | None = None) -> int:
+    found = value.get(key, default)
+    if isinstance(found, bool) or not isinstance(found, int) or found < minimum:
+        raise ValueError(f"{key} must be a whole number of at least {minimum}, got {found!r}")
+    return found
