@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed-$(shell cat deploy/requirements.lock pyproject.toml 
 demo: $(STAMP)  ## a gateway on the bundled model, asked four ways; ONCE=1 ends by itself
 	@$(BIN)/wattgate demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
-test: $(STAMP)  ## everything: unit, then integration on the real engine
+test: $(STAMP)  ## everything: unit, then integration with Redis 8, vLLM, Ray Serve and HAProxy
 	@$(BIN)/python -m pytest -q tests/unit
 	@$(BIN)/python -m pytest -q tests/integration
 

@@ -237,6 +237,15 @@ class VllmEngine:
             raise EngineUnavailable(f"The engine cannot answer now: {status.reason}.")
         recording = Recording(request.request_id, request.model, request.tenant, work)
         body = orjson.dumps(request.payload)
+        try:
+            async with self._asked(request, body, recording) as answer:
+                yield answer
+        finally:
+            if self._recorder is not None:
+                self._recorder.left(recording)
+
+    @contextlib.asynccontextmanager
+    async def _asked(self, request: EngineRequest, body: bytes, recording: Recording) -> AsyncIterator[EngineAnswer]:
         async with asgi_call(
             self._app,
             request.path,

@@ -111,6 +111,13 @@ class StepRecorder:
                 self._end(output.request_id)
         self._last_step_seconds = now
 
+    def left(self, recording: Recording) -> None:
+        """The request has gone from the serving layer. Sequences of it that the engine refused before it took
+        them in have shown neither an output nor an abort: they did no work and are forgotten.
+        """
+        for internal_id in [key for key, sequence in self._live.items() if sequence.recording is recording]:
+            self._flush(self._live.pop(internal_id))
+
     def aborted(self, internal_ids: Sequence[str]) -> None:
         """Sequences that nobody waits for any more (client gone, deadline, stop string)."""
         for internal_id in internal_ids:
