@@ -71,7 +71,10 @@ def binomial_tail(wrong: int, served: int, rate: float) -> float:
 
 
 def conformal_threshold(labels: Sequence[Label], max_wrong: float) -> float:
-    """inf{l : n/(n+1) R(l) + 1/(n+1) <= max_wrong} with R = wrong and served / judged; NOTHING below 1/max_wrong - 1 labels."""
+    """inf{l : n/(n+1) R(l) + 1/(n+1) <= max_wrong}, R = wrong and served / judged.
+
+    NOTHING with fewer than 1/max_wrong - 1 labels.
+    """
     n = len(labels)
     if max_wrong <= 0.0 or n + 1 < 1.0 / max_wrong - 1e-9:
         return NOTHING

@@ -66,12 +66,21 @@ class Score:
         """Raises ValueError where the model was trained on other features."""
         if tuple(data["features"]) != FEATURES:
             raise ValueError("score model: its features are not those of this version; run `python -m cache.training`")
-        arrays = {name: np.asarray(data[name], dtype=np.float64) for name in ("cut", "leaf", "centre", "weight")}
+
+        def floats(name: str) -> Floats:
+            return np.asarray(data[name], dtype=np.float64)
+
         return cls(
             version=str(data["version"]),
             feature=np.asarray(data["feature"], dtype=np.int64),
-            **arrays,
-            **{name: float(data[name]) for name in ("base", "intercept", "slope", "shift")},
+            cut=floats("cut"),
+            leaf=floats("leaf"),
+            base=float(data["base"]),
+            centre=floats("centre"),
+            weight=floats("weight"),
+            intercept=float(data["intercept"]),
+            slope=float(data["slope"]),
+            shift=float(data["shift"]),
         )
 
 

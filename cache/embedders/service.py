@@ -18,7 +18,7 @@ from cache.embedders.encoder import Encoder
 from cache.embedding import Vector
 
 _LONGEST_WORD_PIECE = 24
-"""Characters to a token beyond which a text is too long without counting: BERT's longest vocabulary entry is shorter."""
+"""Characters to a token beyond which a text is too long without counting; BERT's longest entry is shorter."""
 
 log = logging.getLogger(__name__)
 

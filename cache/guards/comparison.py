@@ -67,7 +67,7 @@ def compare(stored: str, asked: str) -> Comparison:
 
 
 def _agree(stored: str, asked: str, a: Analysis, b: Analysis) -> tuple[Analysis, Analysis]:
-    """A short text may be read as a neighbouring language: believe the longer one if the shorter is mostly known to it."""
+    """A short text may be read as a neighbouring language: the longer one decides where it knows the words."""
     longer, shorter = (a, b) if len(a.plain) >= len(b.plain) else (b, a)
     known = lexicon(longer.language).known
     if shorter.plain and sum(word in known for word in shorter.plain) >= 0.6 * len(shorter.plain):

@@ -10,7 +10,8 @@ from cache.language.analysis import Unit
 from cache.language.lexicon import Lexicon
 
 _AGENT = frozenset({"by", "por", "pelo", "pela", "par", "von"})
-_FREE = frozenset({"with", "com", "con", "avec", "mit", "and", "versus", "between", "entre", "zwischen", "sobre", "in", "em", "en",
+_FREE = frozenset({"with", "com", "con", "avec", "mit", "and", "versus", "between", "entre", "zwischen",
+                   "sobre", "in", "em", "en",
                    "on", "at", "for", "about", "during", "no", "na", "bei", "fur", "pour", "dans"})  # fmt: skip
 """Words whose two sides may change places."""
 _OPPOSITE = (
@@ -100,8 +101,10 @@ def _reordered(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
 
 def _unordered(pair: Comparison) -> bool:
     """Both texts set things beside each other: compare, difference, versus."""
-    signs = {"differ", "difference", "compar", "comparison", "versus", "between", "diferenc", "comparar", "entre", "zwischen",
-             "unterschied", "vergleich", "similar", "choos", "same", "distance", "distanc", "mix", "combin"}  # fmt: skip
+    signs = {"differ", "difference", "compar", "comparison", "versus", "between", "diferenc", "comparar",
+             "entre", "zwischen",
+             "unterschied", "vergleich", "similar", "choos", "same", "distance", "distanc", "mix",
+             "combin"}  # fmt: skip
 
     def side(keys: set[str]) -> bool:
         return any(key.startswith(sign) for key in keys for sign in signs)
@@ -133,6 +136,6 @@ def _place(unit: Unit) -> int:
 
 def _alike(first: Match, second: Match, words: Lexicon) -> bool:
     """Two of one kind, so that exchanging them still makes sense: two names, two members of one class."""
-    if first.a.entity and second.a.entity or first.a.rare and second.a.rare:
+    if (first.a.entity and second.a.entity) or (first.a.rare and second.a.rare):
         return True
     return words.contrasted(first.a.key, second.a.key) or words.opposed(first.a.key, second.a.key)

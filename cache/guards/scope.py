@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from cache.guards.comparison import Comparison
 from cache.language.analysis import Analysis
+from cache.language.lexicon import Lexicon
 
-_SOFT = frozenset({"any", "some", "more", "less", "enough", "too", "per", "total", "either", "both", "most", "best", "all",
+_SOFT = frozenset({"any", "some", "more", "less", "enough", "too", "per", "total", "either", "both", "most",
+                   "best", "all",
                    "daily", "weekly", "monthly", "yearly"})  # fmt: skip
 """Quantifiers that a paraphrase may add or leave out: the score weighs them."""
-_ORDINARY = frozenset({"attribute", "unit", "document", "file", "position", "ordering", "room", "position", "payment", "body", "material",
-                       "transport", "profession", "subject", "vendor", "os_action", "cooking", "device", "structure"})  # fmt: skip
+_ORDINARY = frozenset({"attribute", "unit", "document", "file", "position", "ordering", "room", "payment",
+                       "body", "material",
+                       "transport", "profession", "subject", "vendor", "os_action", "cooking", "device",
+                       "structure"})  # fmt: skip
 """Classes whose members are also ordinary nouns: one alone on one side is left to the score."""
+
+_CONDITIONS_TEXT = (
+    "at on with during within by in for across em com durante para en con por dans sur avec pendant pour "
+    "sous am auf bei mit für fur "
+)
+_CONDITIONS = frozenset(_CONDITIONS_TEXT.split())
+_ORDINARY_PLACES_TEXT = (
+    "account profile order app website site page system service store company project computer device "
+    "document file settings conta perfil pedido aplicativo pagina sistema servico loja empresa cuenta "
+    "aplicacion sitio tienda compte application boutique konto webseite seite laden shop "
+)
+_ORDINARY_PLACES = frozenset(_ORDINARY_PLACES_TEXT.split())
+"""My account and my order are often named in one question and understood in the other."""
 
 
 def scope(pair: Comparison) -> str | None:
@@ -34,10 +51,17 @@ def scope(pair: Comparison) -> str | None:
             return "must against can"
     if pair.a.modality and pair.b.modality and not pair.a.modality & pair.b.modality:
         return f"{_list(set(pair.a.modality))} against {_list(set(pair.b.modality))}"
-    for mine, others in ((pair.left_a, pair.left_b), (pair.left_b, pair.left_a)):
+    return _added(pair, words)
+
+
+def _added(pair: Comparison, words: Lexicon) -> str | None:
+    """A condition on one side where the other has nothing of its own."""
+    for left, others, other in ((pair.left_a, pair.left_b, pair.b), (pair.left_b, pair.left_a, pair.a)):
         if others:
             continue
-        for unit in mine:
+        for unit in left:
+            if unit.role in _CONDITIONS and unit.role not in other.directions and unit.norm not in _ORDINARY_PLACES:
+                return f"{unit.role} {unit.norm} on one side"
             classes = words.contrasts.get(unit.key, frozenset()) - _ORDINARY
             if classes or unit.entity or (unit.rare and "_" not in unit.key):
                 return f"{unit.norm} on one side"

@@ -1,4 +1,4 @@
-"""One entity or word in the place of another. Typos, inflections and synonyms were aligned before and are not seen here."""
+"""One entity or word in the place of another; typos, inflections and synonyms were aligned before."""
 
 from __future__ import annotations
 

@@ -60,7 +60,28 @@ def align(a: Analysis, b: Analysis, words: Lexicon) -> Alignment:
     return Alignment(tuple(matches), tuple(left_a), tuple(left_b))
 
 
-_DEMONYMS = frozenset("n an ian ese ish i ean ino ano ana enho ense ais aise ien ienne isch ische".split())
+_DEMONYMS = frozenset(
+    [
+        "n",
+        "an",
+        "ian",
+        "ese",
+        "ish",
+        "i",
+        "ean",
+        "ino",
+        "ano",
+        "ana",
+        "enho",
+        "ense",
+        "ais",
+        "aise",
+        "ien",
+        "ienne",
+        "isch",
+        "ische",
+    ]
+)
 """Africa, African; Japan, Japanese."""
 
 
@@ -83,7 +104,7 @@ def _is_typo(x: Unit, y: Unit, words: Lexicon) -> bool:
     p, q = x.norm, y.norm
     if "_" in p or "_" in q or min(len(p), len(q)) < 4 or abs(len(p) - len(q)) > 2:
         return False
-    if p in words.known and q in words.known or p[0] != q[0] or not (p.isalpha() and q.isalpha()):
+    if (p in words.known and q in words.known) or p[0] != q[0] or not (p.isalpha() and q.isalpha()):
         return False
     if (x.entity or y.entity) and not (p in words.known or q in words.known):
         return False

@@ -16,17 +16,85 @@ _CLAUSE_MARKS = frozenset(".!?;,:-(")
 _OPERATORS = frozenset("=^*+<>×÷√≤≥≠|&")
 """Marks that are part of what is asked, as in an equation."""
 _SEPARABLE = frozenset(
-    "turn switch log sign shut back put take throw set fill pick look give call bring hand get send move".split()
+    [
+        "turn",
+        "switch",
+        "log",
+        "sign",
+        "shut",
+        "back",
+        "put",
+        "take",
+        "throw",
+        "set",
+        "fill",
+        "pick",
+        "look",
+        "give",
+        "call",
+        "bring",
+        "hand",
+        "get",
+        "send",
+        "move",
+    ]
 )
-_PARTICLES = frozenset("on off out up down in away back".split())
-_SAME_ROLE = {"into": "to", "onto": "to", "toward": "to", "towards": "to", "hacia": "a", "hasta": "a", "vers": "a", "au": "a",
-              "do": "de", "da": "de", "dos": "de", "das": "de", "del": "de", "du": "de", "no": "em", "na": "em", "nos": "em",
-              "nas": "em", "al": "a", "pelo": "por", "pela": "por", "zum": "zu", "zur": "zu", "vom": "von", "im": "in"}  # fmt: skip
+_PARTICLES = frozenset(["on", "off", "out", "up", "down", "in", "away", "back"])
+_SAME_ROLE = {"into": "to", "onto": "to", "toward": "to", "towards": "to", "hacia": "a", "hasta": "a",
+              "vers": "a", "au": "a",
+              "do": "de", "da": "de", "dos": "de", "das": "de", "del": "de", "du": "de", "no": "em",
+              "na": "em", "nos": "em",
+              "nas": "em", "al": "a", "pelo": "por", "pela": "por", "zum": "zu", "zur": "zu", "vom": "von",
+              "im": "in"}  # fmt: skip
+_ADJUNCT = frozenset(
+    {"at", "on", "with", "during", "within", "em", "com", "durante", "en", "con", "avec", "pendant", "am", "bei", "mit"}
+)
+"""After these even a light word says where, when or with what: at work."""
+_SECOND_HALVES = frozenset({"pas", "jamais", "rien", "personne", "aucun", "aucune"})
+"""French: ne ... pas is one negation."""
 _COMPARED_AS_WORDS = frozenset({"minimum", "maximum", "average", "half", "best", "worst", "last", "first", "only"})
 """Quantifiers that are content words too, with synonyms of their own."""
 _BEFORE_INFINITIVE = frozenset(
-    "not unable able want wants need needs try trying tried like have has going used supposed allowed forgot learn help "
-    "how way ways best time when where what whether required necessary possible easy hard start begin continue keep".split()
+    [
+        "not",
+        "unable",
+        "able",
+        "want",
+        "wants",
+        "need",
+        "needs",
+        "try",
+        "trying",
+        "tried",
+        "like",
+        "have",
+        "has",
+        "going",
+        "used",
+        "supposed",
+        "allowed",
+        "forgot",
+        "learn",
+        "help",
+        "how",
+        "way",
+        "ways",
+        "best",
+        "time",
+        "when",
+        "where",
+        "what",
+        "whether",
+        "required",
+        "necessary",
+        "possible",
+        "easy",
+        "hard",
+        "start",
+        "begin",
+        "continue",
+        "keep",
+    ]
 )
 _PARTICLE_REACH = 5
 """Words between a verb and its particle: turn the living room lights off."""
@@ -144,6 +212,7 @@ class _Reader:
         words = self.words
         self._drop()
         self._frame()
+        modality = frozenset(self._labels(words.modality))
         joined = self._phrases()
         found = quantities(self.tokens, words.numbers, words.language)
         free = [quantity for quantity in found if not self.used[quantity.at]]
@@ -163,7 +232,6 @@ class _Reader:
         quantifiers = self._labels(words.quantifiers, consume=True)
         formats = frozenset(self._labels(words.formats))
         lengths = frozenset(self._labels(words.lengths))
-        modality = frozenset(self._labels(words.modality))
         units = self._units(joined)
         open_words = [norm for place, norm in enumerate(self.norms) if not self.used[place]]
         everything = set(self.norms)
@@ -321,9 +389,8 @@ class _Reader:
         for place, norm in enumerate(self.norms):
             if self.used[place] or norm not in self.words.negation:
                 continue
-            if self.words.language == "fr" and norm in ("pas", "jamais", "rien", "personne", "aucun", "aucune"):
-                if any(self.norms[before] in ("ne", "n") for before in range(max(0, place - 4), place)):
-                    continue
+            if norm in _SECOND_HALVES and any(self.norms[i] in ("ne", "n") for i in range(max(0, place - 4), place)):
+                continue
             count += 1
         return count
 
@@ -346,6 +413,7 @@ class _Reader:
         names = [t for t in self.tokens if t.kind == "word" and not t.starts and len(t.text) > 1]
         capitals = sum(1 for t in names if t.text[:1].isupper())
         shouting = capitals > 3 and capitals > 0.6 * len(names)
+        shouting = shouting or not any(c.islower() for c in self.text)
         said = words.language != "de" and not shouting
         units: list[Unit] = []
         role = ""
@@ -359,7 +427,12 @@ class _Reader:
                 continue
             if phrase is None and token.kind == "mark":
                 continue
-            if phrase is None and (norm in words.negation or norm in words.stopwords or norm in words.directional):
+            acronym = said and len(token.text) > 1 and token.text.isupper() and token.kind == "word"
+            if (
+                phrase is None
+                and not acronym
+                and (norm in words.negation or norm in words.stopwords or norm in words.directional)
+            ):
                 if norm in words.directional and not self._infinitive(place):
                     role = _SAME_ROLE.get(norm, norm)
                 if norm in ("and", "or", "versus", "e", "ou", "y", "o", "et", "und", "oder"):
@@ -387,7 +460,11 @@ class _Reader:
                 and key not in frequent_words()
                 and key + "e" not in frequent_words()
             )
-            light = phrase is None and not entity and (norm in words.light or key in words.light)
+            if phrase is not None and phrase.partition("_")[0] in words.directional:
+                role = phrase.partition("_")[0]
+            light = (
+                role not in _ADJUNCT and phrase is None and not entity and (norm in words.light or key in words.light)
+            )
             units.append(Unit(norm if phrase is None else phrase, key, place, role, light, entity, rare, linked_next))
             role, linked_next = "", False
         return tuple(units)

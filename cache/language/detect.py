@@ -32,7 +32,7 @@ def detect(tokens: Sequence[Token]) -> str:
     scores: dict[str, float] = {}
     for language in LANGUAGES:
         signs = detect_words(language)
-        scores[language] = sum(1.0 for word in words if word in signs)
+        scores[language] = sum(1.0 for word in words if word in signs and len(word) > 1)
     foreign = max(sum(2.0 for word in words if word in signs) for signs in _foreign_signs().values())
     best = max(scores.values())
     leaders = [language for language, score in scores.items() if score == best]
@@ -41,7 +41,7 @@ def detect(tokens: Sequence[Token]) -> str:
     if len(leaders) == 1 and best > 0 and foreign < best:
         return leaders[0]
     known = {
-        language: scores[language] + 0.5 * sum(1 for word in words if word in lexicon(language).known)
+        language: scores[language] + 0.5 * sum(1 for word in words if word in lexicon(language).vocabulary)
         for language in LANGUAGES
     }
     best = max(known.values())

@@ -90,6 +90,8 @@ class Lexicon:
     opposites: frozenset[tuple[str, str]]
     opposites_of: dict[str, tuple[str, ...]]
     contrasts: dict[str, frozenset[str]]
+    vocabulary: frozenset[str] = frozenset()
+    """Every word that the tables hold: what tells the language of a short text."""
     known: frozenset[str] = field(default=frozenset())
     """Correctly spelt words: a typo never leads from one to another."""
 
@@ -204,6 +206,9 @@ def lexicon(language: str) -> Lexicon:
         drop.add(tuple(_expand(_tokens(text), contractions)), True)
     stopwords = _words(data["stopwords"]) | frozenset(contractions)
     known |= stopwords | _words(data["light"])
+    for text in [*data["drop"], *(text for texts in data["frames"].values() for text in texts)]:
+        known.update(_tokens(text))
+    vocabulary = frozenset(known)
     if language == "en":
         known |= frequent_words().keys()
     return Lexicon(
@@ -230,6 +235,7 @@ def lexicon(language: str) -> Lexicon:
         opposites=frozenset(opposites),
         opposites_of=opposites_of,
         contrasts={member: frozenset(names) for member, names in contrasts.items()},
+        vocabulary=vocabulary,
         known=frozenset(known),
     )
 

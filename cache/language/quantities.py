@@ -65,14 +65,16 @@ _MULTIPLIERS = {
     "milhao": 1e6, "milhoes": 1e6, "millon": 1e6, "millones": 1e6, "millionen": 1e6, "billion": 1e9,
     "bilhao": 1e9, "bilhoes": 1e9, "milliard": 1e9, "milliards": 1e9, "hundred": 1e2, "dozen": 12.0,
 }  # fmt: skip
-_ORDINALS = frozenset("st nd rd th o a er e eme ers".split())
+_ORDINALS = frozenset(["st", "nd", "rd", "th", "o", "a", "er", "e", "eme", "ers"])
 _MONTHS = {
     name: number
     for number, names in enumerate(
         (
             "january jan janeiro enero janvier januar", "february feb fevereiro febrero fevrier februar",
-            "march mar marco marzo mars marz", "april apr abril avril", "may maio mayo mai", "june jun junho junio juin juni",
-            "july jul julho julio juillet juli", "august aug agosto aout", "september sep sept setembro septiembre septembre",
+            "march mar marco marzo mars marz", "april apr abril avril", "may maio mayo mai",
+            "june jun junho junio juin juni",
+            "july jul julho julio juillet juli", "august aug agosto aout",
+            "september sep sept setembro septiembre septembre",
             "october oct outubro octubre octobre oktober", "november nov novembro noviembre novembre",
             "december dec dezembro diciembre decembre dezember",
         ),
@@ -190,11 +192,11 @@ def _at(
         return [f"{int(_hour(plain, following[0]))}:00"], 2
     if following in ("a", "p") and _norm(tokens, at + 2) == "." and _norm(tokens, at + 3) == "m":
         return [f"{int(_hour(plain, following))}:00"], 4
-    if following in _ORDINALS and language != "fr" or following in ("er", "eme"):
+    if (following in _ORDINALS and language != "fr") or following in ("er", "eme"):
         glued = following in ("st", "nd", "rd", "th", "er", "eme")
         if glued:
             return [_plain(plain)], 2
-    if (language == "en" and "." in token.norm and "," not in token.norm and plain != int(plain)) or re.fullmatch(r"\d+\.\d+", token.norm) and language == "en":
+    if language == "en" and re.fullmatch(r"\d+\.\d+", token.norm):
         # 3.10 is a version as well as a number: the digits are kept as written.
         return _measured(tokens, at, plain, words, written=token.norm)
     return _measured(tokens, at, plain, words)

@@ -21,7 +21,8 @@ _IRREGULAR_EN = {
         "tell": "told", "understand": "understood", "wear": "wore worn", "win": "won", "begin": "began begun",
         "die": "dying died", "lie": "lying", "tie": "tying", "fly": "flew flown", "hold": "held", "hide": "hid hidden",
         "forget": "forgot forgotten", "give": "gave given", "go": "went gone", "come": "came", "become": "became",
-        "bring": "brought", "catch": "caught", "fall": "fell fallen", "feel": "felt", "fight": "fought", "hear": "heard",
+        "bring": "brought", "catch": "caught", "fall": "fell fallen", "feel": "felt", "fight": "fought",
+        "hear": "heard",
         "rise": "rose risen", "sit": "sat", "stand": "stood", "throw": "threw thrown", "wake": "woke woken",
         "draw": "drew drawn", "shake": "shook shaken", "bite": "bit bitten", "blow": "blew blown", "dig": "dug",
         "feed": "fed", "lead": "led", "light": "lit", "shoot": "shot", "shrink": "shrank shrunk", "stick": "stuck",
@@ -32,9 +33,20 @@ _IRREGULAR_EN = {
 }  # fmt: skip
 
 _ENDINGS = {
-    "pt": "ávamos amentos imentos ações amento imento adores adoras ador adora ação ções ção ando endo indo aram eram iram ados adas idos idas ado ada ido ida aria eria iria avam iam ava ou ei eu iu ar er ir am em as os es is a o e s",
-    "es": "aciones amientos imientos amiento imiento adores adoras ación ciones ador adora iendo yendo ando aron ieron ados adas idos idas ado ada ido ida aría ería iría aban ían aba ía ó é ar er ir an en as os es a o e s",
-    "fr": "issement issements issons issent ations ements ement ation eront aient eurs euse eur ées ée és er ir re ais ait ant ent ons ez es é e s x",
+    "pt": (
+        "ávamos amentos imentos ações amento imento adores adoras ador adora ação ções ção ando endo "
+        "indo aram eram iram ados adas idos idas ado ada ido ida aria eria iria avam iam ava ou ei eu "
+        "iu ar er ir am em as os es is a o e s"
+    ),
+    "es": (
+        "aciones amientos imientos amiento imiento adores adoras ación ciones ador adora iendo yendo "
+        "ando aron ieron ados adas idos idas ado ada ido ida aría ería iría aban ían aba ía ó é ar er "
+        "ir an en as os es a o e s"
+    ),
+    "fr": (
+        "issement issements issons issent ations ements ement ation eront aient eurs euse eur ées ée "
+        "és er ir re ais ait ant ent ons ez es é e s x"
+    ),
     "de": "ungen ung est ern em en er es st e n s t",
 }  # fmt: skip
 _SUFFIXES = {
@@ -43,15 +55,13 @@ _SUFFIXES = {
 }
 _LEAST_STEM = 3
 
-DERIVATIONS = frozenset(
-    "ion ation ition ment er or ance ence ant ent able ible ly al ic ive ing ity e ed y "
-    "cao coes acao mento dor dora ador adora idade mente vel agem or ura encia ancia "
-    "cion ciones acion miento idad able ura dad ez eza "
-    "teur trice age eur euse ation ement ung lich keit heit er in schaft "
-    # the same, as the stemmer leaves them
-    "abl ibl iv anc enc ur ag at ent tur ci".split()
+_DERIVATIONS_TEXT = (
+    "ion ation ition ment er or ance ence ant ent able ible ly al ic ive ing ity e ed y cao coes acao "
+    "mento dor dora ador adora idade mente vel agem ura encia ancia cion ciones acion miento idad dad ez "
+    "eza teur trice age eur euse ement ung lich keit heit in schaft abl ibl iv anc enc ur ag at tur ci "
 )
-"""Endings that make one word of another of the same family: cancel, cancellation. Never ``ee``: it turns the role round."""
+DERIVATIONS = frozenset(_DERIVATIONS_TEXT.split())
+"""Endings within a word family: cancel, cancellation. Never ``ee``: it turns the role round."""
 
 
 @lru_cache(maxsize=65536)

@@ -1,1 +1,1 @@
-"""How the score and its shipped calibration are made: hand-written families of questions, augmented, split by domain."""
+"""How score and shipped calibration are made: hand-written families of questions, augmented, split by domain."""

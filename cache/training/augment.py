@@ -35,7 +35,8 @@ _CONDITIONS = {
     ),
     "es": (
         "para niños", "para principiantes", "en invierno", "los fines de semana", "en Francia", "en Android",
-        "en el trabajo", "por teléfono", "a mano", "de noche", "sin internet", "en una frase", "en inglés", "para dos personas",
+        "en el trabajo", "por teléfono", "a mano", "de noche", "sin internet", "en una frase", "en inglés",
+        "para dos personas",
     ),
     "fr": (
         "pour les enfants", "pour débutants", "en hiver", "le week-end", "en Espagne", "sur Android", "au travail",

@@ -49,9 +49,20 @@ async def test_text_beyond_the_window_is_not_embedded(embedder: ThreadedEmbedder
 def test_eval_prints_its_contract_and_is_deterministic(tmp_path: Path) -> None:
     pairs, decisions = tmp_path / "pairs.jsonl", tmp_path / "decisions.jsonl"
     rows = [
-        {"id": "r", "a": "How do I reset my password?", "b": "how can i reset my password", "same_answer": True, "category": "repeat"},
+        {
+            "id": "r",
+            "a": "How do I reset my password?",
+            "b": "how can i reset my password",
+            "same_answer": True,
+            "category": "repeat",
+        },
         {"id": "t", "a": "Enable dark mode", "b": "Disable dark mode", "same_answer": False, "category": "trap"},
-        {"id": "p", "a": "Como faço para cancelar meu plano?", "b": "Como posso cancelar o meu plano?", "same_answer": True},
+        {
+            "id": "p",
+            "a": "Como faço para cancelar meu plano?",
+            "b": "Como posso cancelar o meu plano?",
+            "same_answer": True,
+        },
     ]
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = ["eval", str(pairs), "--max-wrong", "0.05", "--json", "--decisions", str(decisions)]

@@ -15,8 +15,8 @@ from cache.calibration import (
     Label,
     binomial_tail,
     conformal_threshold,
-    shipped_calibration,
     ratio_threshold,
+    shipped_calibration,
     threshold_for,
     wilson,
 )

@@ -20,7 +20,9 @@ from serving.cli.cache import app
         ('{"id":"1","a":"q","b":"q","same_answer":true}\n', ["--calibration", "/no/such/file"], "cannot be read"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_two(tmp_path: Path, content: str, arguments: list[str], named: str) -> None:
+def test_bad_input_is_one_line_and_exit_code_two(
+    tmp_path: Path, content: str, arguments: list[str], named: str
+) -> None:
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text(content)
     result = CliRunner().invoke(app, ["eval", str(pairs), *arguments])

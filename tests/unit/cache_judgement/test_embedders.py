@@ -84,7 +84,9 @@ async def test_after_the_deadline_it_is_a_miss(encoder: GatedEncoder) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "one two three four five six seven", "x" * 10_000])
-async def test_nothing_outside_the_window_takes_part(encoder: GatedEncoder, embedder: ThreadedEmbedder, text: str) -> None:
+async def test_nothing_outside_the_window_takes_part(
+    encoder: GatedEncoder, embedder: ThreadedEmbedder, text: str
+) -> None:
     encoder.gate.set()
     assert await embedder.embed(text) is None
     assert encoder.batches == []
