@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from metering.hardware.catalogue import find_device
 from metering.intensity.static import find_zone
 from serving.engines.settings import EngineSettings
+from serving.metering_settings import MeteringSettings
+from serving.tenancy.tenant import TenantSettings
 
 
 class ConfigError(Exception):
@@ -52,6 +54,23 @@ class AccessSettings(Section):
 
     api_keys: dict[str, SecretStr] = Field(default_factory=dict)
     """Tenant name to key. Better kept out of the file: environment WATTGATE_API_KEYS=`tenant=key,tenant=key`."""
+    key_file: Path | None = None
+    """Digests of keys made with `wattgate keys`; changes to it take effect within seconds."""
+    admin_key: SecretStr | None = None
+    """Opens /metrics and every tenant's usage, and nothing else. Environment: WATTGATE_ADMIN_KEY."""
+    tenants: dict[str, TenantSettings] = Field(default_factory=dict)
+    """Tenant name to its grants: `models`, `priority`, `limits`. Live."""
+    default_tenant: TenantSettings = TenantSettings()
+    """Grants of tenants that are not named under `tenants`. Live."""
+
+    @property
+    def keyless(self) -> bool:
+        return not self.api_keys and self.key_file is None and self.admin_key is None
+
+    @property
+    def limited(self) -> bool:
+        """Whether any tenant has a limit."""
+        return any(tenant.limits.any for tenant in (self.default_tenant, *self.tenants.values()))
 
 
 class AdmissionSettings(Section):
@@ -87,38 +106,6 @@ class CacheSettings(Section):
     found. Environment: WATTGATE_CACHE_SECRET."""
 
 
-class MeteringSettings(Section):
-    """How joules and grams are made."""
-
-    window_seconds: float = Field(default=1.0, ge=1.0)
-    """Energy is read per window of this length and attributed within it."""
-    zone: str = "WORLD"
-    """Grid zone (ISO-3 country) for the static intensity table."""
-    intensity_grams_per_kwh: float | None = Field(default=None, ge=0)
-    """Fixed grid intensity that overrides the zone's."""
-    pue: float = Field(default=1.0, ge=1.0)
-    """Power usage effectiveness of the site: total energy over IT energy. 1.1 is Google Cloud's mean (2024);
-    1.0 books no overhead."""
-    idle_policy: Literal["none", "by_flops", "by_time", "reserved"] = "reserved"
-    """Who bears idle energy; see the README's page on numbers. `reserved` conforms to SCI."""
-    weight: Literal["roofline_time", "flops", "tokens", "time"] = "roofline_time"
-    """How a window's busy energy is split over the requests that worked in it."""
-    device: str | None = None
-    """Name in the hardware catalogue. None: detected."""
-    peak_flops: float | None = Field(default=None, gt=0)
-    """Peak of the device at the precision in use, FLOP/s; overrides the catalogue. Covers the engine's cores only."""
-    bandwidth_bytes_per_second: float | None = Field(default=None, gt=0)
-    """Memory bandwidth; overrides the catalogue."""
-    idle_watts: float | None = Field(default=None, ge=0)
-    """Idle power of what the engine runs on (all its cores, or the accelerator), watts; overrides the catalogue."""
-    max_watts: float | None = Field(default=None, gt=0)
-    """Full power of the same, watts; overrides the catalogue."""
-    embodied_kilograms: float | None = Field(default=None, ge=0)
-    """Embodied carbon of the device (its whole, kg CO2e); overrides the catalogue."""
-    lifetime_years: float = Field(default=4.0, gt=0)
-    """Embodied carbon is spread over this."""
-
-
 class GatewayConfig(Section):
     """Everything `wattgate serve` needs; all of it optional."""
 
@@ -141,10 +128,11 @@ class GatewayConfig(Section):
 
     @model_validator(mode="after")
     def _keys_off_loopback(self) -> Self:
-        if not self.access.api_keys and not is_loopback(self.server.host):
+        if self.access.keyless and not is_loopback(self.server.host):
             raise ValueError(
                 f"server.host {self.server.host} is not loopback and no API keys are configured: "
-                "set access.api_keys (or WATTGATE_API_KEYS), or listen on 127.0.0.1"
+                "set access.key_file (see `wattgate keys`) or access.api_keys (or WATTGATE_API_KEYS), "
+                "or listen on 127.0.0.1"
             )
         return self
 
@@ -180,6 +168,8 @@ _ENVIRONMENT = {
     "WATTGATE_UPSTREAM_URL": "engine.upstream.url",
     "WATTGATE_UPSTREAM_API_KEY": "engine.upstream.api_key",
     "WATTGATE_API_KEYS": "access.api_keys",
+    "WATTGATE_ADMIN_KEY": "access.admin_key",
+    "WATTGATE_INTENSITY_TOKEN": "metering.intensity.token",
 }
 """Secrets and endpoints only; everything else is in the file where it can be reviewed."""
 

@@ -110,6 +110,7 @@ class Completions:
                 headers={"retry-after": str(self._gateway.cap.retry_after_seconds())},
             )
         payload = parse_body(scope["path"], body)
+        self._keys.check_model(tenant, payload["model"])
         timeout = _timeout(headers.get(b"x-request-timeout"), self._request_timeout_seconds)
         return Call(
             request_id=request_id,
@@ -226,6 +227,11 @@ class _Pages:
     def _tenant(self, request: Request) -> str:
         return self._keys.tenant(request.headers.get("authorization"))
 
+    def _admin(self, request: Request) -> None:
+        if not self._keys.is_admin(request.headers.get("authorization")):
+            self._tenant(request)
+            raise Forbidden("This page needs the admin key.", code="admin_only")
+
     async def healthz(self, request: Request) -> Response:
         return _json({"status": "ok"})
 
@@ -236,12 +242,13 @@ class _Pages:
         return _json({"status": "ready", "running": status.running})
 
     async def models(self, request: Request) -> Response:
-        self._tenant(request)
-        data = [self._model(model.name) for model in self._gateway.engine.models()]
+        grants = self._keys.settings(self._tenant(request))
+        names = [model.name for model in self._gateway.engine.models() if grants.may_use(model.name)]
+        data = [self._model(name) for name in names]
         return _json({"object": "list", "data": data})
 
     async def model(self, request: Request) -> Response:
-        self._tenant(request)
+        self._keys.check_model(self._tenant(request), request.path_params["model"])
         return _json(self._model(request.path_params["model"]))
 
     def _model(self, name: str) -> dict[str, Any]:
@@ -267,7 +274,9 @@ class _Pages:
         return _json(receipt.as_dict())
 
     async def metrics(self, request: Request) -> Response:
-        if not self._keys.open:
+        if self._keys.has_admin:
+            self._admin(request)
+        elif not self._keys.open:
             self._tenant(request)
         body, content_type = await asyncio.to_thread(self._scrape)
         return Response(body, media_type=None, headers={"content-type": content_type})

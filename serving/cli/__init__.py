@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from serving.cli import chat, configuration, demo, estimate, hardware, serve
+from serving.cli import chat, configuration, demo, estimate, hardware, keys, serve
 
 app = typer.Typer(
     name="wattgate",
@@ -21,6 +21,7 @@ app.command("config")(configuration.config)
 app.command("demo")(demo.demo)
 app.add_typer(estimate.app, name="estimate")
 app.add_typer(hardware.app, name="hardware")
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

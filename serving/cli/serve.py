@@ -134,7 +134,9 @@ def _reload(supervisor: object, path: Path | None, progress: Progress) -> None:
 def announce(config: GatewayConfig, url: str) -> None:
     """Where it is and who may use it."""
     err.print(f"[green]ready[/green] on [bold]{url}/v1[/bold]")
-    if config.access.api_keys:
+    if config.access.key_file is not None:
+        err.print(f"API keys are required; those in {config.access.key_file} are made with `wattgate keys`")
+    elif not config.access.keyless:
         err.print(f"API keys of {len(config.access.api_keys)} tenant(s) are required")
     else:
         err.print("no API keys are configured: any key is accepted, from this machine only")

@@ -19,7 +19,6 @@ from starlette.types import ASGIApp
 from metering.receipt import Receipt
 from metering.settlement import Acknowledgement
 from metering.work import WorkBatch
-from serving.access import KeyRing
 from serving.admission.cap import ConcurrencyCap
 from serving.api.app import build_app
 from serving.config import AdmissionSettings, GatewayConfig
@@ -29,6 +28,7 @@ from serving.gateway import Gateway
 from serving.meter_link import MeterLink
 from serving.metrics import Metrics
 from serving.placement.caching import build_cache
+from serving.placement.key_watch import build_keys
 from serving.placement.metering_setup import model_profile, node_hardware
 
 log = logging.getLogger("wattgate")
@@ -132,6 +132,7 @@ class Replica:
         config = self._config
         folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
         hardware = node_hardware(config)
+        self.keys, self._key_watch = build_keys(config.access)
         self.cap = ConcurrencyCap(config.admission.max_concurrency, config.admission.max_queue)
         actor = node_meter_handle(config, folder)
         meter = MeterLink(
@@ -155,7 +156,7 @@ class Replica:
         self._notices.tell("ready", "ready")
         return build_app(
             self.gateway,
-            KeyRing({tenant: key.get_secret_value() for tenant, key in config.access.api_keys.items()}),
+            self.keys,
             max_body_bytes=config.server.max_body_bytes,
             max_concurrent_requests=config.server.max_concurrent_requests,
             request_timeout_seconds=config.server.request_timeout_seconds,
@@ -194,6 +195,7 @@ class Replica:
             asked = loop.time()
             await asyncio.sleep(_LAG_PERIOD_SECONDS)
             self.metrics.set("wattgate_event_loop_lag_seconds", max(0.0, loop.time() - asked - _LAG_PERIOD_SECONDS))
+            await self._key_watch.refresh()
             status = self.engine.status()
             for model in self.engine.models():
                 self.metrics.set("wattgate_running_requests", self.cap.running, model.name)

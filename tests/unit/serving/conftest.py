@@ -87,7 +87,13 @@ class House:
     """A whole gateway over a held engine, without a server."""
 
     def __init__(
-        self, *, keys: dict[str, str] | None = None, engine: Any = None, cap: int = 4, queue: int = 4, **app: Any
+        self,
+        *,
+        keys: dict[str, str] | KeyRing | None = None,
+        engine: Any = None,
+        cap: int = 4,
+        queue: int = 4,
+        **app: Any,
     ):
         self.engine = engine or HeldEngine()
         self.books = Books()
@@ -106,7 +112,8 @@ class House:
             "request_timeout_seconds": 30.0,
             "scrape": lambda: (generate_latest(self.registry), "text/plain; version=0.0.4"),
         }
-        self.app = build_app(self.gateway, KeyRing(keys or {}), **(settings | app))
+        self.keys = keys if isinstance(keys, KeyRing) else KeyRing(keys or {})
+        self.app = build_app(self.gateway, self.keys, **(settings | app))
 
     def chat(self, text: str = "Hi", **fields: Any) -> dict[str, Any]:
         return {"model": "m", "messages": [{"role": "user", "content": text}], "temperature": 0, **fields}

@@ -42,4 +42,4 @@ def test_no_other_key_is_known_nor_repeated_in_the_answer(key: str) -> None:
 
 def test_keys_are_not_kept() -> None:
     assert "key-1" not in repr(vars(RING))
-    assert b"key-1" not in b"".join(vars(RING)["_digests"].values())
+    assert "key-1" not in repr(vars(RING)["_digests"])
