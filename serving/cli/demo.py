@@ -17,6 +17,8 @@ from serving.placement.ray_runtime import free_port
 
 QUESTION = "What is the capital of France?"
 STREAMED = "Write two sentences about why clean electricity matters."
+_FINAL_SECONDS = 15.0
+"""Windows close within a second or two; a busy machine takes longer."""
 EIGHT = tuple(
     f"Answer in one sentence: what is a {thing} used for?"
     for thing in ("hammer", "compass", "kettle", "telescope", "battery", "bicycle", "thermometer", "lighthouse")
@@ -98,7 +100,44 @@ def show(url: str) -> bool:
         + ("" if not total else f", {total / tokens:.3g} J a token")
     )
     every = [first, again, streamed, *answers]
+    _books(url, [answer["usage"]["wattgate"]["receipt_id"] for answer in (first, streamed, *answers)])
     return all(item["answer"] and item["usage"].get("wattgate") for item in every)
+
+
+def _books(url: str, receipt_ids: list[str]) -> None:
+    """Wait for the final receipts and show that what was metered is what was booked."""
+    import httpx
+    from prometheus_client.parser import text_string_to_metric_families
+
+    _title("5. The books", "final receipts, once their windows have closed")
+    until = time.monotonic() + _FINAL_SECONDS
+    finals: dict[str, dict[str, Any]] = {}
+    with httpx.Client(base_url=url, timeout=30.0) as http:
+        while len(finals) < len(receipt_ids) and time.monotonic() < until:
+            for receipt_id in receipt_ids:
+                got = http.get(f"/v1/receipts/{receipt_id}")
+                if got.status_code == 200 and got.json()["status"] == "final":
+                    finals[receipt_id] = got.json()
+            time.sleep(0.5)
+        series: dict[str, float] = {}
+        for family in text_string_to_metric_families(http.get("/metrics").text):
+            for sample in family.samples:
+                key = f"{sample.name}/{sample.labels.get('boundary', '')}"
+                series[key] = series.get(key, 0.0) + sample.value
+    metered = sum(value for key, value in series.items() if key.startswith("wattgate_energy_joules_total/"))
+    booked = {
+        name: series.get(f"wattgate_request_joules_total/{name}", 0.0) for name in ("accelerator", "host", "idle")
+    }
+    given = sum(booked.values())
+    energies = [final["energy_joules"] for final in finals.values() if final["energy_joules"]]
+    out.print(
+        f"  {len(finals)} of {len(receipt_ids)} receipts are final: {quantity(sum(e['total'] for e in energies), 'J')}"
+    )
+    parts = ", ".join(f"{name} {quantity(value, 'J')}" for name, value in booked.items())
+    out.print(f"  metered since the start {quantity(metered, 'J')} = to requests {quantity(given, 'J')} ({parts})")
+    out.print(f"    + idle of the node, not given to a request yet, {quantity(metered - given, 'J')}")
+    difference = series.get("wattgate_books_difference_joules/", 0.0)
+    out.print(f"  metered minus booked: {difference:g} J\n")
 
 
 def _ask_unary(client: Any, model: str, question: str, max_tokens: int) -> dict[str, Any]:
