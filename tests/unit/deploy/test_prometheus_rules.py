@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serving.metrics import CATALOGUE
+from tests.system_packages import program
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+PROMETHEUS = DEPLOY / "prometheus"
+RULE_FILES = [PROMETHEUS / "recording.yaml", PROMETHEUS / "alerts.yaml"]
+LABELS = {spec.name: {*spec.labels, "instance", "job", "le"} for spec in CATALOGUE}
+PLANNED = {"wattgate_cache_false_hit_ratio"}
+"""An alert that waits for its metric: silent until the cache exports it."""
+
+
+def rules() -> list[dict[str, object]]:
+    return [
+        rule for file in RULE_FILES for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]
+    ]
+
+
+def alerts() -> list[dict[str, object]]:
+    return [rule for rule in rules() if "alert" in rule]
+
+
+def metrics_of(expression: str) -> list[tuple[str, set[str]]]:
+    """Every exported metric an expression reads, with the labels it selects on; recorded series are left out."""
+    found = re.findall(r"(?<![:\w])(wattgate_\w+)(?:\{([^}]*)\})?", expression)
+    return [
+        (re.sub(r"_(bucket|count|sum)$", "", name), set(re.findall(r"(\w+)\s*[=!]", labels))) for name, labels in found
+    ]
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
+def test_rules_read_only_what_the_gateway_exports(rule: dict[str, str]) -> None:
+    for name, labels in metrics_of(rule["expr"]):
+        if name in PLANNED:
+            continue
+        assert name in LABELS, f"{name} is not in the catalogue"
+        assert labels <= LABELS[name], f"{name} has no label {labels - LABELS[name]}"
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
+def test_rules_read_only_recorded_series_that_exist(rule: dict[str, str]) -> None:
+    recorded = {other["record"] for other in rules() if "record" in other}
+    read = set(re.findall(r"\b(?:model:)?wattgate\w*:[\w:]+|\bmodel:[\w:]+", rule["expr"]))
+    assert read <= recorded
+
+
+def test_each_alert_has_its_section_in_the_runbook_and_no_section_is_left_over() -> None:
+    sections = set(re.findall(r"^## (\w+)$", (DEPLOY / "runbook.md").read_text(), re.M))
+    assert sections == {alert["alert"] for alert in alerts()}
+    for alert in alerts():
+        assert alert["annotations"]["runbook"] == f"runbook.md#{alert['alert'].lower()}"  # type: ignore[index]
+        assert alert["labels"]["severity"] in {"page", "ticket"}  # type: ignore[index]
+
+
+def test_links_within_the_runbook_lead_somewhere() -> None:
+    text = (DEPLOY / "runbook.md").read_text()
+    anchors = {title.lower() for title in re.findall(r"^## (\w+)$", text, re.M)}
+    assert set(re.findall(r"\]\(#(\w+)\)", text)) <= anchors
+
+
+def test_every_alert_fires_in_an_incident_of_its_own() -> None:
+    incidents = (PROMETHEUS / "tests" / "incidents.yaml").read_text()
+    assert {alert["alert"] for alert in alerts()} <= set(re.findall(r'alertname="(\w+)"', incidents))
+
+
+def promtool(*arguments: str | Path) -> str:
+    done = subprocess.run(
+        [program("promtool"), *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_promtool_accepts_rules_and_configuration() -> None:
+    assert "SUCCESS" in promtool("check", "rules", *RULE_FILES)
+    promtool("check", "config", "--syntax-only", PROMETHEUS / "prometheus.yaml")
+
+
+@pytest.mark.parametrize("name", ["calm", "incidents"])
+def test_alerts_fire_in_incidents_and_are_silent_in_a_calm_hour(name: str) -> None:
+    promtool("test", "rules", PROMETHEUS / "tests" / f"{name}.yaml")
+
+
+def test_a_wrong_rule_would_be_seen(tmp_path: Path) -> None:
+    for file in RULE_FILES:
+        (tmp_path / file.name).write_text(file.read_text().replace("> 14.4", "> 1000").replace("> 6", "> 1000"))
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "incidents.yaml").write_text((PROMETHEUS / "tests" / "incidents.yaml").read_text())
+    with pytest.raises(AssertionError, match="WattgateErrorBudgetBurnFast"):
+        promtool("test", "rules", tmp_path / "tests" / "incidents.yaml")
