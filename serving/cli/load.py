@@ -1,0 +1,114 @@
+"""``wattgate load``: put a workload to a running gateway and say what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from serving.cli.figures import bad_input_exits, print_figures
+from serving.cli.output import err, fail
+from serving.cli.workload_options import (
+    ArrivalsChoice,
+    ArrivalsOption,
+    BurstOption,
+    DayOption,
+    FileOption,
+    OutputOption,
+    PrefixOption,
+    PrefixRatioOption,
+    PromptOption,
+    RateOption,
+    RepeatOption,
+    RequestsOption,
+    SeedOption,
+    chosen_workload,
+)
+
+
+def load(
+    url: Annotated[str, typer.Option(help="Address of the gateway.")] = "http://127.0.0.1:8000",
+    model: Annotated[str | None, typer.Option(help="Served model; the first one if not said.")] = None,
+    clients: Annotated[
+        int | None, typer.Option(min=1, help="Closed loop: so many clients, each waiting for its answer.")
+    ] = None,
+    slo: Annotated[list[str] | None, typer.Option(help="Bound, as ttft_p95<=500ms; may be repeated.")] = None,
+    warm_up: Annotated[int, typer.Option(min=0, help="Requests before, not counted.")] = 0,
+    peak_flops: Annotated[
+        str | None, typer.Option(help="Peak of what the engine runs on, as 100TFLOP/s: gives the MFU.")
+    ] = None,
+    natural: Annotated[
+        bool, typer.Option("--natural", help="Answers end by themselves; default: at their exact length.")
+    ] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Ask the gateway's response cache nothing.")] = False,
+    workload: FileOption = None,
+    requests: RequestsOption = 100,
+    rate: RateOption = None,
+    arrivals: ArrivalsChoice = ArrivalsOption.POISSON,
+    prompt_tokens: PromptOption = "lognormal:128,0.6",
+    output_tokens: OutputOption = "lognormal:64,0.6",
+    prefix_tokens: PrefixOption = 0,
+    prefix_ratio: PrefixRatioOption = 0.0,
+    repeat_ratio: RepeatOption = 0.0,
+    burstiness: BurstOption = 2.0,
+    day_seconds: DayOption = 86_400.0,
+    seed: SeedOption = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Latency from when each request should have been sent, throughput, goodput, joules and grams.
+    WATTGATE_API_KEY is sent if set."""
+    from metering.units import FLOP_RATE, parse_quantity
+    from serving.tuning.measure import Drive, GatewayAway, measure
+    from serving.tuning.slo import Slo
+    from serving.tuning.statistics import DevicePeaks, summarise
+
+    with bad_input_exits():
+        bounds = Slo.parse(slo or ())
+        peak = (
+            None
+            if peak_flops is None
+            else parse_quantity(peak_flops, FLOP_RATE, bare_unit="FLOP/s", name="--peak-flops")
+        )
+        asked = chosen_workload(
+            workload,
+            requests,
+            rate,
+            arrivals,
+            prompt_tokens,
+            output_tokens,
+            prefix_tokens,
+            prefix_ratio,
+            repeat_ratio,
+            burstiness,
+            day_seconds,
+            seed,
+        )
+        drive = Drive(
+            clients=clients,
+            warm_up_requests=warm_up,
+            natural=natural,
+            use_cache=not no_cache,
+            api_key=os.environ.get("WATTGATE_API_KEY"),
+            seed=seed,
+        )
+        columns = (TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=err, transient=True) as progress:
+            bar = progress.add_task("", total=len(asked))
+            try:
+                name, outcomes = asyncio.run(
+                    measure(url, asked, drive, lambda outcome: progress.advance(bar), model=model)
+                )
+            except GatewayAway as error:
+                fail(str(error), status=1)
+        figures = {
+            "model": name,
+            "loop": "open" if clients is None else f"closed, {clients} clients",
+            "workload": asked.describe(),
+            **summarise(outcomes, bounds, DevicePeaks(peak)),
+        }
+    print_figures(figures, as_json=as_json, title=f"Load on {name}")
+    if not figures["completed"]:
+        fail(f"no request was answered: {figures['errors']}", status=1)
