@@ -47,6 +47,8 @@ class Account:
     """Replicas that may send more."""
     done_sources: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    cache: str = "MISS"
+    """Verdict of the response cache; a request that reached an engine was no hit."""
 
     @property
     def key(self) -> Key:
@@ -66,7 +68,9 @@ class Account:
             self.flops_decode += work.flops_decode
         self.methods.add(record.method)
 
-    def finish(self, source: str) -> None:
+    def finish(self, source: str, verdict: str | None = None) -> None:
+        """``verdict``: of the response cache, where the source has said it."""
+        self.cache = verdict or self.cache
         self.open_sources.discard(source)
         self.done_sources.add(source)
 
@@ -134,6 +138,7 @@ class Account:
             intensity_grams_per_kwh=intensity,
             zone=self.stamp.zone if self.stamp else None,
             source=self.stamp.source if self.stamp else "",
+            cache=self.cache,
             notes=tuple(notes),
         )
 

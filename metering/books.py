@@ -13,6 +13,7 @@ from metering.power.base import Boundary, Component
 from metering.settlement import IntensityStamp
 from metering.weights import WeightKind
 from metering.windows import Window
+from metering.work import Method
 
 
 @dataclass(slots=True)
@@ -58,6 +59,14 @@ class LineTotals:
     tokens_decode: int = 0
     preemptions: int = 0
     device_seconds: float = 0.0
+    roofline_seconds: float = 0.0
+    """Roofline time of the records that ended in the window, as batched; 0 where no roofline is known."""
+    roofline_alone_seconds: float = 0.0
+    """The same for batches of one: what sharing each forward pass saved."""
+    prefix_flops_avoided: int = 0
+    """FLOPs that reused keys and values made unnecessary."""
+    methods: set[Method] = field(default_factory=set)
+    """How the records that ended in the window were obtained."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from metering.node_settings import NodeSettings
 from metering.power.base import Boundary, Component, LoadPower
 from metering.sampling import Sample, SealedWindow
 from metering.settlement import ComponentRate, IntensityStamp
+from metering.weights import WeightKind, prefix_flops_avoided, roofline_seconds, usable_kind
 from metering.windows import NANO
 from metering.work import Method
 
@@ -215,13 +216,19 @@ def line_of(lines: Lines, account: Account) -> LineTotals:
     return found
 
 
-def count_spent(lines: Lines, spent: Iterable[LiveRecord]) -> None:
-    """Add the exact FLOPs and tokens of the records that ended in the window."""
+def count_spent(lines: Lines, spent: Iterable[LiveRecord], batch: Mapping[Engine, float]) -> None:
+    """Add the exact FLOPs and tokens of the records that ended in the window, and what batching and reuse saved."""
     for live in spent:
         line = line_of(lines, live.account)
-        if live.work is not None:
+        line.methods.add(live.record.method)
+        if live.work is not None and live.model is not None:
             line.flops_prefill += live.work.flops_prefill
             line.flops_decode += live.work.flops_decode
+            line.prefix_flops_avoided += prefix_flops_avoided(live.record, live.work, live.model)
+            if usable_kind(WeightKind.ROOFLINE_TIME, live.model, live.work) is WeightKind.ROOFLINE_TIME:
+                mean = batch.get((live.source, live.record.model), 1.0)
+                line.roofline_seconds += roofline_seconds(live.record, live.work, live.model, mean)
+                line.roofline_alone_seconds += roofline_seconds(live.record, live.work, live.model, 1.0)
         line.tokens_prefill += live.record.prefill_tokens
         line.tokens_cached += live.record.cached_tokens
         line.tokens_decode += live.record.decode_tokens

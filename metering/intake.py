@@ -37,7 +37,7 @@ class Intake:
         self._counters = counters
         self._finals = finals
         self._open_by_source: dict[str, dict[str, set[Key]]] = {}
-        self._early_finished: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._early_finished: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._maybe_settled: dict[Key, None] = {}
         self._lost_by_forgotten = 0
 
@@ -66,8 +66,9 @@ class Intake:
         for steps in batch.steps:
             steps = replace(steps, ended_seconds=min(steps.ended_seconds, now_seconds))
             self.steps.setdefault((batch.source, steps.model), []).append(steps)
+        verdicts = dict(batch.verdicts)
         for request_id in batch.finished:
-            self._finish(batch.source, request_id)
+            self._finish(batch.source, request_id, verdicts.get(request_id, "MISS"))
         return True
 
     def alive(self) -> set[str]:
@@ -175,22 +176,23 @@ class Intake:
                 account.note("revised: work was reported after it had become final")
             self.accounts[key] = account
         account.touched_seconds = now_seconds
-        if (source, record.request_id) in self._early_finished:
-            account.finish(source)
+        verdict = self._early_finished.get((source, record.request_id))
+        if verdict is not None:
+            account.finish(source, verdict)
         if source not in account.done_sources and source not in account.open_sources:
             account.open_sources.add(source)
             self._open_by_source.setdefault(source, {}).setdefault(record.request_id, set()).add(key)
         return account
 
-    def _finish(self, source: str, request_id: str) -> None:
+    def _finish(self, source: str, request_id: str, verdict: str) -> None:
         keys = self._open_by_source.get(source, {}).pop(request_id, None)
         if keys is None:
-            self._early_finished[(source, request_id)] = None
+            self._early_finished[(source, request_id)] = verdict
             while len(self._early_finished) > MOST_EARLY_FINISHES:
                 self._early_finished.popitem(last=False)
             return
         for key in keys:
-            self.accounts[key].finish(source)
+            self.accounts[key].finish(source, verdict)
             self._maybe_settled[key] = None
 
     def _abandon(self, account: Account, sources: set[str], note: str) -> None:

@@ -264,7 +264,7 @@ class NodeMeter:
         batch = batches(slices, self._intake.steps, sealed.window)
         lines: Lines = {}
         components = self._closer.close(sealed, slices, batch, lines)
-        count_spent(lines, spent)
+        count_spent(lines, spent, batch)
         engines = engine_windows(slices, batch, sealed.window)
         self.counters.mfu_over_unity += sum(engine.mfu_ratio is not None and engine.mfu_ratio > 1 for engine in engines)
         alive = self._intake.alive()

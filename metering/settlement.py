@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from metering.power.base import Boundary
 from metering.receipt import EnergyJoules, Receipt
@@ -31,6 +31,10 @@ class IntensityStamp:
     zone: str
     source: str
     """With its year and what limits it, as ``codecarbon 2023`` or ``electricity maps (stale)``."""
+    signal: Literal["average", "marginal"] = "average"
+    quality: str = "static"
+    """Value of ``metering.intensity.reading.Quality``."""
+    carbon_free_ratio: float | None = None
 
     @classmethod
     def of(cls, reading: IntensityReading) -> IntensityStamp:
@@ -38,8 +42,17 @@ class IntensityStamp:
         limits = [] if reading.quality.value in ("live", "static") else [reading.quality.value]
         if reading.signal != "average":
             limits.append(reading.signal)
+        if reading.fallback_from is not None:
+            limits.append(f"in place of {reading.fallback_from}")
         source = f"{reading.source} ({', '.join(limits)})" if limits else reading.source
-        return cls(reading.grams_per_kwh, reading.zone, source)
+        return cls(
+            reading.grams_per_kwh,
+            reading.zone,
+            source,
+            reading.signal,
+            reading.quality.value,
+            reading.carbon_free_ratio,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -137,6 +137,14 @@ def roofline_seconds(record: WorkRecord, work: ExecutedWork, model: WorkModel, m
         prefill = max(work.flops_prefill / peak, prefill_bytes / bandwidth)
     decode_bytes = work.kv_bytes_decode + step * record.decode_tokens / mean_batch
     return prefill + max(work.flops_decode / peak, decode_bytes / bandwidth)
+
+
+def prefix_flops_avoided(record: WorkRecord, work: ExecutedWork, model: WorkModel) -> int:
+    """FLOPs that the prefill would have taken without the keys and values it reused; 0 where it reused none."""
+    if record.cached_tokens <= 0:
+        return 0
+    whole = model.work(replace(record, prefill_tokens=record.prefill_tokens + record.cached_tokens, cached_tokens=0))
+    return 0 if whole is None else whole.flops_prefill - work.flops_prefill
 
 
 def mean_batch_of_steps(steps: Iterable[EngineSteps], start_seconds: float, end_seconds: float) -> float | None:

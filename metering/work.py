@@ -56,6 +56,34 @@ class EngineSteps:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """Answers that one model gave one tenant, as the gateway counted them; no part of the ledger.
+
+    What hits cost and avoided is modelled (see ``settlement.hit_receipt``).
+    """
+
+    model: str
+    tenant: str
+    requests: int = 0
+    """Ended, however; hits and failures included."""
+    failed: int = 0
+    """Ended with anything but success: refused, broken off, out of time, or left by the client."""
+    hits: int = 0
+    """Answered from the response cache."""
+    prompt_tokens: int = 0
+    """Of answers that the engine computed, reused ones included."""
+    cached_prompt_tokens: int = 0
+    output_tokens: int = 0
+    avoided_tokens: int = 0
+    """Prompt and output tokens of hits."""
+    avoided_flops: int = 0
+    avoided_joules: float = 0.0
+    avoided_grams: float = 0.0
+    hit_joules: float = 0.0
+    hit_grams: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class WorkBatch:
     """What a replica reports at once. Sent again until acknowledged, booked once by (source, sequence)."""
 
@@ -69,3 +97,6 @@ class WorkBatch:
     steps: tuple[EngineSteps, ...] = ()
     finished: tuple[str, ...] = field(default=())
     """Ids of requests that will send no further records."""
+    verdicts: tuple[tuple[str, str], ...] = ()
+    """Cache verdict of finished requests where it is not ``MISS``, as ``BYPASS``."""
+    served: tuple[Served, ...] = ()

@@ -17,7 +17,7 @@ from cache.lookup import CacheRequest, Lookup
 from cache.streams import answer_to_sse, sse_to_answer
 from cache.tiers import ResponseCache
 from metering.receipt import EnergyJoules, Receipt
-from metering.work import Method
+from metering.work import Method, Served
 from serving.admission.cap import ConcurrencyCap
 from serving.api.body import asked_tokens
 from serving.api.frames import StreamEnd, frame_of
@@ -49,6 +49,9 @@ class Call:
     """Spent in the gateway itself: neither queue nor engine."""
     first_token_seconds: float | None = None
     usage: dict[str, Any] | None = None
+    hit: Receipt | None = None
+    """Of an answer from the cache."""
+    avoided_flops: int = 0
 
     @property
     def stream(self) -> bool:
@@ -178,7 +181,10 @@ class Gateway:
         assert lookup.answer is not None
         body = lookup.answer.body()
         spent = self._clock() - call.received_seconds
-        receipt = self.meter.hit(call.request_id, receipt_of(lookup.answer.receipt), lookup.outcome.value, spent)
+        original = receipt_of(lookup.answer.receipt)
+        receipt = call.hit = self.meter.hit(call.request_id, original, lookup.outcome.value, spent)
+        if original is not None:
+            call.avoided_flops = (original.flops_prefill or 0) + (original.flops_decode or 0)
         usage = dict(body.get("usage") or {})
         usage["wattgate"] = receipt.as_dict()
         body["usage"] = usage
@@ -232,7 +238,7 @@ class Gateway:
                     yield answer, trace
             finally:
                 # also for a client that has gone, a deadline and a dead engine: what was executed is booked
-                self.meter.finished(call.request_id)
+                self.meter.finished(call.request_id, call.outcome.value)
 
     async def _unary(self, call: Call, lookup: Lookup | None) -> tuple[bytes, Receipt]:
         async with self._run(call) as (answer, trace):
@@ -317,6 +323,8 @@ class Gateway:
         metrics.observe("wattgate_request_seconds", now - call.received_seconds, model, endpoint)
         output = int(usage.get("completion_tokens") or 0)
         prompt = int(usage.get("prompt_tokens") or 0)
+        cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+        self.meter.served(_served(call, model, status, prompt, cached, output))
         if call.outcome.hit:
             metrics.add("wattgate_tokens_total", prompt + output, model, call.tenant, "avoided")
             return
@@ -327,10 +335,30 @@ class Gateway:
             if output > 1:
                 spacing = (now - call.first_token_seconds) / (output - 1)
                 metrics.observe("wattgate_inter_token_seconds", spacing, model)
-        cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
         for kind, tokens in (("prompt", prompt - cached), ("cached_prompt", cached), ("output", output)):
             if tokens > 0:
                 metrics.add("wattgate_tokens_total", tokens, model, call.tenant, kind)
+
+
+def _served(call: Call, model: str, status: str, prompt: int, cached: int, output: int) -> Served:
+    """A request that has ended, for the history."""
+    failed = int(status != "200")
+    if call.hit is None:
+        return Served(model, call.tenant, 1, failed, 0, prompt, cached, output)
+    spent = call.hit.energy_joules
+    return Served(
+        model,
+        call.tenant,
+        requests=1,
+        failed=failed,
+        hits=1,
+        avoided_tokens=prompt + output,
+        avoided_flops=call.avoided_flops,
+        avoided_joules=call.hit.avoided_joules,
+        avoided_grams=call.hit.avoided_grams,
+        hit_joules=spent.total if spent is not None else 0.0,
+        hit_grams=call.hit.operational_grams or 0.0,
+    )
 
 
 def receipt_of(stored: dict[str, Any] | None) -> Receipt | None:

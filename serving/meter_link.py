@@ -11,13 +11,13 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 from metering.model_profile import ModelProfile
 from metering.receipt import Receipt
 from metering.settlement import Acknowledgement, Rates, hit_receipt, provisional
-from metering.work import EngineSteps, WorkBatch, WorkRecord
+from metering.work import EngineSteps, Served, WorkBatch, WorkRecord
 
 _MAX_BATCHES_KEPT = 600
 """Ten minutes of unacknowledged windows; beyond that the oldest is dropped and counted."""
@@ -25,6 +25,9 @@ _HOLD_SECONDS = 3.0
 """Below ``NodeSettings.grace_seconds``, after which a window is booked without those that are behind."""
 _SUBMIT_SECONDS = 10.0
 """For the meter to answer; then the batch is sent again, and what has gathered meanwhile goes into batches."""
+
+
+_SUMMED = tuple(field.name for field in fields(Served) if field.name not in ("model", "tenant"))
 
 
 class NodeMeterClient(Protocol):
@@ -78,6 +81,8 @@ class MeterLink:
         self._records: list[WorkRecord] = []
         self._steps: list[EngineSteps] = []
         self._finished: list[str] = []
+        self._verdicts: list[tuple[str, str]] = []
+        self._served: dict[tuple[str, str], Served] = {}
         self._unacknowledged: deque[WorkBatch] = deque()
         self._sequence = 0
         self._task: asyncio.Task[None] | None = None
@@ -91,9 +96,18 @@ class MeterLink:
     def steps(self, steps: EngineSteps) -> None:
         self._steps.append(steps)
 
-    def finished(self, request_id: str) -> None:
+    def finished(self, request_id: str, cache: str = "MISS") -> None:
         """The request will send no more work: its receipt becomes final when its windows close."""
         self._finished.append(request_id)
+        if cache != "MISS":
+            self._verdicts.append((request_id, cache))
+
+    def served(self, answer: Served) -> None:
+        """Add a request that has ended to the counts of its model and tenant."""
+        key = (answer.model, answer.tenant)
+        before = self._served.get(key, Served(*key))
+        sums = {name: getattr(before, name) + getattr(answer, name) for name in _SUMMED}
+        self._served[key] = replace(before, **sums)
 
     def provisional(self, trace: Trace, cache: str) -> Receipt:
         return provisional(trace.request_id, trace.records, self.rates, self.profiles.get(trace.model), cache=cache)
@@ -130,12 +144,21 @@ class MeterLink:
         self._sequence += 1
         self._unacknowledged.append(
             WorkBatch(
-                self._source, self._sequence, watermark, tuple(self._records), tuple(self._steps), tuple(self._finished)
+                source=self._source,
+                sequence=self._sequence,
+                watermark_seconds=watermark,
+                records=tuple(self._records),
+                steps=tuple(self._steps),
+                finished=tuple(self._finished),
+                verdicts=tuple(self._verdicts),
+                served=tuple(self._served.values()),
             )
         )
         self._records.clear()
         self._steps.clear()
         self._finished.clear()
+        self._verdicts.clear()
+        self._served.clear()
         if len(self._unacknowledged) > _MAX_BATCHES_KEPT:
             self._unacknowledged.popleft()
             self._on_fault("report_dropped")

@@ -190,7 +190,8 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "counter",
         "gCO2e",
         ("model", "tenant", "scope"),
-        "Carbon booked to requests, final: operational (energy x PUE x intensity) and embodied; node.",
+        "Carbon booked to requests, final, by scope: operational (energy x PUE x average intensity), "
+        "operational_marginal (the same by a marginal source) and embodied; node.",
     ),
     MetricSpec(
         "wattgate_idle_joules_total",
@@ -206,8 +207,17 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "wattgate_intensity_grams_per_kwh",
         "gauge",
         "g/kWh",
+        ("zone", "source", "signal", "quality"),
+        "Grid intensity in use, average or marginal by signal; NaN under labels no longer in use; node.",
+        (),
+        "livemostrecent",
+    ),
+    MetricSpec(
+        "wattgate_carbon_free_ratio",
+        "gauge",
+        "ratio",
         ("zone", "source"),
-        "Grid intensity in use; node.",
+        "Carbon-free share of the grid's generation, where the source gives it; node.",
         (),
         "livemostrecent",
     ),

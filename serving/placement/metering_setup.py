@@ -14,21 +14,21 @@ from metering.errors import BadInput
 from metering.hardware.detect import detect, detect_cpu
 from metering.hardware.device import DetectedHardware, Device, Figure
 from metering.idle import IdlePolicy
-from metering.intensity.static import find_zone
 from metering.model_profile import ModelProfile
 from metering.node import NodeMeter
 from metering.node_settings import Embodied, NodeSettings
 from metering.power.base import Boundary, Component, LoadPower, PowerMeter, PowerUnavailable
 from metering.power.choose import Candidate, choose_meter
 from metering.power.model import CpuPowerModel, IdleAwarePower
-from metering.settlement import IntensityStamp
 from metering.weights import WeightKind
 from metering.work import Method
-from serving.config import GatewayConfig, MeteringSettings
+from serving.config import GatewayConfig
 from serving.engines.base import EngineModel
 from serving.engines.settings import EngineSettings
 from serving.engines.vllm import engine_cores, has_gpu
+from serving.metering_settings import MeteringSettings
 from serving.placement.calibration import with_calibration
+from serving.placement.intensity import first_stamp
 
 SECONDS_PER_YEAR = 365 * 24 * 3600.0
 """SCI's worked example (ISO/IEC 21031) counts years of 365 days."""
@@ -203,13 +203,5 @@ def build_node_meter(
         embodied=embodied,
     )
     node = NodeMeter(meters, settings, load_models=models)
-    node.set_intensity(intensity_stamp(metering))
+    node.set_intensity(first_stamp(metering))
     return node
-
-
-def intensity_stamp(metering: MeteringSettings) -> IntensityStamp:
-    """The configured or the zone's annual figure; live sources replace it later."""
-    if metering.intensity_grams_per_kwh is not None:
-        return IntensityStamp(metering.intensity_grams_per_kwh, metering.zone, "configured")
-    zone = find_zone(metering.zone)
-    return IntensityStamp(zone.grams_per_kwh, zone.code, zone.label)

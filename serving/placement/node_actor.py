@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 from prometheus_client import CollectorRegistry, multiprocess
 
 from metering.books import ClosedWindow
+from metering.errors import BadInput
+from metering.history import HistoryStore
+from metering.history_rows import served_rows, window_rows
 from metering.model_profile import ModelProfile
 from metering.node import NodeMeter
 from metering.power.base import Boundary
 from metering.receipt import Receipt
-from metering.settlement import Acknowledgement
+from metering.settlement import Acknowledgement, IntensityStamp
 from metering.work import WorkBatch
 from serving.config import GatewayConfig
 from serving.metrics import Metrics
+from serving.placement.history import HistoryKeeper, history_file
+from serving.placement.intensity import IntensityFeed, configured_intensity, first_stamp
 from serving.placement.metering_setup import build_node_meter, node_hardware
 
 NANO = 1e9
 TICKS_PER_WINDOW = 4
+SECONDS_PER_DAY = 86_400.0
 
 
 class NodeMetrics:
@@ -32,6 +40,22 @@ class NodeMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._faults: dict[str, int] = {}
+        self._intensity: tuple[str, ...] | None = None
+
+    def fault(self, name: str) -> None:
+        self._metrics.add("wattgate_meter_faults_total", 1, name)
+
+    def intensity(self, stamp: IntensityStamp | None) -> None:
+        """The figure in use. The series it had under other labels cannot be deleted here: it becomes NaN."""
+        labels = None if stamp is None else (stamp.zone, stamp.source, stamp.signal, stamp.quality)
+        if self._intensity is not None and self._intensity != labels:
+            self._metrics.set("wattgate_intensity_grams_per_kwh", math.nan, *self._intensity)
+            self._metrics.set("wattgate_carbon_free_ratio", math.nan, *self._intensity[:2])
+        self._intensity = labels
+        if stamp is not None and labels is not None:
+            self._metrics.set("wattgate_intensity_grams_per_kwh", stamp.grams_per_kwh, *labels)
+            if stamp.carbon_free_ratio is not None:
+                self._metrics.set("wattgate_carbon_free_ratio", stamp.carbon_free_ratio, *labels[:2])
 
     def window(self, closed: ClosedWindow, method: str, source: str) -> None:
         add, put = self._metrics.add, self._metrics.set
@@ -63,11 +87,10 @@ class NodeMetrics:
             add("wattgate_request_joules_total", overhead / NANO, model, tenant, "overhead")
             operational += idle.operational_nanograms
             embodied += idle.embodied_nanograms
-            add("wattgate_request_grams_total", operational / NANO, model, tenant, "operational")
+            marginal = closed.stamp is not None and closed.stamp.signal == "marginal"
+            scope = "operational_marginal" if marginal else "operational"
+            add("wattgate_request_grams_total", operational / NANO, model, tenant, scope)
             add("wattgate_request_grams_total", embodied / NANO, model, tenant, "embodied")
-        if closed.stamp is not None:
-            stamp = closed.stamp
-            put("wattgate_intensity_grams_per_kwh", stamp.grams_per_kwh, stamp.zone, stamp.source)
 
     def books(self, node: NodeMeter) -> None:
         books = node.books()
@@ -94,13 +117,40 @@ class NodeMeterActor:
         self._node.start(time.monotonic())
         self._folder = Path(multiprocess_folder)
         self._export = NodeMetrics(Metrics(CollectorRegistry()))
+        self._metering = config.metering
         self._interval = config.metering.window_seconds / TICKS_PER_WINDOW
-        self._ticker: asyncio.Task[None] | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._peaks: dict[str, float | None] = {}
+        self._keeper: HistoryKeeper | None = None
+        if config.metering.history.enabled:
+            path = config.metering.history.path or history_file()
+            keep_seconds = config.metering.history.keep_days * SECONDS_PER_DAY
+            self._keeper = HistoryKeeper(HistoryStore(path), self._export.fault, keep_seconds=keep_seconds)
 
     async def start(self) -> None:
         """Begin to close windows; idempotent."""
-        if self._ticker is None:
-            self._ticker = asyncio.create_task(self._tick())
+        if self._tasks:
+            return
+        loops = [self._tick(), self._follow_intensity()]
+        if self._keeper is not None:
+            loops.append(self._keeper.run())
+        self._tasks = tuple(asyncio.create_task(loop) for loop in loops)
+
+    async def _follow_intensity(self) -> None:
+        self._use(first_stamp(self._metering))
+        async with httpx.AsyncClient() as client:
+            try:
+                source = configured_intensity(self._metering, client)
+            except BadInput:
+                # a trace that cannot be read: the annual mean stays in use, and says so by its label
+                self._export.fault("intensity_unavailable")
+                return
+            seconds = self._metering.intensity.refresh_seconds
+            await IntensityFeed(source, self._use, self._export.fault, refresh_seconds=seconds).run()
+
+    def _use(self, stamp: IntensityStamp | None) -> None:
+        self._node.set_intensity(stamp)
+        self._export.intensity(stamp)
 
     async def _tick(self) -> None:
         while True:
@@ -109,9 +159,22 @@ class NodeMeterActor:
             closed = self._node.advance(readings)
             for window in closed:
                 self._export.window(window, self._node.power_method.value, self._node.power)
+                self._keep(window)
             if closed:
                 self._export.books(self._node)
                 self._sweep_dead()
+
+    def _keep(self, window: ClosedWindow) -> None:
+        if self._keeper is not None:
+            self._keeper.add(
+                window_rows(
+                    window,
+                    method=self._node.power_method,
+                    power=self._node.power,
+                    peak_flops=self._peaks,
+                    embodied=self._node.settings.embodied,
+                )
+            )
 
     def _sweep_dead(self) -> None:
         # gauges of a replica that was killed would be added up for ever; its counters stay, by design
@@ -124,11 +187,15 @@ class NodeMeterActor:
         await self.start()
         for profile in profiles:
             self._node.register(profile)
+            self._peaks[profile.name] = profile.peak_flops
         self._node.attach(source)
         return {"pid": os.getpid()}
 
     async def submit(self, batch: WorkBatch) -> Acknowledgement:
-        return self._node.submit(batch)
+        acknowledgement = self._node.submit(batch)
+        if self._keeper is not None and acknowledgement.booked and batch.served:
+            self._keeper.add(served_rows(batch.served, time.time()))
+        return acknowledgement
 
     async def receipt(self, tenant: str, request_id: str) -> Receipt | None:
         return self._node.receipt(tenant, request_id)
