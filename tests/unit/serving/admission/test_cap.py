@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from serving.admission.cap import ConcurrencyCap
+from serving.admission.queue import AdmissionQueue as ConcurrencyCap
 from serving.errors import DeadlineExceeded, RateLimited
 from tests.unit.serving.fakes import ManualClock
 
@@ -105,7 +105,8 @@ class CapMachine(RuleBasedStateMachine):
 
         def both() -> None:
             done.release.set()
-            done.task.add_done_callback(lambda _: first.task.cancel())
+            # after the one that is done has passed its slot on, before the first in line has taken it
+            asyncio.get_running_loop().call_soon(first.task.cancel)
 
         self.go(both)
         assert first.task.cancelled()
