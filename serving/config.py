@@ -10,13 +10,14 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from metering.hardware.catalogue import find_device
 from metering.intensity.static import find_zone
+from serving.cache_settings import CacheSettings
 from serving.engines.settings import EngineSettings
 from serving.metering_settings import MeteringSettings
 from serving.tenancy.tenant import TenantSettings
@@ -80,30 +81,6 @@ class AdmissionSettings(Section):
     """The live cap: requests inside the engine at once, the effective batch. At most engine.vllm.max_batch."""
     max_queue: int = Field(default=256, ge=0)
     """Requests waiting for a slot; above it 429 with a computed Retry-After."""
-
-
-class CacheSettings(Section):
-    """The response cache."""
-
-    tier: Literal["off", "exact", "semantic"] = "exact"
-    """off: none. exact: equal requests. semantic: also paraphrases, within the wrong-answer budget `max_wrong`."""
-    redis: str = "embedded"
-    """`redis://host:port/db`, or embedded: a Redis 8 of our own. Environment: WATTGATE_REDIS_URL."""
-    ttl_seconds: float = Field(default=3600.0, gt=0)
-    """Absolute life of an answer; being asked for does not prolong it."""
-    local_entries: int = Field(default=1024, ge=0)
-    """In-process exact tier: entries a replica keeps; 0 turns that tier off."""
-    local_ttl_seconds: float = Field(default=60.0, gt=0)
-    """In-process exact tier: life of an entry; short, because other replicas' deletions are not seen here."""
-    max_answer_bytes: int = Field(default=256 * 1024, ge=1)
-    """Larger answers are not stored."""
-    max_wrong: float = Field(default=0.02, gt=0, lt=1)
-    """Semantic tier: the budget, wrong semantic answers over semantic answers served."""
-    policy: Literal["conformal", "vcache", "threshold"] = "conformal"
-    """Semantic tier: how the score's threshold is found."""
-    tenant_secret: SecretStr | None = None
-    """Keys the hash that separates tenants. None: drawn at start, so that entries of an earlier run are not
-    found. Environment: WATTGATE_CACHE_SECRET."""
 
 
 class GatewayConfig(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 
 from cache.admission import Limits
@@ -13,6 +14,7 @@ from cache.settings import CacheSettings
 from cache.tiers import ResponseCache
 from serving.config import GatewayConfig
 from serving.metrics import Metrics
+from serving.placement.judging import build_judgement
 
 
 class MetricsObserver:
@@ -49,8 +51,10 @@ def new_secret() -> str:
     return secrets.token_urlsafe(32)
 
 
-async def build_cache(config: GatewayConfig, redis_url: str | None, metrics: Metrics) -> ResponseCache | None:
-    """None where the cache is off. A Redis that is away does not keep the gateway from starting."""
+async def build_cache(
+    config: GatewayConfig, redis_url: str | None, metrics: Metrics, tell: Callable[[str], None] = lambda _: None
+) -> ResponseCache | None:
+    """None where the cache is off. Neither a Redis nor an embedder that is away keeps the gateway from starting."""
     settings = config.cache
     if settings.tier == "off":
         return None
@@ -58,13 +62,18 @@ async def build_cache(config: GatewayConfig, redis_url: str | None, metrics: Met
     secret = settings.tenant_secret.get_secret_value().encode()
     observer = MetricsObserver(metrics)
     store = RedisStore(redis_url, secret=secret, observer=observer) if redis_url else None
+    wanted = settings.tier == "semantic" and store is not None
+    judgement = await build_judgement(settings, metrics, tell) if wanted else None
     return ResponseCache(
         secret=secret,
         store=store,
+        embedder=judgement.embedder if judgement else None,
+        judge=judgement.judge if judgement else None,
         settings=CacheSettings(
             ttl_seconds=settings.ttl_seconds,
             local_entries=settings.local_entries,
             local_ttl_seconds=settings.local_ttl_seconds,
+            redis_budget_seconds=settings.redis_budget_seconds,
             limits=replace(Limits(), max_entry_bytes=settings.max_answer_bytes),
         ),
         observer=observer,

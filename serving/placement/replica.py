@@ -149,7 +149,7 @@ class Replica:
         meter.profiles = {model.name: model_profile(model, hardware) for model in self.engine.models()}
         await actor.attach.remote(self.source, list(meter.profiles.values()))
         meter.start()
-        cache = await build_cache(config, self._redis_url, self.metrics)
+        cache = await build_cache(config, self._redis_url, self.metrics, self._notices.tell)
         self.gateway = Gateway(engine=self.engine, cap=self.cap, meter=meter, metrics=self.metrics, cache=cache)
         await self._warm_up()
         self._lag_task = asyncio.create_task(self._watch(), name="watch")

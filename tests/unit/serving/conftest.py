@@ -101,6 +101,7 @@ class House:
         self.metrics = Metrics(self.registry)
         self.cap = ConcurrencyCap(cap, queue)
         self.meter = MeterLink("replica", self.books, flush_seconds=1.0, on_fault=lambda _: None)
+        self.notices: list[str] = []
         self.store = MemoryStore()
         self.cache = ResponseCache(secret=b"a secret of the tests", store=self.store)
         self.gateway = Gateway(

@@ -1,0 +1,51 @@
+"""Settings of the response cache. Each field is documented beneath it: meaning, unit, effect, how to size it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class CacheSettings(_Section):
+    """The response cache."""
+
+    tier: Literal["off", "exact", "semantic"] = "exact"
+    """off: none. exact: equal requests. semantic: also paraphrases, within the wrong-answer budget `max_wrong`."""
+    redis: str = "embedded"
+    """`redis://host:port/db`, or embedded: a Redis 8 of our own. Environment: WATTGATE_REDIS_URL."""
+    redis_budget_seconds: float = Field(default=0.04, gt=0)
+    """Redis time of one request, all its calls together; then it goes on without the cache."""
+    ttl_seconds: float = Field(default=3600.0, gt=0)
+    """Absolute life of an answer; being asked for does not prolong it."""
+    local_entries: int = Field(default=1024, ge=0)
+    """In-process exact tier: entries a replica keeps; 0 turns that tier off."""
+    local_ttl_seconds: float = Field(default=60.0, gt=0)
+    """In-process exact tier: life of an entry; short, because other replicas' deletions are not seen here."""
+    max_answer_bytes: int = Field(default=256 * 1024, ge=1)
+    """Larger answers are not stored."""
+    max_wrong: float = Field(default=0.02, gt=0, lt=1)
+    """Semantic tier: the budget, wrong semantic answers over semantic answers served."""
+    policy: Literal["conformal", "vcache", "threshold"] = "conformal"
+    """Semantic tier: how the score's threshold is found. conformal: from labels, for `max_wrong`. vcache: each entry
+    learns by itself, so nothing is served before it has been verified a few times. threshold: `score_threshold`."""
+    score_threshold: float = Field(default=0.95, ge=0, le=1)
+    """Semantic tier, policy threshold: what scores higher is served, whatever that does to `max_wrong`."""
+    calibration: Path | None = None
+    """Semantic tier: labels to start from, as `wattgate cache export-labels` writes them. None: the shipped ones,
+    which know nothing of your traffic."""
+    embedder: str = "minilm-int8"
+    """Semantic tier: `minilm-int8` or `minilm-fp32` (both bundled), or a local sentence-transformers model."""
+    embed_deadline_seconds: float = Field(default=0.05, gt=0)
+    """Semantic tier: a text not embedded by then is a miss; its vector is kept for the next time."""
+    reveal_similarity: bool = False
+    """Tell clients the similarity of what was served and the guard that refused (`x-cache-similarity`,
+    `x-cache-guard`): for debugging. It tells a client how near its question is to others of its tenant."""
+    tenant_secret: SecretStr | None = None
+    """Keys the hash that separates tenants. None: drawn at start, so that entries of an earlier run are not
+    found. Environment: WATTGATE_CACHE_SECRET."""

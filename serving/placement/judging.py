@@ -1,0 +1,71 @@
+"""From the configuration to the semantic tier: what embeds, what judges, and the threshold it judges by."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cache.calibration import Calibration, Calibrator, shipped_calibration
+from cache.embedders import ThreadedEmbedder, load_encoder
+from cache.embedders.encoder import Encoder
+from cache.embedding import Embedder
+from cache.judge import ConformalPolicy, EntryPolicy, GuardedJudge, Policy, ThresholdPolicy
+from cache.vcache import VCachePolicy
+from serving.cache_settings import CacheSettings
+from serving.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Everything the semantic tier needs beside a store."""
+
+    embedder: Embedder
+    judge: GuardedJudge
+    calibrator: Calibrator
+    vcache: VCachePolicy | None = None
+    """With that policy only: it learns from labels, too."""
+
+
+def build_policy(settings: CacheSettings, calibrator: Calibrator) -> tuple[Policy, VCachePolicy | None]:
+    if settings.policy == "conformal":
+        return ConformalPolicy(calibrator), None
+    if settings.policy == "threshold":
+        return ThresholdPolicy(settings.score_threshold), None
+    vcache = VCachePolicy(settings.max_wrong)
+    return EntryPolicy(vcache), vcache
+
+
+def read_calibration(settings: CacheSettings) -> Calibration:
+    """Raises OSError and ValueError, naming the file."""
+    if settings.calibration is None:
+        return shipped_calibration()
+    try:
+        return Calibration.from_dict(json.loads(settings.calibration.read_bytes()))
+    except ValueError as error:
+        raise ValueError(f"{settings.calibration}: {error}") from None
+
+
+async def build_judgement(
+    settings: CacheSettings,
+    metrics: Metrics,
+    tell: Callable[[str], None],
+    *,
+    load: Callable[[str], Encoder] = load_encoder,
+) -> Judgement | None:
+    """Loads off the event loop. None where it fails: told and counted, and the exact tiers go on without."""
+    try:
+        encoder, calibration = await asyncio.to_thread(lambda: (load(settings.embedder), read_calibration(settings)))
+        embedder = ThreadedEmbedder(encoder, deadline_seconds=settings.embed_deadline_seconds)
+        calibrator = Calibrator(calibration, settings.max_wrong)
+        policy, vcache = build_policy(settings, calibrator)
+        judgement = Judgement(embedder, GuardedJudge(policy), calibrator, vcache)
+    except Exception as error:
+        # whatever a model file or a library may raise: the cache is optional, answering is not
+        first = (str(error).splitlines() or [""])[0]
+        tell(f"without the semantic cache: {type(error).__name__}: {first}")
+        metrics.add("wattgate_cache_faults_total", 1, "semantic", "not_loaded")
+        return None
+    tell(f"semantic cache: {encoder.id}, max_wrong {settings.max_wrong:g}, {calibrator.note}")
+    return judgement
