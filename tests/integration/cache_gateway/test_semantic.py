@@ -53,13 +53,9 @@ async def test_tenants_see_nothing_of_each_other(stacked: Stacked, redis_url: st
     mine = {"authorization": "Bearer key-a"}
     theirs = {"authorization": "Bearer key-b"}
     await house.send(house.chat("How do I reset my password?"), **mine)
-    for text in ("How do I reset my password?", "How can I reset my password?"):
-        assert (await house.send(house.chat(text), **theirs)).headers["x-cache"] != "HIT-SEMANTIC"
-    assert (
-        (await house.send(house.chat("How do I reset my password, please?"), **mine))
-        .headers["x-cache"]
-        .startswith("HIT")
-    )
+    paraphrase = house.chat("How can I reset my password?")
+    assert (await house.send(paraphrase, **theirs)).headers["x-cache"] == "MISS"
+    assert (await house.send(paraphrase, **mine)).headers["x-cache"] == "HIT-SEMANTIC"
 
 
 @pytest.mark.parametrize("broken", [{"embedder": "no-such-folder"}, {"calibration": "no-such-file.json"}])
