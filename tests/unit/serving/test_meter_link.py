@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.settlement import Acknowledgement
-from metering.work import EngineSteps, WorkBatch, WorkRecord
+from metering.work import EngineSteps, Served, WorkBatch, WorkRecord
 from serving import meter_link
 from serving.meter_link import MeterLink
 from tests.unit.serving.fakes import Books, ManualClock
@@ -235,3 +235,19 @@ async def test_a_hit_costs_its_own_cpu_time_and_avoids_the_rest() -> None:
     assert hit.cache == "HIT-EXACT"
     assert hit.energy_joules is not None
     assert hit.energy_joules.total == pytest.approx(0.02)
+
+
+async def test_answers_are_counted_by_model_and_tenant_and_verdicts_travel_with_the_end() -> None:
+    rig = Rig()
+    rig.link.finished("a", "BYPASS")
+    rig.link.finished("b")
+    for answer in (Served("m", "t", requests=1, output_tokens=3), Served("m", "t", requests=1, hits=1)):
+        rig.link.served(answer)
+    rig.link.served(Served("m", "u", requests=1))
+    await rig.link.flush()
+    await rig.link.flush()
+    first, second = rig.books.batches
+    assert first.finished == ("a", "b")
+    assert first.verdicts == (("a", "BYPASS"),)
+    assert first.served == (Served("m", "t", requests=2, hits=1, output_tokens=3), Served("m", "u", requests=1))
+    assert (second.finished, second.verdicts, second.served) == ((), (), ())

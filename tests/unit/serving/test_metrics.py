@@ -22,7 +22,7 @@ UNITS = {
 }
 BOUNDED = frozenset(
     {"model", "tenant", "endpoint", "status", "cache", "kind", "path", "outcome", "tier", "why", "operation", "fault"}
-    | {"guard", "reason", "phase", "component", "boundary", "method", "source", "scope", "zone"}
+    | {"guard", "reason", "phase", "component", "boundary", "method", "source", "scope", "zone", "signal", "quality"}
 )
 
 

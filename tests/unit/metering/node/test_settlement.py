@@ -93,7 +93,7 @@ def test_a_hit_whose_costs_are_unknown_claims_nothing():
 
 def test_a_stamp_names_what_limits_a_reading():
     stale = IntensityReading(300.0, "DE", "watttime", Quality.STALE, signal="marginal")
-    assert IntensityStamp.of(stale) == IntensityStamp(300.0, "DE", "watttime (stale, marginal)")
+    assert IntensityStamp.of(stale) == IntensityStamp(300.0, "DE", "watttime (stale, marginal)", "marginal", "stale")
     plain = IntensityReading(381.0, "DEU", "codecarbon 2023", Quality.STATIC)
     assert IntensityStamp.of(plain).source == "codecarbon 2023"
 
@@ -101,3 +101,8 @@ def test_a_stamp_names_what_limits_a_reading():
 def test_the_method_of_a_sum_is_the_weakest():
     assert weakest([Method.MEASURED, Method.SIMULATED, Method.MODELLED]) is Method.SIMULATED
     assert weakest([Method.MEASURED]) is Method.MEASURED
+
+
+def test_a_stamp_names_the_source_that_it_stands_in_for():
+    mean = IntensityReading(381.0, "DEU", "codecarbon 2023", Quality.STATIC, fallback_from="electricitymaps")
+    assert IntensityStamp.of(mean).source == "codecarbon 2023 (in place of electricitymaps)"
