@@ -18,13 +18,14 @@ from cache.streams import answer_to_sse, sse_to_answer
 from cache.tiers import ResponseCache
 from metering.receipt import EnergyJoules, Receipt
 from metering.work import Method, Served
-from serving.admission.cap import ConcurrencyCap
+from serving.admission.queue import AdmissionQueue
 from serving.api.body import asked_tokens
 from serving.api.frames import StreamEnd, frame_of
 from serving.engines.base import Engine, EngineAnswer, EngineModel, EngineRequest
 from serving.errors import DeadlineExceeded, EngineUnavailable, GatewayError, InvalidRequest, NotFound
 from serving.meter_link import MeterLink, Trace
 from serving.metrics import Metrics
+from serving.tenancy.tenant import Priority
 
 log = logging.getLogger("wattgate")
 
@@ -42,6 +43,9 @@ class Call:
     deadline_seconds: float
     """Monotonic; the answer must be complete by then."""
     cache_control: CacheControl = field(default_factory=CacheControl)
+    priority: Priority = Priority.STANDARD
+    prompt_tokens: int = 0
+    """Estimated, before the engine has counted."""
     # filled on the way
     outcome: Outcome = Outcome.BYPASS
     queue_seconds: float = 0.0
@@ -79,7 +83,7 @@ class Gateway:
         self,
         *,
         engine: Engine,
-        cap: ConcurrencyCap,
+        cap: AdmissionQueue,
         meter: MeterLink,
         metrics: Metrics,
         cache: ResponseCache | None = None,
@@ -228,7 +232,9 @@ class Gateway:
             payload = payload | {"stream_options": {**(payload.get("stream_options") or {}), "include_usage": True}}
         request = EngineRequest(call.request_id, call.path, payload, call.model, call.tenant)
         asked = self._clock()
-        async with self.cap.permit(call.deadline_seconds) as waited:
+        async with self.cap.permit(
+            call.deadline_seconds, tenant=call.tenant, priority=call.priority, prefill_tokens=call.prompt_tokens
+        ) as waited:
             call.queue_seconds = waited
             self.metrics.observe("wattgate_queue_seconds", waited, call.model)
             call.overhead_seconds = asked - call.received_seconds

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from cache.control import CacheControl
 from serving.access import KeyRing
-from serving.api.body import ClientGone, parse_body, read_body
+from serving.api.body import ClientGone, asked_priority, estimated_prompt_tokens, parse_body, read_body
 from serving.api.frames import frame_of
 from serving.errors import (
     EngineUnavailable,
@@ -34,6 +34,8 @@ from serving.errors import (
     RequestTimeout,
 )
 from serving.gateway import Call, Gateway, Reply
+from serving.operations.events import EventLog
+from serving.operations.pages import OperationsPages
 
 log = logging.getLogger("wattgate")
 
@@ -120,6 +122,10 @@ class Completions:
             received_seconds=received,
             deadline_seconds=received + timeout,
             cache_control=CacheControl.parse(_text(headers.get(b"cache-control"))),
+            priority=asked_priority(
+                _text(headers.get(b"x-wattgate-priority")), payload, self._keys.settings(tenant).priority
+            ),
+            prompt_tokens=estimated_prompt_tokens(payload),
         )
 
 
@@ -273,11 +279,15 @@ class _Pages:
             )
         return _json(receipt.as_dict())
 
-    async def metrics(self, request: Request) -> Response:
+    def see_figures(self, request: Request) -> None:
+        """Raises where the request's key may not see the node's figures."""
         if self._keys.has_admin:
             self._admin(request)
         elif not self._keys.open:
             self._tenant(request)
+
+    async def metrics(self, request: Request) -> Response:
+        self.see_figures(request)
         body, content_type = await asyncio.to_thread(self._scrape)
         return Response(body, media_type=None, headers={"content-type": content_type})
 
@@ -311,6 +321,7 @@ def build_app(
     max_concurrent_requests: int,
     request_timeout_seconds: float,
     scrape: Callable[[], tuple[bytes, str]],
+    events: EventLog | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> ASGIApp:
     """The application over a gateway. ``scrape`` returns the exposition and its content type (it may block)."""
@@ -333,6 +344,7 @@ def build_app(
             Route("/healthz", pages.healthz),
             Route("/readyz", pages.readyz),
             Route("/metrics", pages.metrics),
+            *OperationsPages(pages.see_figures, events).routes(),
         ],
         exception_handlers={GatewayError: _gateway_error, HTTPException: _http_error, Exception: _crash},
     )

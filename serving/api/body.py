@@ -9,6 +9,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serving.errors import BodyTooLarge, InvalidRequest
+from serving.tenancy.tenant import Priority
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -148,3 +149,44 @@ def asked_tokens(payload: dict[str, Any]) -> int | None:
     """The answer length that the client allows."""
     value = payload.get("max_completion_tokens") or payload.get("max_tokens")
     return value if isinstance(value, int) else None
+
+
+_CHARACTERS_PER_TOKEN = 4
+"""Rule of thumb for English text; OpenAI's help page "What are tokens and how to count them?"."""
+
+
+def estimated_prompt_tokens(payload: dict[str, Any]) -> int:
+    """Of the prompt or the messages: given token ids are counted, text at four characters a token."""
+    ids, characters = 0, 0
+    rest: list[Any] = [payload.get("messages"), payload.get("prompt"), payload.get("tools")]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, str):
+            characters += len(value)
+        elif isinstance(value, int):
+            ids += 1
+        elif isinstance(value, list):
+            rest += value
+        elif isinstance(value, dict):
+            rest += value.values()
+    return ids + -(-characters // _CHARACTERS_PER_TOKEN)
+
+
+_TIERS = {"priority": Priority.INTERACTIVE, "flex": Priority.BATCH}
+
+
+def asked_priority(header: str | None, payload: dict[str, Any], granted: Priority) -> Priority:
+    """The class asked for by `x-wattgate-priority`, else by `service_tier`, never above ``granted``.
+
+    Raises:
+        InvalidRequest: a class that there is not.
+    """
+    if header is not None:
+        try:
+            return Priority(header.strip().lower()).at_most(granted)
+        except ValueError:
+            raise InvalidRequest(
+                f"x-wattgate-priority must be one of {', '.join(Priority)}.", param="x-wattgate-priority"
+            ) from None
+    tier = payload.get("service_tier")
+    return _TIERS[tier].at_most(granted) if isinstance(tier, str) and tier in _TIERS else granted

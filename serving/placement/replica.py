@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from metering.receipt import Receipt
 from metering.settlement import Acknowledgement
 from metering.work import WorkBatch
-from serving.admission.cap import ConcurrencyCap
+from serving.admission.queue import AdmissionQueue
 from serving.api.app import build_app
 from serving.config import AdmissionSettings, GatewayConfig
 from serving.engines.base import Engine, EngineRequest, EngineStartError, StepSink
@@ -133,7 +133,7 @@ class Replica:
         folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
         hardware = node_hardware(config)
         self.keys, self._key_watch = build_keys(config.access)
-        self.cap = ConcurrencyCap(config.admission.max_concurrency, config.admission.max_queue)
+        self.cap = AdmissionQueue(config.admission.max_concurrency, policy=config.admission.policy())
         actor = node_meter_handle(config, folder)
         meter = MeterLink(
             self.source,
@@ -208,7 +208,7 @@ class Replica:
 
     def reconfigure(self, settings: AdmissionSettings) -> None:
         """Live settings; no restart, running requests go on."""
-        self.cap.resize(settings.max_concurrency, settings.max_queue)
+        self.cap.resize(settings.max_concurrency, policy=settings.policy())
 
     def check_health(self) -> None:
         """Raises where the replica must be replaced."""

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from cache.memory import MemoryStore
 from cache.tiers import ResponseCache
 from serving.access import KeyRing
-from serving.admission.cap import ConcurrencyCap
+from serving.admission.queue import AdmissionQueue
 from serving.api.app import build_app
 from serving.gateway import Gateway
 from serving.meter_link import MeterLink
@@ -44,8 +44,10 @@ class Exchange:
         return found
 
     async def end(self) -> Exchange:
-        async with asyncio.timeout(10):
-            await self.task
+        # waited for from outside: a time-out that cancelled the task would end what should have ended by itself
+        done, _ = await asyncio.wait({self.task}, timeout=10)
+        assert done, "the request does not end"
+        await self.task
         return self
 
     @property
@@ -99,7 +101,7 @@ class House:
         self.books = Books()
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
-        self.cap = ConcurrencyCap(cap, queue)
+        self.cap = AdmissionQueue(cap, queue)
         self.meter = MeterLink("replica", self.books, flush_seconds=1.0, on_fault=lambda _: None)
         self.notices: list[str] = []
         self.store = MemoryStore()

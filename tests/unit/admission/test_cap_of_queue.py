@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from serving.admission.queue import AdmissionQueue as ConcurrencyCap
+from serving.admission.queue import AdmissionQueue
 from serving.errors import DeadlineExceeded, RateLimited
 from tests.unit.serving.fakes import ManualClock
 
@@ -24,12 +24,12 @@ async def turn() -> None:
 class Holder:
     """A request that holds its permit until it is released."""
 
-    def __init__(self, cap: ConcurrencyCap, deadline: float | None = None) -> None:
+    def __init__(self, cap: AdmissionQueue, deadline: float | None = None) -> None:
         self.release = asyncio.Event()
         self.waited: float | None = None
         self.task = asyncio.create_task(self._hold(cap, deadline))
 
-    async def _hold(self, cap: ConcurrencyCap, deadline: float | None) -> None:
+    async def _hold(self, cap: AdmissionQueue, deadline: float | None) -> None:
         async with cap.permit(deadline) as waited:
             self.waited = waited
             await self.release.wait()
@@ -47,7 +47,7 @@ class CapMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.clock = ManualClock()
         self.limit, self.queue = 2, 3
-        self.cap = ConcurrencyCap(self.limit, self.queue, self.clock)
+        self.cap = AdmissionQueue(self.limit, self.queue, self.clock)
         self.inside: list[Holder] = []
         self.waiting: deque[Holder] = deque()
 
@@ -138,7 +138,7 @@ TestCap.settings = settings(max_examples=40, stateful_step_count=30, deadline=No
 
 
 async def test_waiters_are_served_in_the_order_they_came() -> None:
-    cap = ConcurrencyCap(1, 10)
+    cap = AdmissionQueue(1, 10)
     holders = [Holder(cap) for _ in range(4)]
     for holder in holders:
         await turn()
@@ -150,7 +150,7 @@ async def test_waiters_are_served_in_the_order_they_came() -> None:
 
 
 async def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
-    cap = ConcurrencyCap(1, 10)
+    cap = AdmissionQueue(1, 10)
     first, second = Holder(cap), Holder(cap)
     await turn()
     first.release.set()
@@ -164,7 +164,7 @@ async def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
 
 async def test_a_full_queue_says_when_to_come_back() -> None:
     clock = ManualClock()
-    cap = ConcurrencyCap(1, 2, clock)
+    cap = AdmissionQueue(1, 2, clock)
     for _ in range(5):
         async with cap.permit():
             clock.advance(3.0)
@@ -183,7 +183,7 @@ async def test_a_full_queue_says_when_to_come_back() -> None:
 
 async def test_without_history_the_retry_is_after_a_second() -> None:
     clock = ManualClock()
-    cap = ConcurrencyCap(1, 0, clock)
+    cap = AdmissionQueue(1, 0, clock)
     assert cap.retry_after_seconds() == 1
     for _ in range(3):
         async with cap.permit():
@@ -193,7 +193,7 @@ async def test_without_history_the_retry_is_after_a_second() -> None:
 
 async def test_a_deadline_that_has_passed_ends_the_waiting_and_frees_the_place() -> None:
     clock = ManualClock()
-    cap = ConcurrencyCap(1, 1, clock)
+    cap = AdmissionQueue(1, 1, clock)
     holder = Holder(cap)
     await turn()
     with pytest.raises(DeadlineExceeded):
@@ -208,7 +208,7 @@ async def test_a_deadline_that_has_passed_ends_the_waiting_and_frees_the_place()
 
 async def test_the_time_waited_is_told() -> None:
     clock = ManualClock()
-    cap = ConcurrencyCap(1, 1, clock)
+    cap = AdmissionQueue(1, 1, clock)
     first, second = Holder(cap), Holder(cap)
     await turn()
     clock.advance(2.5)
@@ -220,7 +220,7 @@ async def test_the_time_waited_is_told() -> None:
 
 
 async def test_an_error_inside_gives_the_permit_back() -> None:
-    cap = ConcurrencyCap(1, 0)
+    cap = AdmissionQueue(1, 0)
     for _ in range(3):
         with pytest.raises(KeyError):
             async with cap.permit():
@@ -229,7 +229,7 @@ async def test_an_error_inside_gives_the_permit_back() -> None:
 
 
 async def test_lowering_the_cap_lets_the_running_ones_finish() -> None:
-    cap = ConcurrencyCap(3, 10)
+    cap = AdmissionQueue(3, 10)
     holders = [Holder(cap) for _ in range(4)]
     await turn()
     cap.resize(1)
@@ -245,4 +245,4 @@ async def test_lowering_the_cap_lets_the_running_ones_finish() -> None:
 @pytest.mark.parametrize("cap", [0, -1])
 def test_a_cap_below_one_is_refused(cap: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        ConcurrencyCap(1, 1).resize(cap)
+        AdmissionQueue(1, 1).resize(cap)
