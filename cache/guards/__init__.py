@@ -18,12 +18,14 @@ from cache.guards.question import question
 from cache.guards.roles import roles
 from cache.guards.scope import scope
 from cache.guards.substitution import substitution
+from cache.guards.verbatim import verbatim
 
 Guard = Callable[[Comparison], str | None]
 
 GUARDS: dict[str, Guard] = {
     "language": language,
     "numbers": numbers,
+    "verbatim": verbatim,
     "delivery": delivery,
     "polarity": polarity,
     "substitution": substitution,

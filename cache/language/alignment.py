@@ -27,6 +27,10 @@ class Alignment:
     left_b: tuple[Unit, ...]
 
 
+_MOST_TYPO_PAIRS = 400
+"""Beyond it the texts differ too much for a slip of the finger, and comparing every two words would take too long."""
+
+
 def align(a: Analysis, b: Analysis, words: Lexicon) -> Alignment:
     """Greedy, strongest evidence first; each unit is matched at most once."""
     left_a, left_b = list(a.units), list(b.units)
@@ -45,7 +49,8 @@ def align(a: Analysis, b: Analysis, words: Lexicon) -> Alignment:
     take(lambda x, y: x.key == y.key and not _opposed(words, x, y), SAME)
     if left_a and left_b:
         take(lambda x, y: words.synonyms(x.key, y.key) and not _opposed(words, x, y), SYNONYM)
-        take(lambda x, y: _is_typo(x, y, words), TYPO)
+        if len(left_a) * len(left_b) <= _MOST_TYPO_PAIRS:
+            take(lambda x, y: _is_typo(x, y, words), TYPO)
         take(lambda x, y: _derived(x, y, words), DERIVED)
     if left_a or left_b:
         _join(left_a, left_b, matches)

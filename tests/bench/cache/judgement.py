@@ -105,7 +105,7 @@ def draw_curve(path: Path, ours: np.ndarray, cosine: np.ndarray, right: np.ndarr
     axes.set(
         xlabel="wrong: share of traps served",
         ylabel="hits: share of should-hit pairs served",
-        xlim=(0, 0.6),
+        xlim=(0, 1),
         ylim=(0, 1),
     )
     axes.set_title("fow-cache, 600 pairs, none of them trained on")

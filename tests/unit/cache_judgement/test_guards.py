@@ -51,6 +51,14 @@ REFUSED: dict[str, tuple[tuple[str, str], ...]] = {
         ("Voos de Lisboa para Madri", "Voos de Madri para Lisboa"),
         ("Translate hello to Spanish", "Translate hello from Spanish"),
     ),
+    "verbatim": (
+        ("What does print('hi') do?", "What does print('bye') do?"),
+        ("select name from users where id == 1;", "select names from users where id == 1;"),
+        (
+            "Summarise: " + "the cat sat on the mat " * 15,
+            "Summarise: " + "the cat sat on the mat " * 14 + "the dog sat there",
+        ),
+    ),
     "scope": (
         ("What is the first step?", "What is the last step?"),
         ("Delete all my photos", "Delete some of my photos"),
