@@ -1,0 +1,1 @@
+"""The console: one page over the gateway's own figures."""

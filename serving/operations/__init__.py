@@ -1,0 +1,1 @@
+"""What an operator needs to explain a curve: events, and drift against a reference."""

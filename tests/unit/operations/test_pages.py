@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.testclient import TestClient
+
+from serving.console.page import page, security_policy
+from serving.errors import GatewayError, Unauthenticated
+from serving.operations.events import EventLog
+from serving.operations.pages import OperationsPages
+
+
+def authorize(request: Request) -> None:
+    if request.headers.get("authorization") != "Bearer right":
+        raise Unauthenticated("No.")
+
+
+async def envelope(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)
+    return Response(status_code=error.status)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> EventLog:
+    return EventLog(tmp_path / "events.jsonl", wall=lambda: 1000.0)
+
+
+@pytest.fixture
+def client(log: EventLog) -> Iterator[TestClient]:
+    app = Starlette(
+        routes=OperationsPages(authorize, log).routes(),
+        exception_handlers={GatewayError: envelope},
+    )
+    with TestClient(app, base_url="http://node-1:8000", headers={"authorization": "Bearer right"}) as client:
+        yield client
+
+
+def test_targets_are_in_prometheus_form_and_name_the_address_that_was_asked(client: TestClient) -> None:
+    answer = client.get("/metrics/targets")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == [{"targets": ["node-1:8000"], "labels": {"__metrics_path__": "/metrics"}}]
+
+
+def test_a_cluster_names_its_own_targets(log: EventLog) -> None:
+    pages = OperationsPages(authorize, log, targets=lambda: ["a:9000", "b:9000"])
+    client = TestClient(Starlette(routes=pages.routes()), headers={"authorization": "Bearer right"})
+    assert [group["targets"] for group in client.get("/metrics/targets").json()] == [["a:9000"], ["b:9000"]]
+
+
+def test_a_host_that_is_no_address_is_refused(client: TestClient) -> None:
+    assert client.get("/metrics/targets", headers={"host": "x/y z"}).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/metrics/targets", "/v1/events"])
+def test_figures_are_protected(client: TestClient, path: str) -> None:
+    assert client.get(path, headers={"authorization": "Bearer wrong"}).status_code == 401
+
+
+def test_events_come_oldest_first_since_a_time(client: TestClient, log: EventLog) -> None:
+    log.record("cap", "cap: 32 -> 16", "m")
+    assert client.get("/v1/events").json() == {
+        "object": "list",
+        "data": [{"kind": "cap", "text": "cap: 32 -> 16", "at_seconds": 1000.0, "model": "m"}],
+    }
+    assert client.get("/v1/events?since=1000.5").json()["data"] == []
+    assert client.get("/v1/events?since=soon").status_code == 400
+
+
+def test_the_console_needs_no_key_for_it_holds_no_data(client: TestClient) -> None:
+    answer = client.get("/console", headers={"authorization": "none"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.headers["content-security-policy"] == security_policy(page())
+
+
+def test_the_console_loads_nothing_from_elsewhere() -> None:
+    html = page().replace("http://www.w3.org/2000/svg", "")
+    assert "http://" not in html
+    assert "https://" not in html
+    assert "default-src 'none'" in security_policy(html)
+    assert " on" + "click=" not in html
