@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from serving.cli import chat, configuration, demo, estimate, hardware, keys, serve
+from serving.cli import chat, configuration, demo, estimate, hardware, keys, report, serve
 
 app = typer.Typer(
     name="wattgate",
@@ -19,6 +19,7 @@ app.command("serve")(serve.serve)
 app.command("chat")(chat.chat)
 app.command("config")(configuration.config)
 app.command("demo")(demo.demo)
+app.command("report")(report.report)
 app.add_typer(estimate.app, name="estimate")
 app.add_typer(hardware.app, name="hardware")
 app.add_typer(keys.app, name="keys")

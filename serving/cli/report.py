@@ -1,0 +1,196 @@
+"""``wattgate report``: what was used, by whom, from the history that the gateway keeps."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from serving.cli.figures import bad_input_exits
+
+if TYPE_CHECKING:
+    from metering.report import Report
+    from metering.report_savings import Baseline
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    HTML = "html"
+
+
+def report(
+    since: Annotated[str, typer.Option(help="90m, 24h, 7d or 4w back, or a date or time (ISO 8601).")] = "24h",
+    until: Annotated[str | None, typer.Option(help="End of the period, in the same form; now by default.")] = None,
+    by: Annotated[str, typer.Option(help="Groups, with commas: model, tenant, day, hour.")] = "model,tenant",
+    format: Annotated[Format, typer.Option(help="How to print.")] = Format.TABLE,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
+    store: Annotated[Path | None, typer.Option(help="History file; the gateway's own by default.")] = None,
+    baseline_zone: Annotated[
+        str | None, typer.Option(help="Compare with this zone's annual mean, as WORLD or POL.")
+    ] = None,
+    baseline_pue: Annotated[float | None, typer.Option(help="Compare with a site of this PUE.")] = None,
+) -> None:
+    """Tokens, energy and carbon, how each figure was made, and what is missing."""
+    from metering.errors import BadInput
+    from metering.history import HistoryStore, HistoryUnavailable, parse_since
+    from metering.report import build_report
+    from serving.placement.history import history_file
+
+    with bad_input_exits():
+        now = time.time()
+        start = parse_since(since, now)
+        end = parse_since(until, now) if until is not None else now
+        if end <= start:
+            raise BadInput(f"the period ends ({until}) before it begins ({since})")
+        groups = [name.strip() for name in by.split(",") if name.strip()]
+        try:
+            history = HistoryStore(store or history_file()).read(start, end)
+        except HistoryUnavailable as error:
+            raise BadInput(str(error)) from error
+        made = build_report(
+            history,
+            since_epoch_seconds=start,
+            until_epoch_seconds=end,
+            by=groups,
+            baseline=_baseline(baseline_zone, baseline_pue),
+        )
+        wanted = Format.JSON if as_json else format
+        if wanted is Format.TABLE and output is None:
+            _print(made, Console())
+            return
+        text = _text(made, wanted)
+        if output is None:
+            typer.echo(text)
+            return
+        try:
+            output.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise BadInput(f"cannot write {output}: {error.strerror or error}") from error
+        typer.echo(f"wrote {output}", err=True)
+
+
+def _baseline(zone: str | None, pue: float | None) -> Baseline:
+    from metering.intensity.static import find_zone
+    from metering.report_savings import Baseline
+
+    if zone is None:
+        return Baseline(pue=pue)
+    found = find_zone(zone)
+    return Baseline(pue, found.grams_per_kwh, f"{found.code}, {found.label}")
+
+
+def _text(made: Report, wanted: Format) -> str:
+    from metering.report_html import report_html
+
+    if wanted is Format.HTML:
+        return report_html(made)
+    if wanted is Format.CSV:
+        return _csv(made)
+    if wanted is Format.JSON:
+        return json.dumps(made.as_dict(), indent=2, allow_nan=False)
+    console = Console(file=io.StringIO(), width=160)
+    _print(made, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().rstrip()
+
+
+def _csv(made: Report) -> str:
+    """One row a group; nested figures as ``energy_kwh.host``; unknown is empty."""
+    rows = [dict(_flat(line)) for line in made.as_dict()["groups"]]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns or ["method"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().rstrip("\n")
+
+
+def _flat(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{name}", "; ".join(map(str, value))
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _print(made: Report, console: Console) -> None:
+    from metering.report_html import number
+
+    figures = made.as_dict()
+    table = Table(title=f"{figures['since']} to {figures['until']}", title_justify="left")
+    for name in (*made.by, "method"):
+        table.add_column(name, overflow="fold")
+    for name in ("requests", "hits", "tokens", "kWh", "gCO2e op.", "gCO2e emb.", "J/1k tok", "g/1k tok", "SCI", "MFU"):
+        table.add_column(name, justify="right")
+    rows = [(line, [line[name] for name in made.by]) for line in figures["groups"]]
+    if made.by:
+        rows += [(line, ["total", *[""] * (len(made.by) - 1)]) for line in figures["totals"]]
+    for line, names in rows:
+        per, mfu = line["per_1k_tokens"], line["mfu_ratio"]
+        table.add_row(
+            *names,
+            line["method"] + (", marginal" if line["signal"] == "marginal" else ""),
+            number(line["requests"]),
+            number(line["hits"]),
+            number(line["tokens"]["total"]),
+            number(line["energy_kwh"]["total"]),
+            number(line["grams"]["operational"]),
+            number(line["grams"]["embodied"]),
+            number(per["joules"]),
+            number(per["operational_grams"]),
+            number(per["sci_grams"]),
+            "unknown" if mfu is None else f"{mfu:.2%}",
+        )
+    console.print(table)
+    for total in figures["totals"]:
+        _print_total(total, console)
+    for one in figures["node"]:
+        console.print(
+            f"{one['component']} ({one['boundary']}): {number(one['metered_kwh'], 'kWh')}, of it idle "
+            f"{number(one['idle_kwh'], 'kWh')}; {one['method']} by {one['estimator']}",
+            markup=False, highlight=False,
+        )  # fmt: skip
+    console.print(f"in no receipt: {number(figures['not_given_to_requests_kwh'], 'kWh')}", highlight=False)
+    for note in figures["notes"]:
+        console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+
+
+def _print_total(total: Mapping[str, Any], console: Console) -> None:
+    from metering.report import BOUNDARIES
+    from metering.report_html import number
+
+    def tell(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False, highlight=False)
+
+    tell(f"{total['method']} total, by {total['estimator'] or 'no meter'}:")
+    tell("  kWh    " + ", ".join(f"{name} {number(total['energy_kwh'][name])}" for name in BOUNDARIES))
+    tell("  gCO2e  " + ", ".join(f"{name} {number(total['grams'][name])}" for name in BOUNDARIES))
+    tell(
+        f"  intensity {number(total['intensity_grams_per_kwh'], 'g/kWh')}, {total['signal']}: "
+        f"{', '.join(total['zones']) or 'unknown zone'} ({'; '.join(total['sources']) or 'no source'})"
+    )
+    saved = total["savings"]
+    if saved is not None:
+        tell(
+            f"  saved {number(saved['saved_grams'], 'gCO2e')}: {saved['total']:.3f} times less = model "
+            f"{saved['model']:.3f} (response cache {saved['response_cache']:.3f} x prefix cache "
+            f"{saved['prefix_cache']:.3f}) x machine {saved['machine']:.3f} (batching) x mechanization "
+            f"{saved['mechanization']:.3f} (PUE) x map {saved['map']:.3f} (grid)"
+        )
+        tell("  baseline: " + "; ".join(saved["baseline"]), "dim")
+    for text in total["missing"]:
+        tell(f"  missing: {text}", "yellow")
