@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.operations.load import mixed
+from tests.integration.operations.prometheus_process import PrometheusProcess
+from tests.integration.serving.gateway_process import GatewayProcess, until
+from tests.system_packages import program
+
+
+@pytest.fixture(scope="session")
+def gateway() -> Iterator[GatewayProcess]:
+    gateway = GatewayProcess("--engine", "simulated", "--port", "0").wait_ready()
+    yield gateway
+    gateway.stop()
+
+
+@pytest.fixture(scope="session")
+def prometheus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusProcess]:
+    """Has watched the gateway before, during and after a load of all kinds."""
+    program("prometheus")
+    gateway: GatewayProcess = request.getfixturevalue("gateway")
+    list(mixed(gateway.url, 12))
+    prometheus = PrometheusProcess(gateway.url, tmp_path_factory.mktemp("prometheus"))
+    until(lambda: prometheus.query('up{job="wattgate"} == 1'), what="the first scrape")
+    outcomes = list(mixed(gateway.url))
+    assert {"MISS", "HIT-EXACT", "BYPASS", "400"} <= set(outcomes), outcomes
+    until(lambda: prometheus.query("sum(rate(wattgate_request_grams_total[1m])) > 0"), what="booked carbon")
+    until(lambda: prometheus.query("wattgate:cache_hit:ratio_rate5m > 0"), what="recorded rules")
+    yield prometheus
+    prometheus.stop()
