@@ -1,0 +1,113 @@
+"""What tuning may turn: a point of the space, the space, and a point's effect on a gateway's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from metering.errors import BadInput
+from serving.config import GatewayConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One point. ``None`` leaves the configuration's own value."""
+
+    cap: int
+    """The live cap, of each replica: changed without a restart. All the others restart the engine."""
+    max_batched_tokens: int | None = None
+    prefix_caching: bool | None = None
+    dtype: str | None = None
+    replicas: int | None = None
+
+    @classmethod
+    def of(cls, config: GatewayConfig) -> Self:
+        """The configuration's present point."""
+        vllm = config.engine.vllm
+        return cls(
+            config.admission.max_concurrency,
+            vllm.max_batched_tokens,
+            vllm.enable_prefix_caching,
+            vllm.dtype,
+            config.server.replicas,
+        )
+
+    def applied(self, config: GatewayConfig, most_cap: int = 1) -> GatewayConfig:
+        """``most_cap``: the engine is started for so many sequences, so that the cap may move without a restart."""
+        vllm = config.engine.vllm
+        changes = {
+            "max_batched_tokens": self.max_batched_tokens,
+            "enable_prefix_caching": self.prefix_caching,
+            "dtype": self.dtype,
+        }
+        vllm = vllm.model_copy(update={name: value for name, value in changes.items() if value is not None})
+        vllm = vllm.model_copy(update={"max_batch": max(vllm.max_batch, self.cap, most_cap)})
+        replicas = config.server.replicas if self.replicas is None else self.replicas
+        return config.model_copy(
+            update={
+                "admission": config.admission.model_copy(update={"max_concurrency": self.cap}),
+                "engine": config.engine.model_copy(update={"vllm": vllm}),
+                "server": config.server.model_copy(update={"replicas": replicas}),
+            }
+        )
+
+    def restarts(self, other: Setting) -> bool:
+        """Whether going from ``other`` to this one restarts the engine."""
+        return any(getattr(self, f.name) != getattr(other, f.name) for f in fields(self) if f.name != "cap")
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if value is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What is tried. One value in a tuple holds that knob still.
+
+    Raises:
+        BadInput: an empty choice, or a cap below 1.
+    """
+
+    lowest_cap: int = 1
+    highest_cap: int = 64
+    max_batched_tokens: tuple[int | None, ...] = (None,)
+    prefix_caching: tuple[bool | None, ...] = (None,)
+    dtypes: tuple[str | None, ...] = (None,)
+    replicas: tuple[int | None, ...] = (None,)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.lowest_cap <= self.highest_cap:
+            raise BadInput(f"caps go from at least 1 upwards, got {self.lowest_cap} to {self.highest_cap}")
+        for name, choices in self.choices().items():
+            if not choices:
+                raise BadInput(f"{name} needs at least one value to try")
+
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """The knobs that take one of a few values."""
+        return {
+            "max_batched_tokens": self.max_batched_tokens,
+            "prefix_caching": self.prefix_caching,
+            "dtype": self.dtypes,
+            "replicas": self.replicas,
+        }
+
+    @property
+    def size(self) -> int:
+        size = self.highest_cap - self.lowest_cap + 1
+        for choices in self.choices().values():
+            size *= len(choices)
+        return size
+
+
+def recommended_yaml(config: GatewayConfig, why: str) -> str:
+    """A file for ``wattgate serve``: what differs from the defaults, without secrets (they come from elsewhere)."""
+    import yaml
+
+    values: Mapping[str, Any] = config.model_dump(
+        mode="json",
+        exclude_defaults=True,
+        exclude={"access": True, "cache": {"tenant_secret"}, "engine": {"upstream": {"api_key"}}},
+    )
+    kept = {section: content for section, content in values.items() if content}
+    lines = "".join(f"# {line}\n" for line in why.splitlines())
+    return lines + yaml.safe_dump(kept, sort_keys=False)

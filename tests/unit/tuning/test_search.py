@@ -1,0 +1,215 @@
+import warnings
+from dataclasses import replace
+
+import pytest
+
+from metering.errors import BadInput
+from metering.intensity.static import StaticIntensity
+from metering.site import Site
+from serving.config import GatewayConfig, load_config
+from serving.tuning.bench import Hopeless, SimulatedBench
+from serving.tuning.engine_model import Plane
+from serving.tuning.lengths import Lengths
+from serving.tuning.outcome import Outcome
+from serving.tuning.search import Budget, Goal, StudyMismatch, Tried, knee, open_study, pareto, search
+from serving.tuning.setting import Setting, Space, recommended_yaml
+from serving.tuning.slo import Slo
+from serving.tuning.synthetic import Synthetic
+from serving.tuning.tune import recommend
+
+# saturating: a larger cap is always cheaper a token, and always slower a token
+WORKLOAD = Synthetic(200, 1000.0, Lengths("fixed", 64), Lengths("fixed", 40)).workload()
+SLO = Slo.parse(["itl_p95<=0.022"])
+SPACE = Space(1, 64)
+CURRENT = Setting(1)
+
+
+@pytest.fixture(autouse=True)
+def _experimental_features():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", module="optuna")
+        yield
+
+
+@pytest.fixture
+def bench(engine_model):
+    site = Site(StaticIntensity("WORLD").reading)
+    return SimulatedBench(replace(engine_model, planes=(Plane(0.010, 0.0005, 0.00002),)), site, SLO)
+
+
+def identity(bench, slo=SLO):
+    return {"engine": bench.identity, "slo": str(slo), "objective": "grams", "workload": WORKLOAD.name}
+
+
+def run(bench, *, goal=None, path=None, trials=12, space=SPACE, seconds=float("inf"), clock=lambda: 0.0, told=None):
+    goal = goal or Goal("grams", SLO)
+    study = open_study(path, identity(bench, goal.slo), 0)
+    told = told or (lambda tried: None)
+    return search(bench, WORKLOAD, goal, space, CURRENT, study, Budget(trials, seconds), clock=clock, told=told)
+
+
+def test_the_search_comes_within_5_percent_of_the_exhaustive_best_with_a_third_of_its_trials(bench):
+    goal = Goal("grams", SLO)
+    sweep = [bench.run(Setting(cap), WORKLOAD, seed=0, hopeless=False) for cap in range(1, 65)]
+    best = min(goal.value(figures) for figures in sweep if SLO.met(figures))
+    tried = run(bench, trials=21)
+    found = min(goal.value(one.figures) for one in tried if one.meets)
+    assert found <= 1.05 * best
+
+
+def test_the_current_setting_is_tried_first_and_none_twice(bench):
+    tried = run(bench)
+    assert tried[0].setting == CURRENT
+    assert len({one.setting for one in tried}) == len(tried) == 12
+
+
+def test_a_small_space_ends_when_it_is_spent(bench):
+    tried = run(bench, space=Space(1, 3), trials=50)
+    assert sorted(one.setting.cap for one in tried) == [1, 2, 3]
+
+
+def test_the_budget_of_time_is_kept(bench):
+    seconds = iter(range(1000))
+    tried = run(bench, trials=100, seconds=5, clock=lambda: float(next(seconds)))
+    assert len(tried) < 8
+
+
+def test_all_knobs_are_searched(bench):
+    space = Space(1, 32, max_batched_tokens=(64, 512), prefix_caching=(True, False), replicas=(1, 2))
+    settings = [one.setting for one in run(bench, space=space, trials=25)]
+    assert {setting.max_batched_tokens for setting in settings} == {64, 512}
+    assert {setting.replicas for setting in settings} == {1, 2}
+
+
+def test_an_interrupted_study_goes_on_where_it_was(bench, tmp_path):
+    path = tmp_path / "study.journal"
+
+    def interrupt(tried):
+        if tried.number >= 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(bench, path=path, told=interrupt)
+    tried = run(bench, path=path, trials=8)
+    assert len(tried) == 8
+    assert len({one.setting for one in tried}) == 8
+
+
+def test_a_run_that_dies_within_a_trial_is_resumed(bench, tmp_path):
+    path = tmp_path / "study.journal"
+    broken = replace(bench)
+    broken.run = lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, path=path)
+    assert len(run(bench, path=path, trials=4)) == 4
+
+
+def test_a_study_of_another_model_is_refused(bench, engine_model, tmp_path):
+    path = tmp_path / "study.journal"
+    run(bench, path=path, trials=2)
+    other = replace(bench, engine=replace(engine_model, model="other"))
+    with pytest.raises(StudyMismatch, match="of another engine"):
+        run(other, path=path)
+
+
+def test_a_file_that_is_no_study_is_refused(bench, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("dear diary\n")
+    with pytest.raises(BadInput, match=r"notes\.txt is not a study"):
+        run(bench, path=path)
+
+
+def test_an_objective_without_figures_is_refused_at_once(bench, engine_model):
+    with pytest.raises(BadInput, match="grams_per_1k"):
+        run(replace(bench, engine=replace(engine_model, power=None)))
+    with pytest.raises(BadInput, match="price"):
+        Goal("cost", SLO)
+
+
+def test_the_recommendation_is_better_with_an_interval_and_keeps_the_slo(bench):
+    tried = run(bench, trials=20)
+    found = recommend(bench, WORKLOAD, Goal("grams", SLO), CURRENT, tried)
+    assert found.setting.cap > 10
+    assert found.gain.high < 0.5
+    assert "itl p95" in found.why
+    assert len(found.repeats) == 6
+    assert [one["setting"]["cap"] for one in found.repeats[:4]] == [1, found.setting.cap, found.setting.cap, 1]
+
+
+def test_a_gain_within_the_noise_leaves_the_current_setting(bench):
+    class Noisy:
+        identity, calls = "noisy", 0
+
+        def run(self, setting, workload, *, seed, hopeless):
+            self.calls += 1
+            figures = bench.run(setting, workload, seed=seed, hopeless=hopeless)
+            return {**figures, "grams_per_1k_output_tokens": 1.0 + 0.1 * ((7 * self.calls) % 5)}
+
+        def close(self):
+            return None
+
+    noisy = Noisy()
+    tried = run(noisy, trials=6)
+    found = recommend(noisy, WORKLOAD, Goal("grams", SLO), CURRENT, tried)
+    assert found.setting == CURRENT
+    assert "stays" in found.why
+
+
+def test_a_promise_nothing_keeps_is_said_so_with_the_closest(bench):
+    slo = Slo.parse(["itl_p95<=0.001"])
+    goal = Goal("grams", slo)
+    found = recommend(bench, WORKLOAD, goal, CURRENT, run(bench, goal=goal))
+    assert found.setting is None
+    assert found.closest.setting == CURRENT
+    assert "No setting that was tried meets the SLO" in found.why
+
+
+def trial(number, latency, grams, meets=True):
+    figures = {"e2e_p95_seconds": latency, "grams_per_1k_output_tokens": grams}
+    return Tried(number, Setting(number + 1), figures, meets, 0.0)
+
+
+def test_the_frontier_is_what_nothing_beats_and_its_knee_is_where_it_bends():
+    tried = [trial(0, 1, 10), trial(1, 2, 3), trial(2, 6, 2), trial(3, 3, 9), trial(4, 0.5, 1, meets=False)]
+    goal = Goal("grams", Slo())
+    front = pareto(tried, goal)
+    assert [one.number for one in front] == [0, 1, 2]
+    assert knee(front, goal).number == 1
+    assert knee(front[:2], goal) is None
+
+
+def test_a_setting_applied_gives_a_config_that_serve_takes(tmp_path):
+    config = load_config(None, {"cache.tier": "off", "access.api_keys": {"t": "secret"}}).config
+    wanted = Setting(48, max_batched_tokens=512, prefix_caching=False, replicas=2)
+    applied = wanted.applied(config)
+    path = tmp_path / "recommended.yaml"
+    path.write_text(recommended_yaml(applied, "because\nof this"))
+    read = load_config(path, environment={}).config
+    assert (read.admission.max_concurrency, read.engine.vllm.max_batch) == (48, 48)
+    assert read.engine.vllm.max_batched_tokens == 512
+    assert not read.engine.vllm.enable_prefix_caching
+    assert read.server.replicas == 2
+    assert "secret" not in path.read_text()
+    assert path.read_text().startswith("# because\n# of this\n")
+
+
+def test_a_config_speaks_of_its_own_setting():
+    config = GatewayConfig()
+    assert Setting.of(config).applied(config) == config
+
+
+def test_only_the_cap_moves_without_a_restart():
+    assert not Setting(4).restarts(Setting(8))
+    assert Setting(4, max_batched_tokens=64).restarts(Setting(4))
+
+
+def test_a_run_is_hopeless_once_more_broke_the_bound_than_its_percentile_allows():
+    slow = Outcome(0.0, 0.0, 9.0, first_token_seconds=5.0, output_tokens=10)
+    fast = Outcome(0.0, 0.0, 1.0, first_token_seconds=0.1, output_tokens=10)
+    lost = Hopeless(Slo.parse(["ttft_p95<=1s"]), 40)
+    for outcome in [fast] * 10 + [slow] * 3:
+        lost(outcome)
+    assert not lost
+    lost(slow)
+    assert lost
