@@ -12,8 +12,10 @@ from typing import Any
 
 HAPROXY_RETRY_ON = "conn-failure empty-response"
 """A killed replica closes connections without an answer: such a request is sent to a sibling."""
-_OBJECT_STORE_BYTES = 80 * 1024 * 1024
-"""Tokens do not pass through Ray's object store; its smallest useful size will do."""
+HAPROXY_NO_SPLICING = "no option splice-request"
+"""While a request is spliced, HAProxy (2.8) does not see its client go: a unary call whose body came in a
+segment of its own ran to its end. Ray's template has no place for further options, but takes the value of
+retry-on as it is, so this follows it on a line of its own."""
 _REPLICA_PORTS = 1000
 
 
@@ -53,7 +55,7 @@ def environment(run_folder: Path, *, longest_request_seconds: float) -> dict[str
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_RETRY_ON": HAPROXY_RETRY_ON,
+        "RAY_SERVE_HAPROXY_RETRY_ON": f"{HAPROXY_RETRY_ON}\n    {HAPROXY_NO_SPLICING}",
         # a reload cuts streams older than this
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(longest_request_seconds) + 60),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
