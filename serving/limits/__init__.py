@@ -1,0 +1,1 @@
+"""Rates, concurrency and carbon budgets of tenants: reserved, settled with the real figure, right over replicas."""
