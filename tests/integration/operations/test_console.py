@@ -1,0 +1,174 @@
+"""The console in a real browser, over a gateway that works."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.integration.operations.browser import chromium, window
+from tests.integration.serving.gateway_process import GatewayProcess, until
+
+pytestmark = [pytest.mark.ray, pytest.mark.redis]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
+
+
+@pytest.fixture
+def console(browser: webdriver.Chrome, gateway: GatewayProcess) -> webdriver.Chrome:
+    window(browser, 1280, 1000)
+    browser.get_log("browser")
+    browser.get(f"{gateway.url}/console")
+    until(lambda: text(browser, "state") == "ready", what="the first figures")
+    until(lambda: browser.find_elements(By.CSS_SELECTOR, "#model option"), what="the models")
+    return browser
+
+
+def text(browser: webdriver.Chrome, ident: str) -> str:
+    return browser.find_element(By.ID, ident).text
+
+
+def ask(browser: webdriver.Chrome, prompt: str) -> str:
+    box = browser.find_element(By.ID, "prompt")
+    box.clear()
+    box.send_keys(prompt)
+    box.send_keys(Keys.CONTROL, Keys.ENTER)
+    return until(
+        lambda: (said := text(browser, "said")).startswith(("Complete", "Failed")) and said, what="the answer's end"
+    )
+
+
+def errors(browser: webdriver.Chrome) -> list[str]:
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+
+
+def test_a_prompt_sent_by_keyboard_is_answered_with_its_receipt(console: webdriver.Chrome) -> None:
+    assert re.match(r"Complete: \d+ tokens in ", ask(console, "A question from the page."))
+    assert text(console, "answer").startswith("simulated")
+    receipt = text(console, "receipt")
+    assert all(part in receipt for part in ("Energy", "Carbon", "MFU", "First token", "simulated", "miss"))
+    until(lambda: "final" in text(console, "receipts"), what="the final receipt")
+    ask(console, "A question from the page.")
+    assert "hit, exact" in text(console, "receipts")
+    assert errors(console) == []
+
+
+def test_figures_are_those_of_the_gateway(console: webdriver.Chrome, gateway: GatewayProcess) -> None:
+    ask(console, "Another question from the page.")
+    until(lambda: f"{gateway.metric('wattgate_requests_total'):,.0f}" in text(console, "tenants"), what="its requests")
+    assert text(console, "figure-power").splitlines()[1].split()[1] == "W"
+    assert "default" in text(console, "tenants")
+    assert "simulated-1b" in text(console, "models")
+    assert "of 32" in text(console, "batch")
+    assert "475 g/kWh" in text(console, "intensity")
+    assert text(console, "method") == "energy simulated"
+
+
+def test_what_the_answer_says_is_never_run(console: webdriver.Chrome) -> None:
+    ask(console, "<img src=x onerror=document.title='owned'>")
+    assert "<img src=x" in text(console, "receipts")
+    assert console.title == "wattgate console"
+    assert console.find_elements(By.CSS_SELECTOR, "#receipts img") == []
+
+
+def test_a_refusal_is_told(console: webdriver.Chrome) -> None:
+    tokens = console.find_element(By.ID, "tokens")
+    tokens.clear()
+    tokens.send_keys("99999")
+    assert ask(console, "Too much.") == "Failed."
+    assert "context is 8192 tokens" in text(console, "answer")
+
+
+def test_every_control_is_reached_by_keyboard_and_has_a_name(console: webdriver.Chrome) -> None:
+    console.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
+    reached = []
+    for _ in range(12):
+        console.switch_to.active_element.send_keys(Keys.TAB)
+        active = console.switch_to.active_element
+        reached.append(active.get_attribute("id"))
+        assert active.accessible_name, active.get_attribute("outerHTML")[:200]
+    assert {"theme", "key", "prompt", "model", "tokens", "cached", "send"} <= set(reached)
+    for control in console.find_elements(By.CSS_SELECTOR, "main input, main select, main textarea, button"):
+        assert not control.is_displayed() or control.accessible_name
+
+
+def contrast(browser: webdriver.Chrome, selector: str) -> float:
+    """Ratio of text to background, WCAG 2.2 section 1.4.3, over the nearest opaque background."""
+    return browser.execute_script(  # type: ignore[no-any-return, no-untyped-call]
+        """
+        const parse = colour => colour.match(/[\\d.]+/g).map(Number);
+        const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
+          .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+          .reduce((sum, c, n) => sum + c * [0.2126, 0.7152, 0.0722][n], 0);
+        let node = document.querySelector(arguments[0]);
+        const ink = light(parse(getComputedStyle(node).color));
+        while (node && parse(getComputedStyle(node).backgroundColor)[3] === 0) node = node.parentElement;
+        const paper = light(parse(getComputedStyle(node || document.body).backgroundColor));
+        return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+        """,
+        selector,
+    )
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_can_be_read_in_light_and_dark(console: webdriver.Chrome, dark: bool) -> None:
+    window(console, 1280, 1000, dark=dark)
+    for selector in (
+        "h1",
+        "#state",
+        "#method",
+        ".figures dt",
+        ".hint",
+        "#send",
+        "#theme",
+        "label",
+        "thead th",
+        "footer",
+    ):
+        assert contrast(console, selector) >= 4.5, selector
+
+
+def test_the_theme_can_be_chosen_and_is_kept(console: webdriver.Chrome, gateway: GatewayProcess) -> None:
+    paper = "return getComputedStyle(document.body).backgroundColor"
+    light = console.execute_script(paper)  # type: ignore[no-untyped-call]
+    button = console.find_element(By.ID, "theme")
+    while "dark" not in button.text:
+        button.click()
+    dark = console.execute_script(paper)  # type: ignore[no-untyped-call]
+    assert dark != light
+    console.refresh()
+    assert console.execute_script(paper) == dark  # type: ignore[no-untyped-call]
+    console.execute_script("sessionStorage.clear()")  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("width", [320, 390, 768])
+def test_nothing_sticks_out_of_a_narrow_window(console: webdriver.Chrome, width: int) -> None:
+    window(console, width, 800)
+    assert console.execute_script("return document.documentElement.scrollWidth") <= width  # type: ignore[no-untyped-call]
+
+
+def test_a_gateway_that_is_gone_is_told_and_the_figures_stay(tmp_path, browser: webdriver.Chrome) -> None:  # type: ignore[no-untyped-def]
+    keys = {"WATTGATE_API_KEYS": "alice=secret-of-alice"}
+    other = GatewayProcess("--engine", "simulated", "--port", "0", environment=keys).wait_ready()
+    try:
+        browser.get(f"{other.url}/console")
+        until(lambda: text(browser, "state") == "key needed", what="the question for a key")
+        assert "API key" in text(browser, "notices")
+        browser.find_element(By.ID, "key").click()
+        browser.find_element(By.ID, "tenant-key").send_keys("secret-of-alice", Keys.ENTER)
+        until(lambda: text(browser, "state") == "ready", what="figures with a key")
+        until(lambda: browser.find_elements(By.CSS_SELECTOR, "#model option"), what="the models")
+        assert ask(browser, "With a key.").startswith("Complete")
+        until(lambda: "alice" in text(browser, "tenants"), what="the tenant's line")
+    finally:
+        other.stop()
+    until(lambda: text(browser, "state") in ("not reachable", "no engine ready"), what="the end being told")
+    assert "alice" in text(browser, "tenants")

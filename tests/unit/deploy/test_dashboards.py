@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from serving.metrics import CATALOGUE
+from tests.unit.deploy.test_prometheus_rules import LABELS, metrics_of
+
+GRAFANA = Path(__file__).parents[3] / "deploy" / "grafana"
+CODE = runpy.run_path(str(GRAFANA / "dashboards.py"))
+NAMES = ["cache", "carbon", "serving", "tuning"]
+
+
+def panels(name: str) -> list[dict[str, Any]]:
+    return [panel for panel in json.loads((GRAFANA / f"{name}.json").read_text())["panels"] if panel["type"] != "row"]
+
+
+def expressions(name: str) -> list[str]:
+    return [target["expr"] for panel in panels(name) for target in panel["targets"]]
+
+
+def test_the_json_is_what_the_code_makes() -> None:
+    made = {path.name: content for path, content in CODE["files"]()}
+    assert sorted(made) == sorted(path.name for path in GRAFANA.glob("*.json")) == [f"{name}.json" for name in NAMES]
+    for name, content in made.items():
+        assert (GRAFANA / name).read_text() == content, f"{name} is stale: run deploy/grafana/dashboards.py"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_panels_read_only_what_is_exported_or_recorded(name: str) -> None:
+    groups = yaml.safe_load((GRAFANA.parent / "prometheus" / "recording.yaml").read_text())["groups"]
+    recorded = {rule["record"] for group in groups for rule in group["rules"]}
+    for expression in expressions(name):
+        for metric, labels in metrics_of(expression):
+            assert metric in LABELS, f"{metric} is not in the catalogue"
+            assert labels <= LABELS[metric], f"{metric} has no label {labels - LABELS[metric]}"
+        assert set(re.findall(r"\b(?:model|wattgate):[\w:]+", expression)) <= recorded
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_panels_have_a_title_a_unit_and_a_place_of_their_own(name: str) -> None:
+    places = set()
+    for panel in panels(name):
+        assert panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["datasource"]["uid"] == "${datasource}"
+        places.add((panel["gridPos"]["x"], panel["gridPos"]["y"]))
+    assert len(places) == len(panels(name)) == len({panel["title"] for panel in panels(name)})
+
+
+def test_what_is_exported_is_shown_somewhere() -> None:
+    shown = {metric for name in NAMES for expression in expressions(name) for metric, _ in metrics_of(expression)}
+    recording = (GRAFANA.parent / "prometheus" / "recording.yaml").read_text()
+    shown |= {metric for metric, _ in metrics_of(recording)}
+    alerts = (GRAFANA.parent / "prometheus" / "alerts.yaml").read_text()
+    unseen = {spec.name for spec in CATALOGUE} - shown - {metric for metric, _ in metrics_of(alerts)}
+    assert len(unseen) <= 0.15 * len(CATALOGUE), f"on no dashboard and in no rule: {sorted(unseen)}"
