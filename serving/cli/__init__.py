@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from serving.cli import chat, configuration, demo, estimate, hardware, keys, report, serve
+from serving.cli import cache, chat, configuration, demo, estimate, hardware, keys, load, plan, report, serve, tune
 
 app = typer.Typer(
     name="wattgate",
@@ -20,9 +20,13 @@ app.command("chat")(chat.chat)
 app.command("config")(configuration.config)
 app.command("demo")(demo.demo)
 app.command("report")(report.report)
+app.command("load")(load.load)
+app.command("plan")(plan.plan)
+app.command("tune")(tune.tune)
 app.add_typer(estimate.app, name="estimate")
 app.add_typer(hardware.app, name="hardware")
 app.add_typer(keys.app, name="keys")
+app.add_typer(cache.app, name="cache")
 
 
 def main() -> None:
