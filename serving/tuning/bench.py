@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from metering.site import Site
 from serving.config import GatewayConfig
 from serving.tuning.engine_model import EngineModel
+from serving.tuning.fitting import StepRecord, records_of
 from serving.tuning.forecast import forecast
 from serving.tuning.outcome import Outcome
 from serving.tuning.setting import Setting
@@ -116,6 +117,8 @@ class GatewayBench:
         self._supervisor: Any = None
         self._setting: Setting | None = None
         self.last_outcomes: Sequence[Outcome] = ()
+        self.steps: list[StepRecord] = []
+        """Of all runs so far: what an engine model is fitted to."""
 
     @property
     def identity(self) -> str:
@@ -146,6 +149,7 @@ class GatewayBench:
             measure(self._supervisor.url, workload, drive, told, stop=lambda: hopeless and bool(lost))
         )
         self.last_outcomes = outcomes
+        self.steps += records_of(outcomes)
         stopped = len(outcomes) < len(workload)
         return {**summarise(outcomes, self._slo, self._peaks), "stopped_early": stopped}
 

@@ -1,0 +1,313 @@
+"""``wattgate tune``: the setting with the fewest grams (or joules, or most tokens, or least cost) within an SLO."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from serving.cli.figures import bad_input_exits
+from serving.cli.output import Progress, err, fail, out
+from serving.cli.serve import ConfigOption, EngineOption, ModelOption, gather, terminate
+from serving.cli.workload_options import (
+    ArrivalsChoice,
+    ArrivalsOption,
+    BurstOption,
+    DayOption,
+    FileOption,
+    OutputOption,
+    PrefixOption,
+    PrefixRatioOption,
+    PromptOption,
+    RateOption,
+    RepeatOption,
+    RequestsOption,
+    SeedOption,
+    chosen_workload,
+)
+
+if TYPE_CHECKING:
+    from serving.config import GatewayConfig
+    from serving.tuning.bench import Bench, GatewayBench
+    from serving.tuning.search import Goal, Tried
+    from serving.tuning.setting import Setting, Space
+    from serving.tuning.slo import Slo
+
+
+class TuneObjective(StrEnum):
+    GRAMS = "grams"
+    JOULES = "joules"
+    TOKENS = "tokens"
+    COST = "cost"
+
+
+def tune(
+    config: ConfigOption = None,
+    engine: EngineOption = None,
+    model: ModelOption = None,
+    simulate: Annotated[
+        Path | None, typer.Option(help="Tune the simulator behind this fitted engine model; no gateway is started.")
+    ] = None,
+    objective: Annotated[TuneObjective, typer.Option(help="What to have the least of (tokens/s: the most).")] = (
+        TuneObjective.GRAMS
+    ),
+    slo: Annotated[list[str] | None, typer.Option(help="Bound, as itl_p95<=50ms; may be repeated.")] = None,
+    caps: Annotated[str, typer.Option(help="Live caps to search, as 1-64.")] = "1-64",
+    max_batched_tokens: Annotated[
+        list[int] | None, typer.Option(help="Also try this many tokens in a step (restarts); may be repeated.")
+    ] = None,
+    try_prefix_caching: Annotated[
+        bool, typer.Option("--try-prefix-caching", help="Also try with and without prefix caching (restarts).")
+    ] = False,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="Also try this precision (restarts); may be repeated.")
+    ] = None,
+    replicas: Annotated[
+        list[int] | None, typer.Option(help="Also try so many replicas (restarts); may be repeated.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try at most.")] = 15,
+    minutes: Annotated[float, typer.Option(help="Time to begin trials in; the repeats come after.")] = 15.0,
+    repeats: Annotated[int, typer.Option(min=0, help="Alternating repeats of the current and the best setting.")] = 3,
+    study: Annotated[Path | None, typer.Option(help="File to keep the trials in: an interrupted run goes on.")] = None,
+    clients: Annotated[int | None, typer.Option(min=1, help="Closed loop of so many clients.")] = None,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the config, the pictures and the engine model.")] = (
+        Path("tuning")
+    ),
+    price_per_device_hour: Annotated[float | None, typer.Option(help="Your price, for the objective cost.")] = None,
+    workload: FileOption = None,
+    requests: RequestsOption = 64,
+    rate: RateOption = None,
+    arrivals: ArrivalsChoice = ArrivalsOption.POISSON,
+    prompt_tokens: PromptOption = "lognormal:64,0.5",
+    output_tokens: OutputOption = "lognormal:32,0.5",
+    prefix_tokens: PrefixOption = 0,
+    prefix_ratio: PrefixRatioOption = 0.0,
+    repeat_ratio: RepeatOption = 0.0,
+    burstiness: BurstOption = 2.0,
+    day_seconds: DayOption = 86_400.0,
+    seed: SeedOption = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Search the settings on a gateway of its own, confirm the best against the current one, write a config for
+    `wattgate serve`, the frontier's pictures, and the engine model that `wattgate plan` takes."""
+    from metering.errors import BadInput
+    from serving.tuning.search import Budget, Goal, open_study, search
+    from serving.tuning.setting import Setting
+    from serving.tuning.slo import Slo
+    from serving.tuning.tune import recommend
+
+    loaded = gather(config, engine, model).config
+    progress = Progress()
+    with bad_input_exits():
+        bounds = Slo.parse(slo or ())
+        goal = Goal(objective.value, bounds, price_per_device_hour)
+        if not minutes > 0:
+            raise BadInput(f"--minutes must be positive, got {minutes}")
+        asked = chosen_workload(
+            workload,
+            requests,
+            rate,
+            arrivals,
+            prompt_tokens,
+            output_tokens,
+            prefix_tokens,
+            prefix_ratio,
+            repeat_ratio,
+            burstiness,
+            day_seconds,
+            seed,
+        )
+        current = Setting.of(loaded)
+        space = _space(current, caps, max_batched_tokens, try_prefix_caching, dtype, replicas)
+        bench = _bench(loaded, simulate, bounds, space, clients, progress)
+        identity = {
+            "engine": bench.identity,
+            "objective": objective.value,
+            "slo": str(bounds),
+            "workload": f"{asked.name}, {len(asked)} requests",
+            "loop": "open" if clients is None else f"closed, {clients} clients",
+        }
+        notebook = open_study(study, identity, seed)
+        with _gateway_faults_end(), _closing(bench):
+            tried = search(
+                bench,
+                asked,
+                goal,
+                space,
+                current,
+                notebook,
+                Budget(trials, minutes * 60),
+                told=lambda one: progress(_line(one, goal, trials)),
+                seed=seed,
+            )
+            found = recommend(bench, asked, goal, current, tried, repeats=repeats, told=progress)
+        written = _write(folder, loaded, tried, found, goal, bench, simulate)
+    figures = {
+        "method": "simulated" if simulate else "measured",
+        "identity": identity,
+        **found.as_dict(),
+        "trials": [one.as_dict() for one in tried],
+        "files": [str(path) for path in written],
+    }
+    if as_json:
+        typer.echo(json.dumps(figures, indent=2, allow_nan=False))
+    else:
+        out.print(f"\n[bold]{'Recommended' if found.setting else 'Infeasible'}[/bold]  {found.why}", soft_wrap=True)
+        for path in written:
+            out.print(f"wrote {path}", soft_wrap=True)
+    if found.setting is None:
+        raise typer.Exit(1)
+
+
+def _space(
+    current: Setting,
+    caps: str,
+    batched: Sequence[int] | None,
+    prefix: bool,
+    dtypes: Sequence[str] | None,
+    replicas: Sequence[int] | None,
+) -> Space:
+    """The present value of each knob, and what is to be tried beside it."""
+    from metering.errors import BadInput
+    from serving.tuning.setting import Space
+
+    low, dash, high = caps.partition("-")
+    if not dash or not low.strip().isdecimal() or not high.strip().isdecimal():
+        raise BadInput(f"--caps {caps!r} is not a range: write 1-64")
+    return Space(
+        int(low),
+        int(high),
+        tuple(dict.fromkeys((current.max_batched_tokens, *(batched or ())))),
+        (True, False) if prefix else (current.prefix_caching,),
+        tuple(dict.fromkeys((current.dtype, *(dtypes or ())))),
+        tuple(dict.fromkeys((current.replicas, *(replicas or ())))),
+    )
+
+
+def _bench(
+    config: GatewayConfig, simulate: Path | None, slo: Slo, space: Space, clients: int | None, progress: Progress
+) -> Bench:
+    from metering.intensity.static import StaticIntensity
+    from metering.site import Site
+    from serving.placement.metering_setup import node_hardware
+    from serving.tuning.bench import GatewayBench, SimulatedBench
+    from serving.tuning.engine_model import EngineModel
+    from serving.tuning.statistics import DevicePeaks
+
+    if simulate is not None:
+        metering = config.metering
+        place = StaticIntensity(metering.zone, grams_per_kwh=metering.intensity_grams_per_kwh)
+        return SimulatedBench(EngineModel.load(simulate), Site(place.reading, metering.pue), slo)
+    detected = node_hardware(config).detected
+    precision = {"auto": "bfloat16" if detected is not None and detected.kind != "cpu" else "float32"}
+    peak = None if detected is None else detected.peak_for(precision.get(config.engine.vllm.dtype, "float32"))
+    # a port of its own: the gateway that is in use may be up
+    server = config.server.model_copy(update={"port": 0})
+    return GatewayBench(
+        config.model_copy(update={"server": server}),
+        slo,
+        "an upstream's device" if detected is None else detected.name,
+        space.highest_cap,
+        progress,
+        clients=clients,
+        peaks=DevicePeaks(peak.value if peak else None),
+    )
+
+
+@contextmanager
+def _closing(bench: Bench) -> Iterator[None]:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, terminate)
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("interrupted: what was tried is in the --study file, if one was named")
+        raise typer.Exit(130) from None
+    finally:
+        bench.close()
+
+
+@contextmanager
+def _gateway_faults_end() -> Iterator[None]:
+    from serving.placement.supervisor import StartError
+    from serving.tuning.measure import GatewayAway
+
+    try:
+        yield
+    except (StartError, GatewayAway) as error:
+        fail(str(error), status=1)
+
+
+def _line(one: Tried, goal: Goal, trials: int) -> str:
+    value = one.figures.get(goal.key)
+    shown = "unknown" if value is None else f"{value:.4g}"
+    verdict = "meets the SLO" if one.meets else ("ended early" if one.figures["stopped_early"] else "breaks the SLO")
+    return f"trial {one.number + 1} of at most {trials}: {one.setting}: {goal.key} {shown}, {verdict}"
+
+
+def _write(
+    folder: Path,
+    config: GatewayConfig,
+    tried: Sequence[Tried],
+    found: Any,
+    goal: Goal,
+    bench: Bench,
+    simulate: Path | None,
+) -> list[Path]:
+    from metering.errors import BadInput
+    from serving.tuning.bench import GatewayBench
+    from serving.tuning.frontier import Picture, write_all
+    from serving.tuning.setting import recommended_yaml
+
+    title = f"{bench.identity}; SLO {goal.slo}" + (" (simulated)" if simulate else "")
+    picture = Picture(tuple(tried), found.front, goal, found.current, found.setting, found.knee, title)
+    try:
+        written = write_all(picture, folder)
+        if found.setting is not None:
+            path = folder / "recommended.yaml"
+            path.write_text(recommended_yaml(found.setting.applied(config), found.why), encoding="utf-8")
+            written.append(path)
+        if isinstance(bench, GatewayBench):
+            written += _fit(folder, bench, config)
+    except OSError as error:
+        raise BadInput(f"cannot write into {folder}: {error.strerror}; name another folder with --out") from None
+    return written
+
+
+def _fit(folder: Path, bench: GatewayBench, config: GatewayConfig) -> list[Path]:
+    """The engine model, where the runs had enough steps."""
+    from metering.errors import BadInput
+    from serving.placement.metering_setup import node_hardware
+    from serving.tuning.engine_model import EngineModel, Power
+    from serving.tuning.fitting import fit_plane
+
+    hardware = node_hardware(config).detected
+    try:
+        plane, quality = fit_plane(bench.steps, source="the runs of wattgate tune")
+    except BadInput:
+        return []
+    power = peak = None
+    if hardware is not None:
+        device = hardware.device
+        if device.idle_watts and device.max_watts:
+            power = Power(device.idle_watts.value * hardware.count, device.max_watts.value * hardware.count)
+        found = hardware.peak_for("float32" if hardware.kind == "cpu" else "bfloat16")
+        peak = found.value if found else None
+    fitted = EngineModel(
+        model=config.engine.served_model_name or config.engine.model,
+        device="an upstream's device" if hardware is None else hardware.name,
+        planes=(plane,),
+        power=power,
+        peak_flops=peak,
+        method="fitted",
+        fit=quality,
+    )
+    path = folder / "engine_model.json"
+    fitted.save(path)
+    return [path]

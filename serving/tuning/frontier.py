@@ -1,0 +1,229 @@
+"""Pictures of a tuning run: the frontier and latency against load, as HTML that needs nothing else and as PNG, and a
+table for a ticket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serving.tuning.search import Goal, Tried
+from serving.tuning.setting import Setting
+
+_AXES = {
+    "grams_per_1k_output_tokens": "gCO2e per 1k output tokens",
+    "joules_per_output_token": "joules per output token",
+    "output_tokens_per_second": "output tokens/s",
+    "cost_per_1k_output_tokens": "cost per 1k output tokens",
+    "e2e_p95_seconds": "end to end p95, s",
+    "ttft_p95_seconds": "first token p95, s",
+    "itl_p95_seconds": "inter-token p95, s",
+}
+_COLOURS = {
+    "frontier": "#1b7837",
+    "tried": "#9e9e9e",
+    "current": "#d95f02",
+    "recommended": "#7570b3",
+    "knee": "#e7298a",
+}
+_LATENCIES = ("ttft_p95_seconds", "itl_p95_seconds", "e2e_p95_seconds")
+_KNEE = (
+    "Knee: left of it latency falls little for many more grams, right of it grams fall little for much more latency."
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn. Trials without the drawn figures are left out and counted."""
+
+    tried: tuple[Tried, ...]
+    front: tuple[Tried, ...]
+    goal: Goal
+    current: Setting
+    recommended: Setting | None
+    knee: Tried | None
+    title: str
+
+    @property
+    def drawable(self) -> tuple[Tried, ...]:
+        return tuple(one for one in self.tried if _has(one, self.goal.key) and _has(one, "e2e_p95_seconds"))
+
+    def marks(self) -> list[tuple[str, Tried]]:
+        """The named points, in the order of drawing."""
+        by_setting = {one.setting: one for one in self.drawable}
+        marks = [("current", by_setting.get(self.current))]
+        if self.recommended is not None:
+            marks.append(("recommended", by_setting.get(self.recommended)))
+        marks.append(("knee", self.knee))
+        return [(name, one) for name, one in marks if one is not None]
+
+
+def hover(one: Tried) -> str:
+    """A point in words, lines apart by ``<br>``."""
+    shown = [f"<b>{one.setting}</b>"]
+    for key in (*_AXES, "mfu_ratio", "goodput_ratio"):
+        value = one.figures.get(key)
+        if value is not None:
+            shown.append(f"{_AXES.get(key, key.replace('_', ' '))}: {value:.4g}")
+    shown.append("meets the SLO" if one.meets else "breaks the SLO")
+    return "<br>".join(shown)
+
+
+def write_html(picture: Picture, path: Path) -> None:
+    """Frontier and latency against load, with hover; plotly's script is inside the file."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    key = picture.goal.key
+    figure = make_subplots(rows=1, cols=2, subplot_titles=("Frontier", "Latency against throughput"))
+    others = [one for one in picture.drawable if one not in picture.front]
+    drawn = (("tried", others, "markers"), ("frontier", list(picture.front), "lines+markers"))
+    for name, points, mode in drawn:
+        figure.add_trace(
+            go.Scatter(
+                x=[one.figures["e2e_p95_seconds"] for one in points],
+                y=[one.figures[key] for one in points],
+                text=[hover(one) for one in points],
+                hoverinfo="text",
+                mode=mode,
+                name=name,
+                marker={
+                    "color": _COLOURS[name],
+                    "size": 9,
+                    "symbol": ["circle" if one.meets else "x" for one in points],
+                },
+            ),
+            row=1,
+            col=1,
+        )
+    for name, one in picture.marks():
+        figure.add_trace(
+            go.Scatter(
+                x=[one.figures["e2e_p95_seconds"]],
+                y=[one.figures[key]],
+                text=[f"{name}<br>{hover(one)}" + (f"<br>{_KNEE}" if name == "knee" else "")],
+                hoverinfo="text",
+                mode="markers",
+                name=name,
+                marker={"color": _COLOURS[name], "size": 17, "symbol": "circle-open", "line": {"width": 3}},
+            ),
+            row=1,
+            col=1,
+        )
+    for latency, curve in _curves(picture):
+        figure.add_trace(
+            go.Scatter(
+                x=[one.figures["output_tokens_per_second"] for one in curve],
+                y=[one.figures[latency] for one in curve],
+                text=[hover(one) for one in curve],
+                hoverinfo="text",
+                mode="lines+markers",
+                name=_AXES[latency],
+            ),
+            row=1,
+            col=2,
+        )
+    figure.update_xaxes(title_text=_AXES["e2e_p95_seconds"], row=1, col=1)
+    figure.update_yaxes(title_text=_AXES[key], row=1, col=1)
+    figure.update_xaxes(title_text=_AXES["output_tokens_per_second"], row=1, col=2)
+    figure.update_yaxes(title_text="seconds", type="log", row=1, col=2)
+    figure.update_layout(title=picture.title, template="plotly_white", hovermode="closest")
+    figure.write_html(path, include_plotlyjs=True, full_html=True)
+
+
+def write_png(picture: Picture, path: Path) -> None:
+    """The same two panels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    key = picture.goal.key
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for met, symbol in ((True, "o"), (False, "x")):
+        points = [one for one in picture.drawable if one.meets is met]
+        left.scatter(
+            [one.figures["e2e_p95_seconds"] for one in points],
+            [one.figures[key] for one in points],
+            marker=symbol,
+            color=_COLOURS["tried"],
+            label="tried, meets the SLO" if met else "tried, breaks the SLO",
+        )
+    left.plot(
+        [one.figures["e2e_p95_seconds"] for one in picture.front],
+        [one.figures[key] for one in picture.front],
+        "o-",
+        color=_COLOURS["frontier"],
+        label="frontier",
+    )
+    for size, (name, one) in zip((150, 270, 420), picture.marks(), strict=False):
+        left.scatter(
+            [one.figures["e2e_p95_seconds"]],
+            [one.figures[key]],
+            s=size,
+            facecolors="none",
+            edgecolors=_COLOURS[name],
+            linewidths=2.5,
+            label=f"{name} (cap {one.setting.cap})",
+        )
+    left.set(xlabel=_AXES["e2e_p95_seconds"], ylabel=_AXES[key], title="Frontier")
+    left.legend()
+    for latency, curve in _curves(picture):
+        right.plot(
+            [one.figures["output_tokens_per_second"] for one in curve],
+            [one.figures[latency] for one in curve],
+            "o-",
+            label=_AXES[latency],
+        )
+    right.set(xlabel=_AXES["output_tokens_per_second"], ylabel="seconds", title="Latency against throughput")
+    right.set_yscale("log")
+    right.legend()
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.suptitle(picture.title)
+    figure.savefig(path, dpi=130)
+
+
+def markdown(picture: Picture) -> str:
+    """All trials, best first; the named points marked."""
+    names: dict[int, list[str]] = {}
+    for name, one in picture.marks():
+        names.setdefault(one.number, []).append(name)
+    keys = [key for key in _AXES if any(_has(one, key) for one in picture.tried)]
+    lines = [
+        "| setting | " + " | ".join(_AXES[key] for key in keys) + " | SLO | |",
+        "| --- |" + " ---: |" * len(keys) + " --- | --- |",
+    ]
+    for one in sorted(picture.tried, key=lambda one: (not one.meets, picture.goal.value(one.figures))):
+        cells = [f"{one.figures[key]:.4g}" if _has(one, key) else "unknown" for key in keys]
+        met = "met" if one.meets else ("ended early" if one.figures.get("stopped_early") else "broken")
+        lines.append(f"| {one.setting} | {' | '.join(cells)} | {met} | {', '.join(names.get(one.number, []))} |")
+    return "\n".join(lines) + "\n"
+
+
+def write_all(picture: Picture, folder: Path) -> list[Path]:
+    """``frontier.html``, ``frontier.png`` and ``frontier.md`` in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"frontier.{ending}" for ending in ("html", "png", "md")]
+    write_html(picture, paths[0])
+    write_png(picture, paths[1])
+    paths[2].write_text(markdown(picture), encoding="utf-8")
+    return paths
+
+
+def _curves(picture: Picture) -> list[tuple[str, Sequence[Tried]]]:
+    """One curve a latency, along the live cap."""
+    points = sorted(picture.drawable, key=lambda one: one.setting.cap)
+    curves: list[tuple[str, Sequence[Tried]]] = []
+    for latency in _LATENCIES:
+        shown = [one for one in points if _has(one, latency) and _has(one, "output_tokens_per_second")]
+        if shown:
+            curves.append((latency, shown))
+    return curves
+
+
+def _has(one: Tried, key: str) -> bool:
+    value: Any = one.figures.get(key)
+    return value is not None
