@@ -15,30 +15,8 @@ from cache.language.tokens import Token, tokenise
 _CLAUSE_MARKS = frozenset(".!?;,:-(")
 _OPERATORS = frozenset("=^*+<>×÷√≤≥≠|&")
 """Marks that are part of what is asked, as in an equation."""
-_SEPARABLE = frozenset(
-    [
-        "turn",
-        "switch",
-        "log",
-        "sign",
-        "shut",
-        "back",
-        "put",
-        "take",
-        "throw",
-        "set",
-        "fill",
-        "pick",
-        "look",
-        "give",
-        "call",
-        "bring",
-        "hand",
-        "get",
-        "send",
-        "move",
-    ]
-)
+_SEPARABLE_TEXT = "turn switch log sign shut back put take throw set fill pick look give call bring hand get send move "
+_SEPARABLE = frozenset(_SEPARABLE_TEXT.split())
 _PARTICLES = frozenset(["on", "off", "out", "up", "down", "in", "away", "back"])
 _SAME_ROLE = {"into": "to", "onto": "to", "toward": "to", "towards": "to", "hacia": "a", "hasta": "a",
               "vers": "a", "au": "a",
@@ -54,48 +32,12 @@ _SECOND_HALVES = frozenset({"pas", "jamais", "rien", "personne", "aucun", "aucun
 """French: ne ... pas is one negation."""
 _COMPARED_AS_WORDS = frozenset({"minimum", "maximum", "average", "half", "best", "worst", "last", "first", "only"})
 """Quantifiers that are content words too, with synonyms of their own."""
-_BEFORE_INFINITIVE = frozenset(
-    [
-        "not",
-        "unable",
-        "able",
-        "want",
-        "wants",
-        "need",
-        "needs",
-        "try",
-        "trying",
-        "tried",
-        "like",
-        "have",
-        "has",
-        "going",
-        "used",
-        "supposed",
-        "allowed",
-        "forgot",
-        "learn",
-        "help",
-        "how",
-        "way",
-        "ways",
-        "best",
-        "time",
-        "when",
-        "where",
-        "what",
-        "whether",
-        "required",
-        "necessary",
-        "possible",
-        "easy",
-        "hard",
-        "start",
-        "begin",
-        "continue",
-        "keep",
-    ]
+_BEFORE_INFINITIVE_TEXT = (
+    "not unable able want wants need needs try trying tried like have has going used supposed allowed "
+    "forgot learn help how way ways best time when where what whether required necessary possible easy "
+    "hard start begin continue keep "
 )
+_BEFORE_INFINITIVE = frozenset(_BEFORE_INFINITIVE_TEXT.split())
 _PARTICLE_REACH = 5
 """Words between a verb and its particle: turn the living room lights off."""
 
