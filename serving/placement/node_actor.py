@@ -155,14 +155,19 @@ class NodeMeterActor:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self._interval)
-            readings = await asyncio.to_thread(self._node.read_meters) if self._node.due() else None
-            closed = self._node.advance(readings)
-            for window in closed:
-                self._export.window(window, self._node.power_method.value, self._node.power)
-                self._keep(window)
-            if closed:
-                self._export.books(self._node)
-                self._sweep_dead()
+            await self.advance()
+
+    async def advance(self, now_seconds: float | None = None) -> None:
+        """Close what can be closed, and export and keep it; the meters are read off the event loop."""
+        due = self._node.due(now_seconds)
+        readings = await asyncio.to_thread(self._node.read_meters, now_seconds) if due else None
+        closed = self._node.advance(readings, now_seconds)
+        for window in closed:
+            self._export.window(window, self._node.power_method.value, self._node.power)
+            self._keep(window)
+        if closed:
+            self._export.books(self._node)
+            self._sweep_dead()
 
     def _keep(self, window: ClosedWindow) -> None:
         if self._keeper is not None:

@@ -1,0 +1,101 @@
+"""The node's meter as the replicas and Prometheus see it; driven by hand, without Ray."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from metering.history import HistoryStore
+from metering.model_profile import ModelProfile
+from metering.settlement import IntensityStamp
+from metering.work import Served, WorkBatch, WorkRecord
+from serving.config import load_config
+from serving.metrics import Metrics
+from serving.placement.node_actor import NodeMeterActor, NodeMetrics
+
+
+def actor(folder: Path, **flags: Any) -> NodeMeterActor:
+    wanted = {"engine.kind": "simulated", "metering.zone": "FRA", "metering.history.path": str(folder / "h.sqlite3")}
+    return NodeMeterActor(load_config(None, wanted | flags, {}).config, str(folder))
+
+
+def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
+    return registry.get_sample_value(name, labels)
+
+
+async def submit(made: NodeMeterActor, sequence: int = 1, **fields: Any) -> None:
+    now = time.monotonic()
+    record = WorkRecord("r", "m", "t", now - 0.5, now, decode_tokens=5, first_context_tokens=9)
+    batch = {"records": (record,), "finished": ("r",), "served": (Served("m", "t", requests=1, output_tokens=6),)}
+    await made.submit(WorkBatch("replica", sequence, now + 3600, **(batch | fields)))
+
+
+async def close(made: NodeMeterActor) -> None:
+    """End a window, and go past the time that it waits for replicas that are behind."""
+    now = time.monotonic()
+    await made.advance(now + 2)
+    await made.advance(now + 9)
+
+
+async def test_what_windows_and_replicas_report_is_in_the_history(tmp_path: Path) -> None:
+    made = actor(tmp_path)
+    made._node.register(ModelProfile("m"))
+    made._node.attach("replica")
+    for _ in range(2):
+        # sent again, because its answer was lost: booked and counted once
+        await submit(made)
+    await close(made)
+    assert made._keeper is not None
+    await made._keeper.flush()
+    history = HistoryStore(tmp_path / "h.sqlite3").read(0)
+    assert [(key.model, key.tenant, totals.requests) for key, totals in history.served.items()] == [("m", "t", 1)]
+    ((key, usage),) = history.usage.items()
+    assert (key.zone, key.signal, key.method) == ("FRA", "average", "simulated")
+    assert usage.tokens_decode == 5
+
+
+async def test_without_a_history_nothing_is_written(tmp_path: Path) -> None:
+    made = actor(tmp_path, **{"metering.history.enabled": False})
+    await submit(made)
+    await close(made)
+    assert not (tmp_path / "h.sqlite3").exists()
+
+
+async def test_an_intensity_that_changes_leaves_nan_under_its_old_labels() -> None:
+    registry = CollectorRegistry()
+    export = NodeMetrics(Metrics(registry))
+    name = "wattgate_intensity_grams_per_kwh"
+    live = {"zone": "DE", "source": "em", "signal": "average", "quality": "live"}
+    export.intensity(IntensityStamp(300.0, "DE", "em", "average", "live", 0.5))
+    export.intensity(IntensityStamp(310.0, "DE", "em", "average", "live", 0.6))
+    assert value(registry, name, **live) == 310.0
+    assert value(registry, "wattgate_carbon_free_ratio", zone="DE", source="em") == 0.6
+    export.intensity(IntensityStamp(381.0, "DEU", "codecarbon 2023", "average", "static"))
+    assert math.isnan(value(registry, name, **live) or 0.0)
+    assert math.isnan(value(registry, "wattgate_carbon_free_ratio", zone="DE", source="em") or 0.0)
+    fallback = {"zone": "DEU", "source": "codecarbon 2023", "signal": "average", "quality": "static"}
+    assert value(registry, name, **fallback) == 381.0
+    export.intensity(None)
+    assert math.isnan(value(registry, name, **fallback) or 0.0)
+
+
+async def test_grams_of_a_marginal_source_are_a_series_of_their_own(tmp_path: Path) -> None:
+    for signal, mine, other in (
+        ("average", "operational", "operational_marginal"),
+        ("marginal", "operational_marginal", "operational"),
+    ):
+        made = actor(tmp_path, **{"metering.history.enabled": False})
+        registry = CollectorRegistry()
+        made._export = NodeMetrics(Metrics(registry))
+        made._use(IntensityStamp(300.0, "X", "s", signal, "live"))  # type: ignore[arg-type]
+        made._node.register(ModelProfile("m"))
+        made._node.attach("replica")
+        await submit(made)
+        await close(made)
+        name = "wattgate_request_grams_total"
+        assert value(registry, name, model="m", tenant="t", scope=mine) is not None
+        assert value(registry, name, model="m", tenant="t", scope=other) is None
