@@ -110,6 +110,15 @@ class AdmissionSettings(Section):
         )
 
 
+class LimitsSettings(Section):
+    """How tenants' limits (`access.tenants`) are kept: in the Redis of `cache.redis`, shared by all replicas."""
+
+    strict: bool = False
+    """While Redis is away: true refuses tenants with limits (503); false lets each replica count for itself."""
+    assumed_output_tokens: int = Field(default=256, ge=1)
+    """Reserved for a request that does not say `max_tokens`, until its real use is known."""
+
+
 class GatewayConfig(Section):
     """Everything `wattgate serve` needs; all of it optional."""
 
@@ -117,6 +126,7 @@ class GatewayConfig(Section):
     access: AccessSettings = AccessSettings()
     engine: EngineSettings = EngineSettings()
     admission: AdmissionSettings = AdmissionSettings()
+    limits: LimitsSettings = LimitsSettings()
     cache: CacheSettings = CacheSettings()
     metering: MeteringSettings = MeteringSettings()
 

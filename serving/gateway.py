@@ -56,6 +56,11 @@ class Call:
     hit: Receipt | None = None
     """Of an answer from the cache."""
     avoided_flops: int = 0
+    trace: Trace | None = None
+    """Of the run that this call began."""
+    running: bool = False
+    when_run_ends: list[Callable[[], None]] = field(default_factory=list)
+    """Called once, if the call has gone while others keep its run going."""
 
     @property
     def stream(self) -> bool:
@@ -239,10 +244,14 @@ class Gateway:
             self.metrics.observe("wattgate_queue_seconds", waited, call.model)
             call.overhead_seconds = asked - call.received_seconds
             self.metrics.observe("wattgate_overhead_seconds", call.overhead_seconds, "engine")
+            call.trace, call.running = trace, True
             try:
                 async with self.engine.run(request, trace.record) as answer:
                     yield answer, trace
             finally:
+                call.running = False
+                for told in call.when_run_ends:
+                    told()
                 # also for a client that has gone, a deadline and a dead engine: what was executed is booked
                 self.meter.finished(call.request_id, call.outcome.value)
 
@@ -316,6 +325,10 @@ class Gateway:
         self.metrics.add(
             "wattgate_requests_total", 1, "unknown", "unknown", endpoint, str(status), Outcome.BYPASS.value
         )
+
+    def turned_away(self, call: Call, status: int) -> None:
+        """Count a call that its tenant's limits refused."""
+        self._account(call, str(status))
 
     def _account(self, call: Call, status: str) -> None:
         now = self._clock()

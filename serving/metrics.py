@@ -158,6 +158,21 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "Modelled energy of the cache hits themselves (lookup CPU time x watts per core).",
     ),
     MetricSpec(
+        "wattgate_limit_refusals_total",
+        "counter",
+        "requests",
+        ("tenant", "reason"),
+        "Requests that a tenant's limit refused: requests, tokens, concurrent, carbon_day, carbon_month.",
+    ),
+    MetricSpec(
+        "wattgate_limit_faults_total",
+        "counter",
+        "faults",
+        ("operation",),
+        "What the quota store could not do: reserve (then counted by the replica, or refused where strict), settle "
+        "(sent again), dropped (a settlement lost), usage, breaker.",
+    ),
+    MetricSpec(
         "wattgate_meter_faults_total",
         "counter",
         "faults",

@@ -34,8 +34,11 @@ from serving.errors import (
     RequestTimeout,
 )
 from serving.gateway import Call, Gateway, Reply
+from serving.limits.desk import Desk
+from serving.limits.limiter import TenantLimiter
 from serving.operations.events import EventLog
 from serving.operations.pages import OperationsPages
+from serving.tenancy.usage import usage_page
 
 log = logging.getLogger("wattgate")
 
@@ -56,6 +59,7 @@ class Completions:
         gateway: Gateway,
         keys: KeyRing,
         *,
+        desk: Desk,
         max_body_bytes: int,
         max_concurrent_requests: int,
         request_timeout_seconds: float,
@@ -63,6 +67,7 @@ class Completions:
     ) -> None:
         self._gateway = gateway
         self._keys = keys
+        self._desk = desk
         self._max_body_bytes = max_body_bytes
         self._max_concurrent_requests = max_concurrent_requests
         self._request_timeout_seconds = request_timeout_seconds
@@ -81,7 +86,7 @@ class Completions:
                 raise MethodNotAllowed(f"{scope['path']} takes POST.", headers={"allow": "POST"})
             call = await self._call(scope, headers, receive, request_id, received)
             with _cancelled_when_gone(receive):
-                async with self._gateway.open(call) as reply:
+                async with self._desk.open(call) as reply:
                     await answer.send_reply(reply, stream=call.stream)
         except GatewayError as error:
             if call is None:
@@ -224,8 +229,16 @@ def _timeout(sent: bytes | None, most: float) -> float:
 class _Pages:
     """The small GET endpoints."""
 
-    def __init__(self, gateway: Gateway, keys: KeyRing, scrape: Callable[[], tuple[bytes, str]], started: int) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        keys: KeyRing,
+        limiter: TenantLimiter,
+        scrape: Callable[[], tuple[bytes, str]],
+        started: int,
+    ) -> None:
         self._gateway = gateway
+        self._limiter = limiter
         self._keys = keys
         self._scrape = scrape
         self._started = started
@@ -286,6 +299,17 @@ class _Pages:
         elif not self._keys.open:
             self._tenant(request)
 
+    async def usage(self, request: Request) -> Response:
+        """The tenant's own; the admin's key opens any tenant's (`?tenant=`)."""
+        if self._keys.is_admin(request.headers.get("authorization")):
+            tenant = request.query_params.get("tenant")
+            if tenant is None:
+                raise InvalidRequest("Name the tenant: /v1/usage?tenant=...", param="tenant")
+        else:
+            tenant = self._tenant(request)
+        day, month, scope = await self._limiter.usage(tenant)
+        return _json(usage_page(tenant, day, month, self._keys.settings(tenant).limits, scope, time.time()))
+
     async def metrics(self, request: Request) -> Response:
         self.see_figures(request)
         body, content_type = await asyncio.to_thread(self._scrape)
@@ -317,6 +341,7 @@ def build_app(
     gateway: Gateway,
     keys: KeyRing,
     *,
+    desk: Desk | None = None,
     max_body_bytes: int,
     max_concurrent_requests: int,
     request_timeout_seconds: float,
@@ -325,15 +350,17 @@ def build_app(
     clock: Callable[[], float] = time.monotonic,
 ) -> ASGIApp:
     """The application over a gateway. ``scrape`` returns the exposition and its content type (it may block)."""
+    desk = desk or Desk(gateway, TenantLimiter(None), keys.settings)
     completions = Completions(
         gateway,
         keys,
+        desk=desk,
         max_body_bytes=max_body_bytes,
         max_concurrent_requests=max_concurrent_requests,
         request_timeout_seconds=request_timeout_seconds,
         clock=clock,
     )
-    pages = _Pages(gateway, keys, scrape, int(time.time()))
+    pages = _Pages(gateway, keys, desk.limiter, scrape, int(time.time()))
     return Starlette(
         routes=[
             Route("/v1/chat/completions", completions),
@@ -341,6 +368,7 @@ def build_app(
             Route("/v1/models", pages.models),
             Route("/v1/models/{model:path}", pages.model),
             Route("/v1/receipts/{receipt_id}", pages.receipt),
+            Route("/v1/usage", pages.usage),
             Route("/healthz", pages.healthz),
             Route("/readyz", pages.readyz),
             Route("/metrics", pages.metrics),

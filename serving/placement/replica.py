@@ -25,10 +25,12 @@ from serving.config import AdmissionSettings, GatewayConfig
 from serving.engines.base import Engine, EngineRequest, EngineStartError, StepSink
 from serving.engines.simulated import SimulatedEngine
 from serving.gateway import Gateway
+from serving.limits.desk import Desk
 from serving.meter_link import MeterLink
 from serving.metrics import Metrics
 from serving.placement.caching import build_cache
 from serving.placement.key_watch import build_keys
+from serving.placement.limiting import build_limiter
 from serving.placement.metering_setup import model_profile, node_hardware
 
 log = logging.getLogger("wattgate")
@@ -151,12 +153,20 @@ class Replica:
         meter.start()
         cache = await build_cache(config, self._redis_url, self.metrics, self._notices.tell)
         self.gateway = Gateway(engine=self.engine, cap=self.cap, meter=meter, metrics=self.metrics, cache=cache)
+        self.limiter = build_limiter(config, self._redis_url, self.metrics)
+        desk = Desk(
+            self.gateway,
+            self.limiter,
+            self.keys.settings,
+            assumed_output_tokens=config.limits.assumed_output_tokens,
+        )
         await self._warm_up()
         self._lag_task = asyncio.create_task(self._watch(), name="watch")
         self._notices.tell("ready", "ready")
         return build_app(
             self.gateway,
             self.keys,
+            desk=desk,
             max_body_bytes=config.server.max_body_bytes,
             max_concurrent_requests=config.server.max_concurrent_requests,
             request_timeout_seconds=config.server.request_timeout_seconds,
@@ -218,6 +228,7 @@ class Replica:
 
     async def close(self) -> None:
         self._lag_task.cancel()
+        await self.limiter.close()
         await self.meter.close()
         await self.engine.close()
         if self.gateway.cache is not None:

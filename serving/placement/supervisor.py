@@ -121,7 +121,7 @@ class Supervisor:
 
     def _start_redis(self) -> str | None:
         cache = self.config.cache
-        if cache.tier == "off":
+        if cache.tier == "off" and not self.config.access.limited:
             return None
         if cache.redis != "embedded":
             return cache.redis

@@ -1,0 +1,146 @@
+"""One request's account with its tenant's limits: reserved before anything is spent, settled on every exit."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from metering.receipt import Receipt
+from serving.api.body import asked_tokens
+from serving.errors import GatewayError
+from serving.gateway import Call, Gateway, Reply
+from serving.limits.book import MICRO, NANO, Use
+from serving.limits.limiter import Admission, TenantLimiter
+from serving.tenancy.tenant import TenantSettings
+
+_DONE = b"data: [DONE]\n\n"
+
+
+class Desk:
+    """In front of the gateway: the same ``open``, with limits."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        limiter: TenantLimiter,
+        grants: Callable[[str], TenantSettings],
+        *,
+        assumed_output_tokens: int = 256,
+    ) -> None:
+        """``assumed_output_tokens``: reserved for a request that does not say how long its answer may be."""
+        self._gateway = gateway
+        self.limiter = limiter
+        self._grants = grants
+        self._assumed_output_tokens = assumed_output_tokens
+
+    @contextlib.asynccontextmanager
+    async def open(self, call: Call) -> AsyncIterator[Reply]:
+        """Raises GatewayError, with the limits' headers on it."""
+        limits = self._grants(call.tenant).limits
+        output = (asked_tokens(call.payload) or self._assumed_output_tokens) * int(call.payload.get("n") or 1)
+        try:
+            admission = await self.limiter.admit(
+                call.tenant,
+                limits,
+                tokens=call.prompt_tokens + output,
+                lifetime_seconds=call.deadline_seconds - call.received_seconds,
+            )
+        except GatewayError as error:
+            self._gateway.turned_away(call, error.status)
+            raise
+        tab = _Tab(self._gateway, self.limiter, admission, call)
+        try:
+            async with self._gateway.open(call) as reply:
+                reply.headers.update(admission.headers)
+                if call.stream:
+                    yield Reply(reply.headers, tab.settled_before_the_end(reply.frames))
+                else:
+                    await tab.settle_now()
+                    yield reply
+        except GatewayError as error:
+            error.headers = admission.headers | error.headers
+            raise
+        finally:
+            tab.close()
+
+
+class _Tab:
+    def __init__(self, gateway: Gateway, limiter: TenantLimiter, admission: Admission, call: Call) -> None:
+        self._gateway = gateway
+        self._limiter = limiter
+        self._admission = admission
+        self._call = call
+        self._settled = False
+
+    def _use(self) -> Use:
+        return use_of(self._call, self._gateway)
+
+    async def settle_now(self) -> None:
+        """While the client still waits for the last byte: its next request must find its place free."""
+        self._settled = True
+        await self._limiter.settled(self._admission, self._use())
+
+    async def settled_before_the_end(self, frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for frame in frames:
+            if frame == _DONE:
+                await self.settle_now()
+            yield frame
+
+    def close(self) -> None:
+        if self._settled:
+            return
+        self._settled = True
+        if self._call.running:
+            # others share the run and keep it going after this client: it is charged when it ends
+            self._call.when_run_ends.append(self._late)
+        else:
+            self._late()
+
+    def _late(self) -> None:
+        self._limiter.settle(self._admission, self._use())
+
+
+def use_of(call: Call, gateway: Gateway) -> Use:
+    """What a request used, complete or broken off; nothing but itself where it never reached an engine."""
+    usage = call.usage or {}
+    if call.hit is not None:
+        joules, operational, embodied = _figures(call.hit)
+        return Use(
+            microjoules=joules,
+            operational_nanograms=operational,
+            embodied_nanograms=embodied,
+            cache_hits=1,
+            avoided_tokens=int(usage.get("prompt_tokens") or 0) + int(usage.get("completion_tokens") or 0),
+            avoided_microjoules=max(0, round(call.hit.avoided_joules * MICRO)),
+            avoided_nanograms=max(0, round(call.hit.avoided_grams * NANO)),
+        )
+    if call.trace is None:
+        return Use(failed=1)
+    records = call.trace.records
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    prompt, output = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if prompt is None:
+        prompt = sum(record.prefill_tokens + record.cached_tokens for record in records)
+    if output is None:
+        # each sequence's first token comes from its prefill
+        output = call.trace.decoded_tokens + sum(record.prefill_tokens > 0 for record in records)
+    joules, operational, embodied = _figures(gateway.meter.provisional(call.trace, call.outcome.value))
+    return Use(
+        failed=int(call.usage is None),
+        prompt_tokens=int(prompt),
+        cached_prompt_tokens=int(sum(record.cached_tokens for record in records) if cached is None else cached),
+        output_tokens=int(output),
+        microjoules=joules,
+        operational_nanograms=operational,
+        embodied_nanograms=embodied,
+    )
+
+
+def _figures(receipt: Receipt) -> tuple[int, int, int]:
+    """Microjoules, operational and embodied nanograms; unknown is booked as nothing."""
+    joules = receipt.energy_joules.total if receipt.energy_joules is not None else 0.0
+    return (
+        max(0, round(joules * MICRO)),
+        max(0, round((receipt.operational_grams or 0.0) * NANO)),
+        max(0, round((receipt.embodied_grams or 0.0) * NANO)),
+    )
