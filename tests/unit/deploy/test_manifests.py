@@ -1,0 +1,215 @@
+"""Manifests: Kubernetes' own schemas where there are some, structure where there are none."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from serving.config import load_config
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+KUBERAY = DEPLOY / "kuberay"
+DOCUMENTS = [
+    document
+    for name in ("wattgate.yaml", "secrets.example.yaml")
+    for document in yaml.safe_load_all((KUBERAY / name).read_text())
+]
+BY_KIND = {(document["kind"], document["metadata"]["name"]): document for document in DOCUMENTS}
+CORE = [document for document in DOCUMENTS if document["apiVersion"] not in ("ray.io/v1", "monitoring.coreos.com/v1")]
+SERVICE = BY_KIND["RayService", "wattgate"]["spec"]
+CLUSTER = SERVICE["rayClusterConfig"]
+COMPOSE = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
+CONTAINERFILE = (DEPLOY / "container" / "Containerfile").read_text()
+
+
+def pods() -> list[dict[str, Any]]:
+    return [
+        CLUSTER["headGroupSpec"]["template"],
+        *(group["template"] for group in CLUSTER["workerGroupSpecs"]),
+        BY_KIND["Deployment", "wattgate-redis"]["spec"]["template"],
+    ]
+
+
+@pytest.mark.parametrize("document", CORE, ids=lambda document: f"{document['kind']}-{document['metadata']['name']}")
+def test_core_objects_follow_kubernetes_schemas(document: dict[str, Any]) -> None:
+    kubernetes_validate.validate(document, "1.33", strict=True)
+
+
+@pytest.mark.parametrize("template", pods(), ids=["head", "worker", "redis"])
+def test_pods_inside_custom_objects_follow_them_too(template: dict[str, Any]) -> None:
+    metadata = {"name": "pod", **template["metadata"]}
+    kubernetes_validate.validate(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}, "1.33", strict=True
+    )
+
+
+def test_a_wrong_field_would_be_seen() -> None:
+    document = yaml.safe_load(yaml.safe_dump(BY_KIND["Deployment", "wattgate-redis"]))
+    document["spec"]["replicaz"] = 2
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(document, "1.33", strict=True)
+
+
+@pytest.mark.parametrize("template", pods(), ids=["head", "worker", "redis"])
+def test_pods_run_without_rights_they_do_not_need(template: dict[str, Any]) -> None:
+    spec = template["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["automountServiceAccountToken"] is False
+    for container in spec["containers"]:
+        rights = container["securityContext"]
+        assert rights["readOnlyRootFilesystem"] is True
+        assert rights["allowPrivilegeEscalation"] is False
+        assert rights["capabilities"]["drop"] == ["ALL"]
+        assert {mount["name"] for mount in container["volumeMounts"]} <= {volume["name"] for volume in spec["volumes"]}
+        assert "memory" in container["resources"]["limits"]
+
+
+def test_the_ray_service_serves_what_exists() -> None:
+    config = yaml.safe_load(SERVICE["serveConfigV2"])
+    (application,) = config["applications"]
+    module, function = application["import_path"].split(":")
+    assert re.search(rf"^def {function}\(", (DEPLOY.parent / (module.replace(".", "/") + ".py")).read_text(), re.M)
+    assert application["args"]["config"] == "/etc/wattgate/gateway.yaml"
+    (deployment,) = application["deployments"]
+    assert deployment["name"] == "gateway"
+    scaling = deployment["autoscaling_config"]
+    assert 0 < scaling["min_replicas"] < scaling["max_replicas"]
+    worker = CLUSTER["workerGroupSpecs"][0]
+    assert worker["maxReplicas"] >= scaling["max_replicas"] * deployment["ray_actor_options"]["num_gpus"]
+    locked = re.search(r"^ray==([\d.]+)", (DEPLOY / "requirements.lock").read_text(), re.M)
+    assert locked is not None
+    assert CLUSTER["rayVersion"] == locked.group(1)
+
+
+def test_the_ray_service_sets_what_one_machine_sets() -> None:
+    from serving.placement.ray_runtime import HAPROXY_RETRY_ON
+
+    head = {e["name"]: e.get("value") for e in CLUSTER["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]}
+    assert head["RAY_SERVE_ENABLE_HA_PROXY"] == head["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
+    assert head["RAY_SERVE_HAPROXY_RETRY_ON"] == HAPROXY_RETRY_ON
+    worker = CLUSTER["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]
+    assert head == {e["name"]: e.get("value") for e in worker["env"]}
+    mounts = {mount["mountPath"] for mount in worker["volumeMounts"]}
+    assert head["PROMETHEUS_MULTIPROC_DIR"] in mounts
+    assert str(Path(head["PROMETHEUS_MULTIPROC_DIR"]).parent) in mounts
+
+
+def test_secrets_referred_to_are_in_the_example_and_nowhere_in_clear() -> None:
+    secret = BY_KIND["Secret", "wattgate"]["stringData"]
+    text = (KUBERAY / "wattgate.yaml").read_text()
+    assert {*re.findall(r"secretKeyRef: \{name: wattgate, key: ([\w-]+)\}", text)} == set(secret)
+    assert "change-me" not in text
+
+
+def test_metrics_are_scraped_where_pods_serve_them() -> None:
+    monitor = BY_KIND["PodMonitor", "wattgate"]["spec"]
+    labels = CLUSTER["workerGroupSpecs"][0]["template"]["metadata"]["labels"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    ports = CLUSTER["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["ports"]
+    assert endpoint["port"] in {port["name"] for port in ports}
+    assert endpoint["authorization"]["credentials"]["key"] in BY_KIND["Secret", "wattgate"]["stringData"]
+
+
+def test_redis_is_reached_from_the_gateway_only() -> None:
+    policy = BY_KIND["NetworkPolicy", "wattgate-redis"]["spec"]
+    redis = BY_KIND["Deployment", "wattgate-redis"]["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"] == redis
+    assert policy["egress"] == []
+    (rule,) = policy["ingress"]
+    assert rule["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "wattgate"}}}]
+
+
+def test_the_configurations_that_are_shipped_load(tmp_path: Path) -> None:
+    keys = {"WATTGATE_API_KEYS": "a=b", "WATTGATE_CACHE_SECRET": "s", "WATTGATE_REDIS_URL": "redis://redis:6379/0"}
+    assert load_config(DEPLOY / "compose" / "gateway.yaml", environment=keys).config.cache.tier == "exact"
+    shipped = tmp_path / "gateway.yaml"
+    shipped.write_text(BY_KIND["ConfigMap", "wattgate"]["data"]["gateway.yaml"])
+    assert load_config(shipped, environment=keys).config.server.host == "0.0.0.0"
+
+
+def test_compose_mounts_files_that_exist_and_declares_what_it_uses() -> None:
+    folder = DEPLOY / "compose"
+    for name, service in COMPOSE["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert set(service["networks"]) <= set(COMPOSE["networks"])
+        assert set(service.get("depends_on", {})) <= set(COMPOSE["services"])
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert (folder / source).exists() if source.startswith(".") else source in COMPOSE["volumes"], source
+        for secret in service.get("secrets", []):
+            assert secret["source"] in COMPOSE["secrets"]
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), f"{name} would listen on every address"
+
+
+def test_compose_says_which_variables_are_missing_and_the_example_has_them() -> None:
+    asked = set(re.findall(r"\$\{(\w+):\?", (DEPLOY / "compose" / "compose.yaml").read_text()))
+    example = (DEPLOY / "compose" / "example.env").read_text()
+    assert asked == set(re.findall(r"^(\w+)=", example, re.M))
+
+
+def test_prometheus_finds_its_key_and_its_rules_where_compose_mounts_them() -> None:
+    prometheus = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
+    service = COMPOSE["services"]["prometheus"]
+    (job,) = prometheus["scrape_configs"]
+    assert job["authorization"]["credentials_file"] == service["secrets"][0]["target"]
+    assert job["http_sd_configs"][0]["url"].startswith("http://gateway:8000/")
+    mounted = {Path(volume.split(":")[1]).name for volume in service["volumes"]}
+    assert {*prometheus["rule_files"], "prometheus.yaml"} <= mounted
+
+
+def test_grafana_is_provisioned_with_datasource_and_dashboards() -> None:
+    provisioning = DEPLOY / "compose" / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "wattgate.yaml").read_text())["providers"]
+    mounted = {volume.split(":")[1]: volume.split(":")[0] for volume in COMPOSE["services"]["grafana"]["volumes"]}
+    assert mounted[provider["options"]["path"]] == "../grafana"
+    home = COMPOSE["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (DEPLOY / "grafana" / Path(home).name).exists()
+
+
+def test_the_image_is_no_root_and_has_a_health_check() -> None:
+    final = CONTAINERFILE.rpartition("\nFROM ")[2]
+    assert re.search(r"^USER 10001:10001$", final, re.M)
+    assert "HEALTHCHECK" in final
+    assert "/readyz" in final
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", CONTAINERFILE, re.M)
+    for name in " ".join(copied).split():
+        assert (DEPLOY.parent / name).exists(), name
+    torch = re.search(r"^ARG TORCH=(torch==[\d.]+)$", CONTAINERFILE, re.M)
+    assert torch is not None
+    assert torch.group(1) in (DEPLOY.parent / "Makefile").read_text()
+
+
+def test_what_was_not_run_here_says_so() -> None:
+    for path in (
+        "container/Containerfile",
+        "compose/compose.yaml",
+        "compose/compose.gpu.yaml",
+        "kuberay/wattgate.yaml",
+    ):
+        assert re.search("NOT (RUN|BUILT) HERE", (DEPLOY / path).read_text()), path
+
+
+def test_the_gpu_check_refuses_without_a_gpu(tmp_path: Path) -> None:
+    # a PATH without nvidia-smi, also on a machine that has one
+    (tmp_path / "dirname").symlink_to("/usr/bin/dirname")
+    done = subprocess.run(
+        ["/bin/sh", str(DEPLOY / "gpu-check.sh")],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "nothing was checked" in done.stderr

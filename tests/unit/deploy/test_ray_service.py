@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serving.config import ConfigError
+from serving.placement import ray_service
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WATTGATE_REDIS_URL", "redis://redis:6379/0")
+    monkeypatch.setenv("WATTGATE_CACHE_SECRET", "shared")
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "metrics"))
+    monkeypatch.setattr(ray_service, "serve_deployment", lambda *arguments: arguments)
+    path = tmp_path / "gateway.yaml"
+    path.write_text("engine: {kind: simulated}\n")
+    return path
+
+
+def test_replicas_share_redis_secret_and_folder(config: Path, tmp_path: Path) -> None:
+    loaded, folder, redis = ray_service.build({"config": str(config)})
+    assert (folder, redis) == (tmp_path, "redis://redis:6379/0")
+    assert loaded.engine.kind == "simulated"
+
+
+@pytest.mark.parametrize("missing", ["WATTGATE_REDIS_URL", "WATTGATE_CACHE_SECRET", "PROMETHEUS_MULTIPROC_DIR"])
+def test_what_only_one_machine_has_is_refused_by_name(
+    config: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.delenv(missing)
+    with pytest.raises(ConfigError, match=missing):
+        ray_service.build({"config": str(config)})
