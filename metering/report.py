@@ -299,18 +299,28 @@ def _lines(history: History, by: Group) -> tuple[Line, ...]:
             (values, key.method, signal), Line(dict(zip(by, values, strict=True)), key.method, signal)
         )
         line.add(key, usage)
-    busiest: dict[Group, Line] = {}
-    for (values, _, _), line in found.items():
-        if values not in busiest or line.usage.device_seconds > busiest[values].usage.device_seconds:
-            busiest[values] = line
+    made_by = _made_by(history)
     for served_key, served in history.served.items():
-        values = tuple(_value(name, served_key.minute, served_key.model, served_key.tenant) for name in by)
-        if values not in busiest:
-            # nothing but hits and refusals: no engine worked, what a hit cost is modelled
-            line = Line(dict(zip(by, values, strict=True)), "modelled", "average")
-            busiest[values] = found[(values, "modelled", "average")] = line
-        add_up(busiest[values].served, served)
+        model, tenant = served_key.model, served_key.tenant
+        # nothing but hits and refusals: no engine worked, what a hit cost is modelled
+        kind = made_by.get((served_key.minute, model, tenant)) or made_by.get((None, model, tenant))
+        method, signal = kind or ("modelled", "average")
+        values = tuple(_value(name, served_key.minute, model, tenant) for name in by)
+        group = dict(zip(by, values, strict=True))
+        add_up(found.setdefault((values, method, signal), Line(group, method, signal)).served, served)
     return tuple(found[key] for key in sorted(found))
+
+
+def _made_by(history: History) -> dict[tuple[int | None, str, str], tuple[str, str]]:
+    """Method and signal of the work by (minute, model, tenant), and over the period by (None, model, tenant): answers
+    are counted without them, and belong where the work for them is. Of several, the one with most device time."""
+    seconds: dict[tuple[int | None, str, str], dict[tuple[str, str], float]] = {}
+    for key, usage in history.usage.items():
+        kind = (key.method, "marginal" if key.signal == "marginal" else "average")
+        for minute in (key.minute, None):
+            known = seconds.setdefault((minute, key.model, key.tenant), {})
+            known[kind] = known.get(kind, 0.0) + usage.device_seconds
+    return {where: max(known, key=lambda kind: known[kind]) for where, known in seconds.items()}
 
 
 def _value(name: str, minute: int, model: str, tenant: str) -> str:

@@ -131,31 +131,23 @@ def _print(made: Report, console: Console) -> None:
     from metering.report_html import number
 
     figures = made.as_dict()
-    table = Table(title=f"{figures['since']} to {figures['until']}", title_justify="left")
-    for name in (*made.by, "method"):
-        table.add_column(name, overflow="fold")
-    for name in ("requests", "hits", "tokens", "kWh", "gCO2e op.", "gCO2e emb.", "J/1k tok", "g/1k tok", "SCI", "MFU"):
-        table.add_column(name, justify="right")
-    rows = [(line, [line[name] for name in made.by]) for line in figures["groups"]]
-    if made.by:
-        rows += [(line, ["total", *[""] * (len(made.by) - 1)]) for line in figures["totals"]]
-    for line, names in rows:
+    rows = [(" / ".join(line[name] for name in made.by), line) for line in figures["groups"]] if made.by else []
+    rows += [(f"total {line['method']}", line) for line in figures["totals"]]
+    period = f"{figures['since']} to {figures['until']}"
+    work = _table(period, " / ".join(made.by) or "all", "method", "requests", "hits", "tokens", "FLOP", "MFU")
+    cost = _table("", " / ".join(made.by) or "all", "kWh", "gCO2e", "embodied g", "J/1k", "gCO2e/1k", "SCI g/1k")
+    for name, line in rows:
         per, mfu = line["per_1k_tokens"], line["mfu_ratio"]
-        table.add_row(
-            *names,
-            line["method"] + (", marginal" if line["signal"] == "marginal" else ""),
-            number(line["requests"]),
-            number(line["hits"]),
-            number(line["tokens"]["total"]),
-            number(line["energy_kwh"]["total"]),
-            number(line["grams"]["operational"]),
-            number(line["grams"]["embodied"]),
-            number(per["joules"]),
-            number(per["operational_grams"]),
-            number(per["sci_grams"]),
-            "unknown" if mfu is None else f"{mfu:.2%}",
-        )
-    console.print(table)
+        method = line["method"] + (", marginal" if line["signal"] == "marginal" else "")
+        tokens = number(line["tokens"]["total"])
+        ratio = "unknown" if mfu is None else f"{mfu:.2%}"
+        flops = "unknown" if line["flops"] is None else f"{line['flops']:.3g}"
+        work.add_row(name, method, number(line["requests"]), number(line["hits"]), tokens, flops, ratio)
+        values = (line["energy_kwh"]["total"], line["grams"]["operational"], line["grams"]["embodied"])
+        per_tokens = (per["joules"], per["operational_grams"], per["sci_grams"])
+        cost.add_row(name, *(number(value) for value in (*values, *per_tokens)))
+    console.print(work)
+    console.print(cost)
     for total in figures["totals"]:
         _print_total(total, console)
     for one in figures["node"]:
@@ -167,6 +159,14 @@ def _print(made: Report, console: Console) -> None:
     console.print(f"in no receipt: {number(figures['not_given_to_requests_kwh'], 'kWh')}", highlight=False)
     for note in figures["notes"]:
         console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=title or None, title_justify="left")
+    table.add_column(first, overflow="fold")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "method" else "right", overflow="fold")
+    return table
 
 
 def _print_total(total: Mapping[str, Any], console: Console) -> None:

@@ -34,7 +34,9 @@ print(json.dumps(asdict(calibrate())))
 def calibration_file(cores: Sequence[int], folder: Path | None = None) -> Path:
     """One file per kind of CPU and number of cores."""
     cpu = read_cpu()
-    identity = f"{cpu}:{len(cores)}"
+    # sorted: the order of a set's text differs from process to process, and the clock reported from moment to moment
+    kind = cpu and (cpu.vendor, cpu.family, cpu.model, cpu.stepping, cpu.model_name, cpu.threads, sorted(cpu.flags))
+    identity = f"{kind}:{len(cores)}"
     name = hashlib.sha256(identity.encode()).hexdigest()[:16]
     return (folder or Path(platformdirs.user_cache_dir("wattgate"))) / f"calibration-{name}.json"
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metering.errors import BadInput
@@ -55,6 +55,7 @@ def test_rows_of_the_same_minute_add_up_and_others_stay_apart(tmp_path: Path) ->
     assert usage[marginal].accelerator_nanojoules == 100
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, 10**15), min_size=1, max_size=6))
 def test_a_file_holds_the_sum_of_what_it_was_given_to_the_nanojoule(joules: list[int]) -> None:
     import tempfile

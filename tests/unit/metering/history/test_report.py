@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -127,6 +127,7 @@ def test_golden_savings() -> None:
 positive = st.floats(1e-3, 1e18)
 
 
+@settings(deadline=None)
 @given(
     positive, st.floats(0, 1e18), st.floats(0, 1e18), positive, st.floats(0, 1e9), st.floats(0, 1e9), positive,
     st.floats(1, 100), st.none() | st.floats(1, 3), st.none() | st.floats(1, 1000),
@@ -215,6 +216,14 @@ def test_a_tenant_with_nothing_but_hits_is_listed() -> None:
     lines = {line["tenant"]: line for line in report(found).as_dict()["groups"]}
     assert lines["hits-only"]["requests"] == 3
     assert lines["hits-only"]["energy_kwh"]["total"] is None
+
+
+def test_answers_are_counted_where_the_work_for_them_is() -> None:
+    found = history((key(), usage()), (key("sim", method="simulated"), usage(device_seconds=1e6)))
+    found.served[ServedKey(MINUTE, "sim", "t")] = ServedTotals(requests=7)
+    for by in ((), ("tenant",), ("model",)):
+        lines = report(found, by=by).lines
+        assert {line.method: line.served.requests for line in lines} == {"modelled": 10, "simulated": 7}
 
 
 @pytest.mark.parametrize("by", [("modle",), ("model", "model")])

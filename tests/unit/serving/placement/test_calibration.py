@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -52,3 +55,18 @@ def test_a_damaged_file_counts_as_none(tmp_path: Path, content: str) -> None:
 
 def test_other_cores_have_their_own_file(tmp_path: Path) -> None:
     assert calibration_file([1], tmp_path) != calibration_file([1, 2], tmp_path)
+
+
+def test_every_process_looks_for_the_same_file() -> None:
+    code = "from serving.placement.calibration import calibration_file; print(calibration_file((0,)))"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(found) == 1
