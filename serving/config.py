@@ -119,6 +119,15 @@ class LimitsSettings(Section):
     """Reserved for a request that does not say `max_tokens`, until its real use is known."""
 
 
+class TelemetrySettings(Section):
+    """What is told about each request. Never its text, never its key."""
+
+    request_log: str | None = None
+    """File that gets one JSON line a request; `-` is standard error (the replica's log). None: no lines."""
+    otlp_endpoint: str | None = None
+    """OpenTelemetry collector, OTLP over HTTP (`http://host:4318`), for one span a request. None: no spans."""
+
+
 class GatewayConfig(Section):
     """Everything `wattgate serve` needs; all of it optional."""
 
@@ -127,6 +136,7 @@ class GatewayConfig(Section):
     engine: EngineSettings = EngineSettings()
     admission: AdmissionSettings = AdmissionSettings()
     limits: LimitsSettings = LimitsSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     cache: CacheSettings = CacheSettings()
     metering: MeteringSettings = MeteringSettings()
 

@@ -173,6 +173,9 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "(sent again), dropped (a settlement lost), usage, breaker.",
     ),
     MetricSpec(
+        "wattgate_telemetry_lost_total", "counter", "lines", ("kind",), "Request log lines that could not be written."
+    ),
+    MetricSpec(
         "wattgate_meter_faults_total",
         "counter",
         "faults",

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 import orjson
@@ -38,6 +38,7 @@ from serving.limits.desk import Desk
 from serving.limits.limiter import TenantLimiter
 from serving.operations.events import EventLog
 from serving.operations.pages import OperationsPages
+from serving.telemetry.ended import Ended, EndedSink, ended_call
 from serving.tenancy.usage import usage_page
 
 log = logging.getLogger("wattgate")
@@ -63,11 +64,13 @@ class Completions:
         max_body_bytes: int,
         max_concurrent_requests: int,
         request_timeout_seconds: float,
+        sinks: Sequence[EndedSink] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gateway = gateway
         self._keys = keys
         self._desk = desk
+        self._sinks = tuple(sinks)
         self._max_body_bytes = max_body_bytes
         self._max_concurrent_requests = max_concurrent_requests
         self._request_timeout_seconds = request_timeout_seconds
@@ -79,7 +82,7 @@ class Completions:
         headers = dict(scope["headers"])
         request_id = _request_id(headers.get(b"x-request-id"))
         answer = _Answer(send, request_id)
-        call = None
+        call, status, code = None, 200, None
         self.inside += 1
         try:
             if scope["method"] != "POST":
@@ -88,17 +91,45 @@ class Completions:
             with _cancelled_when_gone(receive):
                 async with self._desk.open(call) as reply:
                     await answer.send_reply(reply, stream=call.stream)
+            # a stream that broke off has told its client so in its last frame
+            code = None if call.usage is not None else "broken_stream"
         except GatewayError as error:
+            status, code = error.status, error.code
             if call is None:
                 self._gateway.refused(scope["path"], error.status)
             await answer.fail(error)
-        except ClientGone:
+        except (ClientGone, asyncio.CancelledError) as gone:
+            status, code = 499, "client_gone"
+            if isinstance(gone, asyncio.CancelledError):
+                raise
             log.info("request %s: the client went", request_id)
         except Exception:
+            status, code = 500, "internal_error"
             log.exception("request %s failed", request_id)
             await answer.fail(GatewayError("The gateway failed on this request.", code="internal_error"))
         finally:
             self.inside -= 1
+            if self._sinks:
+                self._tell(call, request_id, scope["path"], status, code, received, headers)
+
+    def _tell(
+        self,
+        call: Call | None,
+        request_id: str,
+        path: str,
+        status: int,
+        error: str | None,
+        received: float,
+        headers: dict[bytes, bytes],
+    ) -> None:
+        now, wall, parent = self._clock(), time.time(), _text(headers.get(b"traceparent"))
+        if call is None:
+            seconds = now - received
+            ended = Ended(request_id, path, status, error, wall - seconds, seconds, parent=parent)
+        else:
+            ended = ended_call(call, self._gateway, status=status, error=error, now=now, wall=wall, parent=parent)
+        for sink in self._sinks:
+            sink.ended(ended)
 
     async def _call(
         self, scope: Message, headers: dict[bytes, bytes], receive: Receive, request_id: str, received: float
@@ -342,6 +373,7 @@ def build_app(
     keys: KeyRing,
     *,
     desk: Desk | None = None,
+    sinks: Sequence[EndedSink] = (),
     max_body_bytes: int,
     max_concurrent_requests: int,
     request_timeout_seconds: float,
@@ -355,6 +387,7 @@ def build_app(
         gateway,
         keys,
         desk=desk,
+        sinks=sinks,
         max_body_bytes=max_body_bytes,
         max_concurrent_requests=max_concurrent_requests,
         request_timeout_seconds=request_timeout_seconds,

@@ -21,7 +21,7 @@ from metering.settlement import Acknowledgement
 from metering.work import WorkBatch
 from serving.admission.queue import AdmissionQueue
 from serving.api.app import build_app
-from serving.config import AdmissionSettings, GatewayConfig
+from serving.config import AccessSettings, AdmissionSettings, GatewayConfig
 from serving.engines.base import Engine, EngineRequest, EngineStartError, StepSink
 from serving.engines.simulated import SimulatedEngine
 from serving.gateway import Gateway
@@ -32,6 +32,7 @@ from serving.placement.caching import build_cache
 from serving.placement.key_watch import build_keys
 from serving.placement.limiting import build_limiter
 from serving.placement.metering_setup import model_profile, node_hardware
+from serving.placement.telemetry import build_sinks
 
 log = logging.getLogger("wattgate")
 
@@ -160,6 +161,7 @@ class Replica:
             self.keys.settings,
             assumed_output_tokens=config.limits.assumed_output_tokens,
         )
+        self.sinks = build_sinks(config.telemetry, self.metrics)
         await self._warm_up()
         self._lag_task = asyncio.create_task(self._watch(), name="watch")
         self._notices.tell("ready", "ready")
@@ -167,6 +169,7 @@ class Replica:
             self.gateway,
             self.keys,
             desk=desk,
+            sinks=self.sinks,
             max_body_bytes=config.server.max_body_bytes,
             max_concurrent_requests=config.server.max_concurrent_requests,
             request_timeout_seconds=config.server.request_timeout_seconds,
@@ -216,8 +219,9 @@ class Replica:
                     self._dead_counted = True
                     self.metrics.add("wattgate_engine_deaths_total", 1, model.name)
 
-    def reconfigure(self, settings: AdmissionSettings) -> None:
+    def reconfigure(self, settings: AdmissionSettings, access: AccessSettings) -> None:
         """Live settings; no restart, running requests go on."""
+        self.keys.grant(access.tenants, access.default_tenant)
         self.cap.resize(settings.max_concurrency, policy=settings.policy())
 
     def check_health(self) -> None:
@@ -229,6 +233,8 @@ class Replica:
     async def close(self) -> None:
         self._lag_task.cancel()
         await self.limiter.close()
+        for sink in self.sinks:
+            await asyncio.to_thread(sink.close)
         await self.meter.close()
         await self.engine.close()
         if self.gateway.cache is not None:
@@ -262,7 +268,10 @@ def serve_deployment(config: GatewayConfig, run_folder: Path, redis_url: str | N
             return self._app
 
         def reconfigure(self, user_config: dict[str, Any]) -> None:
-            self.replica.reconfigure(AdmissionSettings.model_validate(user_config))
+            self.replica.reconfigure(
+                AdmissionSettings.model_validate(user_config["admission"]),
+                AccessSettings.model_validate(user_config["access"]),
+            )
 
         async def check_health(self) -> None:
             self.replica.check_health()
@@ -278,7 +287,11 @@ def serve_deployment(config: GatewayConfig, run_folder: Path, redis_url: str | N
         num_replicas=config.server.replicas,
         # admission is ours, counted and checked in one step: Ray's own limit only has to be out of the way
         max_ongoing_requests=2 * limit,
-        user_config=config.admission.model_dump(),
+        # no secrets in it: the keys are not live settings
+        user_config={
+            "admission": config.admission.model_dump(mode="json"),
+            "access": config.access.model_dump(mode="json", include={"tenants", "default_tenant"}),
+        },
         health_check_period_s=2,
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=config.server.shutdown_grace_seconds,

@@ -184,8 +184,10 @@ class Supervisor:
             self._tell(f"a replica failed to start: {failure}")
 
     def apply(self, config: GatewayConfig) -> None:
-        """Change the live settings (admission) without a restart."""
-        self.config = self.config.model_copy(update={"admission": config.admission})
+        """Change the live settings (admission, the tenants' grants) without a restart."""
+        grants = {"tenants": config.access.tenants, "default_tenant": config.access.default_tenant}
+        access = self.config.access.model_copy(update=grants)
+        self.config = self.config.model_copy(update={"admission": config.admission, "access": access})
         ray_runtime.run_application(serve_deployment(self.config, self.run_folder, self._redis_url))
 
     def close(self) -> None:

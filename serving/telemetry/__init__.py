@@ -1,0 +1,1 @@
+"""What the gateway tells about each request: a log line, a span."""

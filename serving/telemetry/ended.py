@@ -1,0 +1,94 @@
+"""A request that has ended, as logs and spans tell it: never its text, never its key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from serving.gateway import Call, Gateway
+from serving.limits.book import MICRO, NANO, NOTHING, Use
+from serving.limits.desk import use_of
+
+_ASKED = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "n", "frequency_penalty")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Times are seconds; ``started_wall_seconds`` since the epoch, the rest from there."""
+
+    request_id: str
+    path: str
+    status: int
+    """499: the client went."""
+    error: str | None
+    """Our code for it."""
+    started_wall_seconds: float
+    seconds: float
+    tenant: str | None = None
+    """This and what follows is unknown where the request was turned away before it was understood."""
+    model: str | None = None
+    """None too for a name that is not served: that is a client's own text."""
+    stream: bool = False
+    priority: str | None = None
+    cache: str | None = None
+    queue_seconds: float = 0.0
+    overhead_seconds: float = 0.0
+    first_token_seconds: float | None = None
+    use: Use = NOTHING
+    work: str | None = None
+    """How the engine's work was obtained: measured, modelled or simulated."""
+    asked: Mapping[str, int | float] | None = None
+    """Sampling parameters, numbers only."""
+    parent: str | None = None
+    """The client's ``traceparent``."""
+
+    @property
+    def joules(self) -> float:
+        return self.use.microjoules / MICRO
+
+    @property
+    def grams(self) -> float:
+        return self.use.nanograms / NANO
+
+
+class EndedSink(Protocol):
+    """Must neither block nor raise."""
+
+    def ended(self, request: Ended) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def ended_call(
+    call: Call, gateway: Gateway, *, status: int, error: str | None, now: float, wall: float, parent: str | None
+) -> Ended:
+    """``now`` on the gateway's monotonic clock, ``wall`` the same moment since the epoch."""
+    seconds = now - call.received_seconds
+    known = any(served.name == call.model for served in gateway.engine.models())
+    first = None if call.first_token_seconds is None else call.first_token_seconds - call.received_seconds
+    asked: dict[str, Any] = {
+        name: value
+        for name in _ASKED
+        if isinstance(value := call.payload.get(name), int | float) and not isinstance(value, bool)
+    }
+    return Ended(
+        request_id=call.request_id,
+        path=call.path,
+        status=status,
+        error=error,
+        started_wall_seconds=wall - seconds,
+        seconds=seconds,
+        tenant=call.tenant,
+        model=call.model if known else None,
+        stream=call.stream,
+        priority=call.priority.value,
+        cache=call.outcome.value,
+        queue_seconds=call.queue_seconds,
+        overhead_seconds=call.overhead_seconds,
+        first_token_seconds=first,
+        use=use_of(call, gateway),
+        work=gateway.engine.method.value,
+        asked=asked,
+        parent=parent,
+    )

@@ -1,0 +1,149 @@
+"""One line and one span a request, with no word of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from serving.access import KeyRing
+from serving.config import TelemetrySettings
+from serving.placement.telemetry import build_sinks
+from serving.telemetry.ended import Ended
+from serving.telemetry.request_log import RequestLog
+from serving.telemetry.spans import Spans
+from tests.unit.serving.conftest import House
+from tests.unit.serving.fakes import broken_stream, chunk
+
+SECRET = "a-very-secret-word"
+KEY = {"authorization": f"Bearer key-{SECRET}"}
+
+
+class Told:
+    def __init__(self) -> None:
+        self.requests: list[Ended] = []
+
+    def ended(self, request: Ended) -> None:
+        self.requests.append(request)
+
+    def close(self) -> None:
+        pass
+
+
+def house(*sinks: Any) -> House:
+    return House(keys=KeyRing({"acme": KEY["authorization"][7:]}), sinks=sinks)
+
+
+async def test_a_line_for_every_end_and_no_word_of_the_request(tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    log = RequestLog(path)
+    there = house(log)
+    await there.send(there.chat(SECRET), **KEY)
+    await there.send(there.chat(SECRET, stream=True), **KEY)
+    await there.send(there.chat(SECRET, model=SECRET), **KEY)
+    await there.send({"messages": SECRET}, **KEY)
+    await there.send(there.chat(SECRET), authorization="Bearer wrong-" + SECRET)
+    there.engine.script = broken_stream(chunk(SECRET), error=RuntimeError(SECRET))
+    await there.send(there.chat("x" + SECRET, stream=True), **KEY)
+    there.engine.script = there.engine.words
+    there.engine.gate.clear()
+    there.engine.entered.clear()
+    gone = there.begin(there.chat("y" + SECRET), **KEY)
+    await there.engine.entered.wait()
+    gone.leave()
+    await gone.end()
+    log.close()
+    text = path.read_text()
+    assert SECRET not in text
+    lines = [orjson.loads(line) for line in text.splitlines()]
+    assert [(line["status"], line.get("error")) for line in lines] == [
+        (200, None),
+        (200, None),
+        (404, "model_not_found"),
+        (400, "missing_required_parameter"),
+        (401, "invalid_api_key"),
+        (200, "broken_stream"),
+        (499, "client_gone"),
+    ]
+    first, hit = lines[0], lines[1]
+    assert (first["tenant"], first["model"], first["path"]) == ("acme", "m", "/v1/chat/completions")
+    assert (first["prompt_tokens"], first["output_tokens"], first["cache"], first["stream"]) == (3, 2, "MISS", False)
+    assert (hit["cache"], hit["output_tokens"], hit["stream"]) == ("HIT-EXACT", 0, True)
+    assert first["total_ms"] >= first["overhead_ms"] >= 0
+    assert "model" not in lines[2], "a name that is not served is the client's own text"
+    assert "tenant" not in lines[4]
+
+
+async def test_a_disk_that_is_full_costs_lines_and_no_answer() -> None:
+    lost: list[None] = []
+    log = RequestLog(Path("/dev/full"), lambda: lost.append(None))
+    there = house(log)
+    for _ in range(3):
+        assert (await there.send(there.chat(), **KEY)).status == 200
+    log.close()
+    assert len(lost) == 3
+
+
+def spans_of(*requests: Ended) -> tuple[ReadableSpan, ...]:
+    memory = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    spans = Spans(provider)
+    for request in requests:
+        spans.ended(request)
+    finished = tuple(memory.get_finished_spans())
+    spans.close()
+    return finished
+
+
+async def test_a_span_has_the_genai_names_and_the_requests_own_times() -> None:
+    told = Told()
+    there = house(told)
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    await there.send(there.chat(SECRET, max_tokens=7, stream=True, seed=5), traceparent=parent, **KEY)
+    (span,) = spans_of(*told.requests)
+    assert span.name == "chat m"
+    assert span.kind is SpanKind.SERVER
+    assert span.attributes is not None
+    assert span.attributes["gen_ai.operation.name"] == "chat"
+    assert span.attributes["gen_ai.request.max_tokens"] == 7
+    assert span.attributes["gen_ai.usage.input_tokens"] == 3
+    assert span.attributes["gen_ai.usage.output_tokens"] == 2
+    assert span.attributes["http.response.status_code"] == 200
+    assert span.attributes["gen_ai.request.seed"] == 5
+    assert SECRET not in span.to_json()
+    assert span.parent is not None
+    assert f"{span.parent.span_id:016x}" == "00f067aa0ba902b7"
+    (event,) = span.events
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert span.start_time <= event.timestamp <= span.end_time
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "expected"),
+    [(200, None, StatusCode.UNSET), (429, "x", StatusCode.UNSET), (503, "x", StatusCode.ERROR)],
+)
+def test_only_our_own_failures_are_errors(status: int, error: str | None, expected: StatusCode) -> None:
+    (span,) = spans_of(Ended("id", "/v1/completions", status, error, 1.0, 2.0, parent="not a parent"))
+    assert span.status.status_code is expected
+    assert (span.name, span.parent) == ("text_completion", None)
+    assert (span.start_time, span.end_time) == (10**9, 3 * 10**9)
+
+
+async def test_nothing_is_told_unless_configured(tmp_path: Path) -> None:
+    there = house()
+    assert build_sinks(TelemetrySettings(), there.metrics) == ()
+    sinks = build_sinks(
+        TelemetrySettings(request_log=str(tmp_path / "l"), otlp_endpoint="http://127.0.0.1:1"), there.metrics
+    )
+    assert [type(sink) for sink in sinks] == [RequestLog, Spans]
+    for sink in sinks:
+        await asyncio.to_thread(sink.close)
