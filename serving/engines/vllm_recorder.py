@@ -43,6 +43,8 @@ class _Sequence:
     recording: Recording
     prompt_tokens: int
     added_seconds: float
+    alone: bool = False
+    """The engine was idle when it came."""
     context_tokens: int = 0
     """Tokens whose keys and values exist; 0 before the prefill has ended."""
     since_seconds: float = 0.0
@@ -87,9 +89,10 @@ class StepRecorder:
         recording = current_recording.get()
         if recording is not None:
             now = self._clock()
-            if not self._live:
+            alone = not self._live
+            if alone:
                 self._woken_seconds = now
-            self._live[internal_id] = _Sequence(recording, prompt_tokens, now)
+            self._live[internal_id] = _Sequence(recording, prompt_tokens, now, alone)
 
     def stepped(self, outputs: Sequence[Any], step_seconds: float | None) -> None:
         """One step's outputs (or a slice of them), before vLLM processes them."""
@@ -124,7 +127,7 @@ class StepRecorder:
             sequence = self._live.pop(internal_id, None)
             if sequence is None:
                 continue
-            if sequence.context_tokens == 0 and self._steps_since(sequence.added_seconds):
+            if sequence.context_tokens == 0 and self._begun(sequence):
                 self._book_unseen_prefill(sequence)
             self._flush(sequence)
             self._aborted[internal_id] = sequence
@@ -141,9 +144,10 @@ class StepRecorder:
         self._flush_steps()
         return pending
 
-    def _steps_since(self, seconds: float) -> bool:
-        # an idle engine starts a new request's prefill at once; a busy one at its next step
-        return self._last_step_seconds > seconds or self._clock() > seconds
+    def _begun(self, sequence: _Sequence) -> bool:
+        # an idle engine starts a new request's prefill at once; a busy one when the step under way has ended
+        since = self._clock() if sequence.alone else self._last_step_seconds
+        return since > sequence.added_seconds
 
     def _book_unseen_prefill(self, sequence: _Sequence) -> None:
         # The engine reports a prefill only with its first token. One cut short before that has run at

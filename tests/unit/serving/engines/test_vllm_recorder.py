@@ -150,6 +150,23 @@ def test_an_abort_before_the_first_token_books_at_most_one_step_of_the_prompt_as
         assert rig.recorder.running == 0
 
 
+def test_an_abort_while_the_step_that_it_found_is_still_under_way_books_nothing() -> None:
+    rig = Rig()
+    rig.add("busy", prompt=10)
+    rig.step("busy")
+    rig.clock.advance(0.1)
+    rig.add("early", prompt=100)
+    rig.add("late", prompt=100)
+    rig.clock.advance(0.1)
+    rig.recorder.aborted(["early"])
+    assert rig.work["early"] == []
+    # the step that it found has ended: the next, under way now, has it
+    rig.step("busy")
+    rig.clock.advance(0.1)
+    rig.recorder.aborted(["late"])
+    assert [record.prefill_tokens for record in rig.work["late"]] == [100]
+
+
 def test_an_abort_at_the_very_moment_of_the_beginning_books_nothing() -> None:
     rig = Rig()
     rig.add("a", prompt=100)
