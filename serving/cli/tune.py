@@ -134,7 +134,7 @@ def tune(
             "loop": "open" if clients is None else f"closed, {clients} clients",
         }
         notebook = open_study(study, identity, seed)
-        with _gateway_faults_end(), _closing(bench):
+        with _gateway_faults_end(started=simulate is None), _closing(bench):
             tried = search(
                 bench,
                 asked,
@@ -195,7 +195,6 @@ def _bench(
 ) -> Bench:
     from metering.intensity.static import StaticIntensity
     from metering.site import Site
-    from serving.placement.metering_setup import node_hardware
     from serving.tuning.bench import GatewayBench, SimulatedBench
     from serving.tuning.engine_model import EngineModel
     from serving.tuning.statistics import DevicePeaks
@@ -204,6 +203,9 @@ def _bench(
         metering = config.metering
         place = StaticIntensity(metering.zone, grams_per_kwh=metering.intensity_grams_per_kwh)
         return SimulatedBench(EngineModel.load(simulate), Site(place.reading, metering.pue), slo)
+    # loaded only where a gateway is started: the simulator needs none of it
+    from serving.placement.metering_setup import node_hardware
+
     detected = node_hardware(config).detected
     precision = {"auto": "bfloat16" if detected is not None and detected.kind != "cpu" else "float32"}
     peak = None if detected is None else detected.peak_for(precision.get(config.engine.vllm.dtype, "float32"))
@@ -234,7 +236,10 @@ def _closing(bench: Bench) -> Iterator[None]:
 
 
 @contextmanager
-def _gateway_faults_end() -> Iterator[None]:
+def _gateway_faults_end(*, started: bool) -> Iterator[None]:
+    if not started:
+        yield
+        return
     from serving.placement.supervisor import StartError
     from serving.tuning.measure import GatewayAway
 

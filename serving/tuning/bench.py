@@ -36,6 +36,38 @@ class Bench(Protocol):
     def close(self) -> None: ...
 
 
+class RunningGateway(Protocol):
+    """A started gateway; ``serving.placement.supervisor.Supervisor`` is one."""
+
+    @property
+    def url(self) -> str: ...
+
+    def apply(self, config: GatewayConfig) -> None:
+        """Change the live settings."""
+
+    def close(self) -> None: ...
+
+
+Starter = Callable[[GatewayConfig, Callable[[str], None]], RunningGateway]
+
+
+def start_supervised(config: GatewayConfig, tell: Callable[[str], None]) -> RunningGateway:
+    """A whole gateway on this machine, ready; nothing is left of one that did not start.
+
+    Raises:
+        StartError: with the cause and the mend.
+    """
+    from serving.placement.supervisor import Supervisor
+
+    supervisor = Supervisor(config, tell)
+    try:
+        supervisor.start()
+    except BaseException:
+        supervisor.close()
+        raise
+    return supervisor
+
+
 class Hopeless:
     """Counts answers that break a bound; true once more of them have than the percentile allows of all."""
 
@@ -103,6 +135,7 @@ class GatewayBench:
         clients: int | None = None,
         warm_up_requests: int = 8,
         peaks: DevicePeaks | None = None,
+        start: Starter = start_supervised,
         on_outcome: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         self._config = config
@@ -114,7 +147,8 @@ class GatewayBench:
         self.warm_up_requests = warm_up_requests
         self._peaks = peaks or DevicePeaks()
         self._on_outcome = on_outcome
-        self._supervisor: Any = None
+        self._start = start
+        self._gateway: RunningGateway | None = None
         self._setting: Setting | None = None
         self.last_outcomes: Sequence[Outcome] = ()
         self.steps: list[StepRecord] = []
@@ -133,7 +167,7 @@ class GatewayBench:
         """
         from serving.tuning.measure import Drive, measure
 
-        self._prepare(setting)
+        gateway = self._prepare(setting)
         lost = Hopeless(self._slo, len(workload))
 
         def told(outcome: Outcome) -> None:
@@ -145,35 +179,26 @@ class GatewayBench:
         drive = Drive(
             clients=self.clients, warm_up_requests=self.warm_up_requests, use_cache=False, api_key=key, seed=seed
         )
-        _, outcomes = asyncio.run(
-            measure(self._supervisor.url, workload, drive, told, stop=lambda: hopeless and bool(lost))
-        )
+        _, outcomes = asyncio.run(measure(gateway.url, workload, drive, told, stop=lambda: hopeless and bool(lost)))
         self.last_outcomes = outcomes
         self.steps += records_of(outcomes)
         stopped = len(outcomes) < len(workload)
         return {**summarise(outcomes, self._slo, self._peaks), "stopped_early": stopped}
 
-    def _prepare(self, setting: Setting) -> None:
-        from serving.placement.supervisor import Supervisor
-
+    def _prepare(self, setting: Setting) -> RunningGateway:
         config = setting.applied(self._config, self._most_cap)
-        if self._supervisor is not None and self._setting is not None and not setting.restarts(self._setting):
+        if self._gateway is not None and self._setting is not None and not setting.restarts(self._setting):
             if setting != self._setting:
-                self._supervisor.apply(config)
+                self._gateway.apply(config)
         else:
             self.close()
             self._tell(f"starting a gateway: {setting}")
-            supervisor = Supervisor(config, self._tell)
-            try:
-                supervisor.start()
-            except BaseException:
-                supervisor.close()
-                raise
-            self._supervisor = supervisor
+            self._gateway = self._start(config, self._tell)
         self._setting = setting
+        return self._gateway
 
     def close(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.close()
-            self._supervisor = None
+        if self._gateway is not None:
+            self._gateway.close()
+            self._gateway = None
             self._setting = None

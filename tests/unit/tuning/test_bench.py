@@ -1,0 +1,113 @@
+import asyncio
+import json
+import threading
+
+import pytest
+from aiohttp import web
+
+from serving.config import load_config
+from serving.tuning import measure
+from serving.tuning.bench import GatewayBench
+from serving.tuning.lengths import Lengths
+from serving.tuning.setting import Setting
+from serving.tuning.slo import Slo
+from serving.tuning.synthetic import Synthetic
+
+WORKLOAD = Synthetic(30, 300.0, Lengths("fixed", 8), Lengths("fixed", 3)).workload()
+
+
+class FakeGateway:
+    """An HTTP server in a thread that answers at once; remembers the configs that it was given."""
+
+    def __init__(self, config):
+        self.configs, self.closed, self.asked = [config], False, 0
+        self._loop = asyncio.new_event_loop()
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
+        self._thread.start()
+        ready.wait(10)
+
+    def _run(self, ready):
+        asyncio.set_event_loop(self._loop)
+        app = web.Application()
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        self._runner = web.AppRunner(app)
+        self._loop.run_until_complete(self._runner.setup())
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        self._loop.run_until_complete(site.start())
+        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+        ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.close()
+
+    async def _models(self, request):
+        return web.json_response({"data": [{"id": "m"}]})
+
+    async def _chat(self, request):
+        self.asked += 1
+        frames = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n' * 3
+        usage = json.dumps({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 3}}).encode()
+        return web.Response(body=frames + b"data: " + usage + b"\n\ndata: [DONE]\n\n", content_type="text/event-stream")
+
+    def apply(self, config):
+        self.configs.append(config)
+
+    def close(self):
+        self.closed = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    monkeypatch.setattr(measure, "SETTLE_SECONDS", 0.0)
+    return []
+
+
+def bench_of(started, slo=None):
+    def start(config, tell):
+        started.append(FakeGateway(config))
+        return started[-1]
+
+    config = load_config(None, {"cache.tier": "off"}, environment={}).config
+    return GatewayBench(
+        config, slo or Slo(), "a cpu", 48, lambda text: None, clients=4, warm_up_requests=2, start=start
+    )
+
+
+def test_the_cap_moves_on_the_running_gateway_and_other_knobs_restart_it(started):
+    bench = bench_of(started)
+    for setting in (Setting(4), Setting(8), Setting(8), Setting(8, max_batched_tokens=64)):
+        figures = bench.run(setting, WORKLOAD, seed=0, hopeless=False)
+        assert figures["completed"] == 30
+    bench.close()
+    assert len(started) == 2
+    assert [config.admission.max_concurrency for config in started[0].configs] == [4, 8]
+    assert all(config.engine.vllm.max_batch == 48 for config in started[0].configs)
+    assert started[1].configs[0].engine.vllm.max_batched_tokens == 64
+    assert started[0].closed
+    assert started[1].closed
+
+
+def test_warm_up_requests_come_before_every_run(started):
+    bench = bench_of(started)
+    bench.run(Setting(4), WORKLOAD, seed=0, hopeless=False)
+    bench.close()
+    assert started[0].asked == 32
+
+
+def test_a_hopeless_run_ends_early_and_says_so(started):
+    slo = Slo.parse(["e2e_p95<=0.000001s"])
+    bench = bench_of(started, slo)
+    figures = bench.run(Setting(4), WORKLOAD, seed=0, hopeless=True)
+    patient = bench.run(Setting(4), WORKLOAD, seed=0, hopeless=False)
+    bench.close()
+    assert figures["stopped_early"]
+    assert figures["requests"] < 30
+    assert not patient["stopped_early"]
+
+
+def test_the_identity_names_model_and_device(started):
+    assert bench_of(started).identity == "vllm: bundled:smollm2-135m-instruct on a cpu"
