@@ -11,6 +11,9 @@ import orjson
 
 from cache.streams import answer_to_sse, sse_to_answer
 
+_LEAD_FRAMES = 64
+"""How far a run may be ahead of its fastest reader; then it waits, as it would for one slow client."""
+
 
 class FlightIncomplete(Exception):
     """The run that was joined ended without a complete answer to convert into the form asked for."""
@@ -30,6 +33,14 @@ class Flight:
         self._error: BaseException | None = None
         self._more: asyncio.Future[None] | None = None
         self._other_form: list[bytes] | None = None
+        self._furthest = 0
+        self._room: asyncio.Future[None] | None = None
+
+    async def room(self) -> None:
+        """Wait until the fastest reader has come near; for the producer, between frames."""
+        while len(self._frames) - self._furthest >= _LEAD_FRAMES:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
 
     def publish(self, frame: bytes) -> None:
         """Hand a frame to everyone aboard, also to those who come later."""
@@ -59,6 +70,7 @@ class Flight:
             while position < len(self._frames):
                 yield self._frames[position]
                 position += 1
+                self._reached(position)
             if self._finished:
                 if self._error is not None:
                     raise self._error
@@ -84,6 +96,13 @@ class Flight:
             else:
                 self._other_form = _as_stream(b"".join(frames))
         return self._other_form
+
+    def _reached(self, position: int) -> None:
+        self._furthest = max(self._furthest, position)
+        if self._room is not None and len(self._frames) - self._furthest < _LEAD_FRAMES:
+            if not self._room.done():
+                self._room.set_result(None)
+            self._room = None
 
     def _wake(self) -> None:
         if self._more is not None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from cache.control import CacheControl, Outcome
+from cache.entry import CachedAnswer
 from cache.lookup import CacheRequest, Lookup
+from cache.single_flight import Flight, FlightIncomplete, Seat, SingleFlight
 from cache.streams import answer_to_sse, sse_to_answer
 from cache.tiers import ResponseCache
 from metering.receipt import EnergyJoules, Receipt
@@ -75,6 +78,16 @@ class Call:
         return str(self.payload["model"])
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a run of the engine leaves to everyone who shares it."""
+
+    receipt: Receipt
+    """Of the request that it ran for."""
+    first_token_seconds: float | None
+    """Monotonic."""
+
+
 @dataclass(slots=True)
 class Reply:
     headers: dict[str, str]
@@ -92,6 +105,7 @@ class Gateway:
         meter: MeterLink,
         metrics: Metrics,
         cache: ResponseCache | None = None,
+        reveal_similarity: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -100,6 +114,10 @@ class Gateway:
         self.meter = meter
         self.metrics = metrics
         self.cache = cache
+        self._reveal_similarity = reveal_similarity
+        self._alone = SingleFlight()
+        """Runs that are not shared."""
+        self._numbers = itertools.count()
         self._clock = clock
         self._wall = wall
 
@@ -133,12 +151,13 @@ class Gateway:
                     raise DeadlineExceeded("Nothing is cached for this request.", code="only_if_cached")
                 model = self.model(call.model)
                 self._check_length(call, model)
-                if call.stream:
-                    async with self._run(call) as (answer, trace):
-                        yield Reply(self._headers(call, lookup), self._relay(call, answer, trace, lookup))
-                else:
-                    body, receipt = await self._unary(call, lookup)
-                    yield Reply(self._headers(call, lookup) | _receipt_headers(receipt), _one(body))
+                seat, frames = await self._board(call, lookup)
+                async with seat:
+                    if call.stream:
+                        yield Reply(self._headers(call, lookup), self._relay(call, lookup, seat, frames))
+                    else:
+                        body, receipt = await self._unary(call, lookup, seat, frames)
+                        yield Reply(self._headers(call, lookup) | _receipt_headers(receipt), _one(body))
         except GatewayError as error:
             status = str(error.status)
             raise
@@ -190,33 +209,119 @@ class Gateway:
         assert lookup.answer is not None
         body = lookup.answer.body()
         spent = self._clock() - call.received_seconds
-        original = receipt_of(lookup.answer.receipt)
-        receipt = call.hit = self.meter.hit(call.request_id, original, lookup.outcome.value, spent)
-        if original is not None:
-            call.avoided_flops = (original.flops_prefill or 0) + (original.flops_decode or 0)
+        receipt = self._book_hit(call, receipt_of(lookup.answer.receipt), spent)
         usage = dict(body.get("usage") or {})
         usage["wattgate"] = receipt.as_dict()
         body["usage"] = usage
         call.usage = usage
         call.first_token_seconds = self._clock()
         self.metrics.observe("wattgate_overhead_seconds", spent, "cache")
-        labels = (call.model, call.tenant)
-        if receipt.avoided_joules > 0:
-            self.metrics.add("wattgate_avoided_joules_total", receipt.avoided_joules, *labels)
-            self.metrics.add("wattgate_avoided_grams_total", max(0.0, receipt.avoided_grams), *labels)
-        if receipt.energy_joules is not None:
-            self.metrics.add("wattgate_hit_joules_total", receipt.energy_joules.total, *labels)
-        headers = lookup.headers() | _receipt_headers(receipt)
+        headers = self._cache_headers(lookup) | _receipt_headers(receipt)
         if not call.stream:
             return Reply(headers, _one(orjson.dumps(body)))
         end = StreamEnd(call.include_usage)
         frames = [out for frame in answer_to_sse(body, include_usage=True) for out in end.feed(frame)]
         return Reply(headers, _each([*frames, *end.last(receipt.as_dict())]))
 
-    async def _store(self, lookup: Lookup | None, body: dict[str, Any] | None, receipt: Receipt) -> None:
-        if self.cache is not None and lookup is not None and lookup.storable and body is not None:
-            variant = lookup.request.variants[0]
-            await self.cache.store(lookup, body, receipt=receipt.as_dict(), variant=variant)
+    def _book_hit(self, call: Call, original: Receipt | None, lookup_seconds: float) -> Receipt:
+        """Of an answer that this call's own work did not make; ``original``: of the run that made it."""
+        receipt = call.hit = self.meter.hit(call.request_id, original, call.outcome.value, lookup_seconds)
+        if original is not None:
+            call.avoided_flops = (original.flops_prefill or 0) + (original.flops_decode or 0)
+        labels = (call.model, call.tenant)
+        if receipt.avoided_joules > 0:
+            self.metrics.add("wattgate_avoided_joules_total", receipt.avoided_joules, *labels)
+            self.metrics.add("wattgate_avoided_grams_total", max(0.0, receipt.avoided_grams), *labels)
+        if receipt.energy_joules is not None:
+            self.metrics.add("wattgate_hit_joules_total", receipt.energy_joules.total, *labels)
+        return receipt
+
+    # Sharing a run.
+
+    async def _board(self, call: Call, lookup: Lookup | None) -> tuple[Seat, AsyncIterator[bytes]]:
+        """A seat on a run that has begun to answer, and its frames in the form that the call asks for.
+
+        Raises:
+            GatewayError: the run's, told to everyone aboard; never the deadline of another's request.
+        """
+        shared = self.cache is not None and lookup is not None and lookup.shareable
+        while True:
+            if shared:
+                assert self.cache is not None
+                assert lookup is not None
+                assert lookup.key is not None
+                flights, key = self.cache.flights, lookup.key
+            else:
+                flights, key = self._alone, str(next(self._numbers))
+            seat = flights.join(key, lambda flight: self._produce(flight, call, lookup), stream=call.stream)
+            frames = seat.frames(stream=call.stream)
+            try:
+                first = await anext(frames, None)
+            except BaseException as error:
+                await flights.leave(seat)
+                if isinstance(error, DeadlineExceeded) and not seat.leader:
+                    # it was the leader's deadline, while it waited for a slot
+                    continue
+                if isinstance(error, FlightIncomplete):
+                    raise _broke_off() from None
+                raise
+            if first is None:
+                await flights.leave(seat)
+                raise _broke_off()
+            if lookup is not None and (not seat.leader or isinstance(seat.flight.result, CachedAnswer)):
+                call.outcome = lookup.outcome = Outcome.HIT_EXACT
+                lookup.age_seconds = 0.0
+                how = "replica" if seat.leader else "flight"
+                self.metrics.add("wattgate_cache_shared_total", 1, how)
+            return seat, _with_first(first, frames)
+
+    async def _produce(self, flight: Flight, call: Call, lookup: Lookup | None) -> None:
+        """The run itself, in a task of its own: its leader may go, the others keep it."""
+        async with contextlib.AsyncExitStack() as stack:
+            turn = None
+            if self.cache is not None and lookup is not None and lookup.shareable:
+                turn = await stack.enter_async_context(self.cache.turn(lookup))
+                if turn.answer is not None:
+                    # another replica has just computed it
+                    body = turn.answer.body()
+                    for frame in answer_to_sse(body, include_usage=True) if flight.stream else [orjson.dumps(body)]:
+                        flight.publish(frame)
+                    flight.finish(turn.answer)
+                    return
+            storable = self.cache is not None and lookup is not None and lookup.storable
+            kept: list[bytes] = []
+            async with self._run(call) as (answer, trace):
+                async for frame in answer.frames:
+                    await flight.room()
+                    flight.publish(frame)
+                    if storable:
+                        kept.append(frame)
+                receipt = self.meter.provisional(trace, call.outcome.value)
+                first_token_seconds = answer.first_token_seconds()
+            flight.finish(Ran(receipt, first_token_seconds))
+            if self.cache is None or lookup is None or not storable:
+                return
+            complete = sse_to_answer(kept) if flight.stream else _parsed(b"".join(kept))
+            if complete is not None:
+                variant = lookup.request.variants[0]
+                await self.cache.store(lookup, complete, receipt=receipt.as_dict(), variant=variant, turn=turn)
+
+    def _settle(self, call: Call, lookup: Lookup | None, seat: Seat) -> Receipt:
+        """The receipt of one of those who shared a run that is complete. The run is its leader's; the others hit."""
+        result = seat.flight.result
+        if isinstance(result, Ran):
+            if seat.leader:
+                if result.first_token_seconds is not None:
+                    call.first_token_seconds = max(result.first_token_seconds, call.received_seconds)
+                return result.receipt
+            original: Receipt | None = result.receipt
+            note = "Shared the run of an identical request that was under way."
+        else:
+            assert isinstance(result, CachedAnswer)
+            original = receipt_of(result.receipt)
+            note = "Waited for the answer that another replica was computing."
+        receipt = self._book_hit(call, original, lookup.lookup_seconds if lookup is not None else 0.0)
+        return replace(receipt, notes=(*receipt.notes, note))
 
     # The engine.
 
@@ -255,37 +360,34 @@ class Gateway:
                 # also for a client that has gone, a deadline and a dead engine: what was executed is booked
                 self.meter.finished(call.request_id, call.outcome.value)
 
-    async def _unary(self, call: Call, lookup: Lookup | None) -> tuple[bytes, Receipt]:
-        async with self._run(call) as (answer, trace):
-            raw = b"".join([frame async for frame in answer.frames])
-            call.first_token_seconds = answer.first_token_seconds()
-        answered = self._clock()
+    async def _unary(
+        self, call: Call, lookup: Lookup | None, seat: Seat, frames: AsyncIterator[bytes]
+    ) -> tuple[bytes, Receipt]:
         try:
-            body = orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            raise EngineUnavailable("The engine's answer broke off.", code="engine_error") from None
-        receipt = self.meter.provisional(trace, call.outcome.value)
+            raw = b"".join([frame async for frame in frames])
+        except FlightIncomplete:
+            raise _broke_off() from None
+        answered = self._clock()
+        body = _parsed(raw)
+        if body is None:
+            raise _broke_off()
+        receipt = self._settle(call, lookup, seat)
         usage = body["usage"] = dict(body.get("usage") or {})
         call.usage = usage
         usage["wattgate"] = receipt.as_dict()
-        await self._store(lookup, body, receipt)
         out = orjson.dumps(body)
         call.overhead_seconds += self._clock() - answered
         return out, receipt
 
     async def _relay(
-        self, call: Call, answer: EngineAnswer, trace: Trace, lookup: Lookup | None
+        self, call: Call, lookup: Lookup | None, seat: Seat, frames: AsyncIterator[bytes]
     ) -> AsyncIterator[bytes]:
-        keep = lookup is not None and lookup.storable
-        kept: list[bytes] = []
         end = StreamEnd(call.include_usage)
         try:
-            async for frame in answer.frames:
+            async for frame in frames:
                 if call.first_token_seconds is None:
                     call.first_token_seconds = self._clock()
                 for out in end.feed(frame):
-                    if keep:
-                        kept.append(out)
                     yield out
         except GatewayError as error:
             end.error = error.envelope()["error"]
@@ -297,26 +399,26 @@ class Gateway:
             log.exception("request %s: the engine's stream broke off", call.request_id)
             end.error = {"message": "The engine's stream broke off."}
         call.usage = end.usage
-        if (engine_saw := answer.first_token_seconds()) is not None:
-            call.first_token_seconds = max(engine_saw, call.received_seconds)
         if end.error is not None or not end.done:
             yield frame_of(_stream_error(end.error, self.engine.status().ready))
             return
-        receipt = self.meter.provisional(trace, call.outcome.value)
-        last = end.last(receipt.as_dict())
-        if keep:
-            await self._store(lookup, sse_to_answer([*kept, *last]), receipt)
-        for out in last:
+        for out in end.last(self._settle(call, lookup, seat).as_dict()):
             yield out
 
     # The end.
 
     def _headers(self, call: Call, lookup: Lookup | None) -> dict[str, str]:
-        headers = lookup.headers() if lookup is not None else {"x-cache": Outcome.BYPASS.value}
+        headers = self._cache_headers(lookup) if lookup is not None else {"x-cache": Outcome.BYPASS.value}
         headers["x-wattgate-queue-ms"] = f"{call.queue_seconds * 1000:.1f}"
         headers["x-wattgate-overhead-ms"] = f"{call.overhead_seconds * 1000:.2f}"
         if call.first_token_seconds is not None:
             headers["x-wattgate-ttft-ms"] = f"{(call.first_token_seconds - call.received_seconds) * 1000:.1f}"
+        return headers
+
+    def _cache_headers(self, lookup: Lookup) -> dict[str, str]:
+        headers = lookup.headers(authorised=self._reveal_similarity)
+        if self._reveal_similarity and lookup.guard is not None:
+            headers["x-cache-guard"] = lookup.guard
         return headers
 
     def refused(self, path: str, status: int) -> None:
@@ -419,6 +521,25 @@ def _stream_error(error: dict[str, Any] | None, engine_ready: bool) -> dict[str,
     return {
         "error": {"message": message, "type": kind, "param": None, "code": "engine_error" if kind[0] == "s" else code}
     }
+
+
+def _broke_off() -> EngineUnavailable:
+    return EngineUnavailable("The engine's answer broke off.", code="engine_error")
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    """None where it is no JSON object."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+async def _with_first(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for frame in others:
+        yield frame
 
 
 async def _one(body: bytes) -> AsyncIterator[bytes]:

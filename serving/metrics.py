@@ -131,6 +131,13 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "What the cache lost to a fault of its store; the request was answered all the same.",
     ),
     MetricSpec(
+        "wattgate_cache_shared_total",
+        "counter",
+        "requests",
+        ("reason",),
+        "Requests served by the run of an identical one: flight (under way in the same replica), replica (in another).",
+    ),
+    MetricSpec(
         "wattgate_cache_judgements_total",
         "counter",
         "judgements",

@@ -17,6 +17,7 @@ from serving.api.app import build_app
 from serving.gateway import Gateway
 from serving.meter_link import MeterLink
 from serving.metrics import Metrics
+from serving.placement.caching import MetricsObserver
 from tests.unit.serving.fakes import Books, HeldEngine
 
 CHAT = "/v1/chat/completions"
@@ -105,7 +106,8 @@ class House:
         self.meter = MeterLink("replica", self.books, flush_seconds=1.0, on_fault=lambda _: None)
         self.notices: list[str] = []
         self.store = MemoryStore()
-        self.cache = ResponseCache(secret=b"a secret of the tests", store=self.store)
+        observer = MetricsObserver(self.metrics)
+        self.cache = ResponseCache(secret=b"a secret of the tests", store=self.store, observer=observer)
         self.gateway = Gateway(
             engine=self.engine, cap=self.cap, meter=self.meter, metrics=self.metrics, cache=self.cache
         )

@@ -1,0 +1,156 @@
+"""Identical requests at the same time: one run of the engine, everyone's own deadline and receipt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from serving.engines.base import EngineRequest
+from serving.errors import EngineRefused
+from tests.unit.serving.conftest import House
+from tests.unit.serving.engines.contract import until
+from tests.unit.serving.fakes import answer_frames, chunk
+
+NewHouse = Callable[..., House]
+
+
+def _said(chunks: list[Any]) -> str:
+    return "".join(choice["delta"].get("content") or "" for each in chunks for choice in each["choices"])
+
+
+async def test_a_hundred_identical_requests_run_once(new_house: NewHouse) -> None:
+    house = new_house(max_concurrent_requests=200)
+    house.engine.gate.clear()
+    exchanges = [house.begin(house.chat(stream=number % 2 == 1)) for number in range(100)]
+    await until(lambda: house.count("wattgate_cache_lookups_total") == 100)
+    house.engine.gate.set()
+    replies = [await exchange.end() for exchange in exchanges]
+    assert len(house.engine.requests) == 1
+    assert [reply.status for reply in replies] == [200] * 100
+    receipts = [reply.json["usage"]["wattgate"] for reply in replies[::2]]
+    receipts += [reply.chunks[-1]["usage"]["wattgate"] for reply in replies[1::2]]
+    assert sorted(receipt["cache"] for receipt in receipts) == ["HIT-EXACT"] * 99 + ["MISS"]
+    assert len({receipt["receipt_id"] for receipt in receipts}) == 100
+    assert all(receipt["notes"] for receipt in receipts if receipt["cache"] == "HIT-EXACT")
+    assert all(_said(reply.chunks) == "Hello there" and reply.done for reply in replies[1::2])
+    assert house.count("wattgate_cache_shared_total", reason="flight") == 99
+    # the books: one request's work, its tokens once
+    assert house.count("wattgate_tokens_total", kind="output") == 2
+    assert house.count("wattgate_tokens_total", kind="avoided") == 99 * 5
+    await house.meter.flush()
+    assert {record.request_id for record in house.books.batches[0].records} == {house.engine.requests[0].request_id}
+
+
+async def test_a_follower_of_a_stream_reads_along(house: House) -> None:
+    step = asyncio.Event()
+
+    async def script(request: EngineRequest) -> AsyncIterator[bytes]:
+        for number, frame in enumerate(answer_frames(request)):
+            if number == 1:
+                await step.wait()
+            yield frame
+
+    house.engine.script = script
+    leader = house.begin(house.chat(stream=True))
+    await leader.frames(1)
+    follower = house.begin(house.chat(stream=True))
+    assert b"Hello" in (await follower.frames(1))[0]
+    assert follower.headers["x-cache"] == "HIT-EXACT"
+    step.set()
+    assert _said((await follower.end()).chunks) == _said((await leader.end()).chunks) == "Hello there"
+
+
+async def test_a_leader_that_goes_leaves_the_run_to_the_others(house: House) -> None:
+    house.engine.gate.clear()
+    leader, follower = house.begin(house.chat()), house.begin(house.chat())
+    await until(lambda: house.count("wattgate_cache_lookups_total") == 2)
+    leader.leave()
+    await leader.end()
+    assert house.engine.running == 1
+    house.engine.gate.set()
+    assert (await follower.end()).json["choices"][0]["message"]["content"] == "Hello there"
+    assert len(house.engine.requests) == 1
+
+
+async def test_the_last_who_goes_aborts_the_run(house: House) -> None:
+    house.engine.gate.clear()
+    exchanges = [house.begin(house.chat()) for _ in range(3)]
+    await until(lambda: house.count("wattgate_cache_lookups_total") == 3 and house.engine.running == 1)
+    for exchange in exchanges:
+        exchange.leave()
+        await exchange.end()
+    assert house.engine.running == 0
+
+
+async def test_a_follower_keeps_its_own_deadline(house: House) -> None:
+    house.engine.gate.clear()
+    leader = house.begin(house.chat())
+    await house.engine.entered.wait()
+    follower = await house.send(house.chat(), x_request_timeout="0.01")
+    assert follower.status == 504
+    house.engine.gate.set()
+    assert (await leader.end()).status == 200
+
+
+async def test_the_leaders_deadline_in_the_queue_is_not_the_followers(new_house: NewHouse) -> None:
+    house = new_house(cap=1)
+    house.engine.gate.clear()
+    running = house.begin(house.chat("something else"))
+    await house.engine.entered.wait()
+    leader = house.begin(house.chat(), x_request_timeout="0.05")
+    follower = house.begin(house.chat())
+    assert (await leader.end()).status == 504
+    house.engine.gate.set()
+    assert (await follower.end()).status == 200
+    await running.end()
+
+
+async def test_an_error_reaches_everyone_as_it_is(house: House) -> None:
+    house.engine.gate.clear()
+    house.engine.refuse = EngineRefused(400, {"error": {"message": "bad grammar", "param": "tools"}})
+    exchanges = [house.begin(house.chat(stream=number == 0)) for number in range(3)]
+    await until(lambda: house.count("wattgate_cache_lookups_total") == 3)
+    house.engine.gate.set()
+    for exchange in exchanges:
+        reply = await exchange.end()
+        assert (reply.status, reply.error["param"]) == (400, "tools")
+    assert len(house.engine.requests) == 1
+
+
+async def test_a_stream_that_breaks_breaks_for_everyone(house: House) -> None:
+    step = asyncio.Event()
+
+    async def script(request: EngineRequest) -> AsyncIterator[bytes]:
+        yield chunk("Hello")
+        await step.wait()
+
+    house.engine.script = script
+    leader = house.begin(house.chat(stream=True))
+    await leader.frames(1)
+    streaming, whole = house.begin(house.chat(stream=True)), house.begin(house.chat())
+    await until(lambda: house.count("wattgate_cache_lookups_total") == 3)
+    step.set()
+    for reply in (await leader.end(), await streaming.end()):
+        assert not reply.done
+        assert "error" in reply.chunks[-1]
+    assert (await whole.end()).status == 503
+
+
+async def test_what_may_not_be_stored_is_not_shared(house: House) -> None:
+    house.engine.gate.clear()
+    exchanges = [house.begin(house.chat(), cache_control="no-store") for _ in range(2)]
+    await until(lambda: house.engine.running == 2)
+    house.engine.gate.set()
+    for exchange in exchanges:
+        assert (await exchange.end()).headers["x-cache"] == "BYPASS"
+
+
+async def test_tenants_never_share_a_run(new_house: NewHouse) -> None:
+    house = new_house(keys={"a": "key-a", "b": "key-b"})
+    house.engine.gate.clear()
+    exchanges = [house.begin(house.chat(), authorization=f"Bearer key-{name}") for name in "ab"]
+    await until(lambda: house.engine.running == 2)
+    house.engine.gate.set()
+    for exchange in exchanges:
+        assert (await exchange.end()).headers["x-cache"] == "MISS"
