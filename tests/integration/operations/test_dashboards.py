@@ -23,7 +23,7 @@ def queries() -> Iterator[object]:
                 yield pytest.param(target["expr"], id=f"{path.stem}: {panel['title']} {target['refId']}")
 
 
-@pytest.mark.parametrize("expression", queries())
+@pytest.mark.parametrize("expression", list(queries()))
 def test_a_panels_query_has_data(prometheus: PrometheusProcess, expression: str) -> None:
     filled = expression.replace("$model", ".*").replace("$__rate_interval", "1m")
     assert "$" not in filled
