@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import pickle
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ from serving.placement.metering_setup import build_node_meter, node_hardware
 NANO = 1e9
 TICKS_PER_WINDOW = 4
 SECONDS_PER_DAY = 86_400.0
+PROFILES = "profiles.pickle"
+"""In the run's own folder, beside the metrics."""
 
 
 class NodeMetrics:
@@ -120,12 +124,27 @@ class NodeMeterActor:
         self._metering = config.metering
         self._interval = config.metering.window_seconds / TICKS_PER_WINDOW
         self._tasks: tuple[asyncio.Task[None], ...] = ()
-        self._peaks: dict[str, float | None] = {}
         self._keeper: HistoryKeeper | None = None
         if config.metering.history.enabled:
             path = config.metering.history.path or history_file()
             keep_seconds = config.metering.history.keep_days * SECONDS_PER_DAY
             self._keeper = HistoryKeeper(HistoryStore(path), self._export.fault, keep_seconds=keep_seconds)
+        self._profiles: dict[str, ModelProfile] = {}
+        self._recall()
+
+    def _recall(self) -> None:
+        """After a restart: the models that replicas announced to the actor before. What it had not booked is lost."""
+        try:
+            known = pickle.loads((self._folder / PROFILES).read_bytes())
+        except OSError:
+            return
+        self._export.fault("meter_restarted")
+        self._know(known)
+
+    def _know(self, profiles: Iterable[ModelProfile]) -> None:
+        for profile in profiles:
+            self._node.register(profile)
+            self._profiles[profile.name] = profile
 
     async def start(self) -> None:
         """Begin to close windows; idempotent."""
@@ -176,7 +195,7 @@ class NodeMeterActor:
                     window,
                     method=self._node.power_method,
                     power=self._node.power,
-                    peak_flops=self._peaks,
+                    peak_flops={name: profile.peak_flops for name, profile in self._profiles.items()},
                     embodied=self._node.settings.embodied,
                 )
             )
@@ -190,13 +209,17 @@ class NodeMeterActor:
     async def attach(self, source: str, profiles: list[ModelProfile]) -> dict[str, Any]:
         """Announce a replica and its models; answers what the replica needs to know of the node."""
         await self.start()
-        for profile in profiles:
-            self._node.register(profile)
-            self._peaks[profile.name] = profile.peak_flops
+        self._know(profiles)
+        # written whole or not at all: whoever starts anew reads it
+        draft = self._folder / f"{PROFILES}.draft"
+        draft.write_bytes(pickle.dumps(list(self._profiles.values())))
+        draft.replace(self._folder / PROFILES)
         self._node.attach(source)
         return {"pid": os.getpid()}
 
     async def submit(self, batch: WorkBatch) -> Acknowledgement:
+        # a restarted actor is attached to by nobody: the first report starts it
+        await self.start()
         acknowledgement = self._node.submit(batch)
         if self._keeper is not None and acknowledgement.booked and batch.served:
             self._keeper.add(served_rows(batch.served, time.time()))

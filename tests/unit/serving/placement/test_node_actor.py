@@ -65,6 +65,22 @@ async def test_without_a_history_nothing_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "h.sqlite3").exists()
 
 
+async def test_an_actor_that_was_killed_goes_on_with_the_models_it_knew(tmp_path: Path) -> None:
+    first = actor(tmp_path)
+    await first.attach("replica", [ModelProfile("m", peak_flops=5.0)])
+    again = actor(tmp_path)
+    await submit(again, sequence=7)
+    assert again._tasks
+    assert again._node.counters.unknown_model_records == 0
+    await close(again)
+    assert again._keeper is not None
+    await again._keeper.flush()
+    ((_, usage),) = HistoryStore(tmp_path / "h.sqlite3").read(0).usage.items()
+    assert usage.peak_flop_seconds == 5.0 * usage.device_seconds > 0
+    for task in (*first._tasks, *again._tasks):
+        task.cancel()
+
+
 async def test_an_intensity_that_changes_leaves_nan_under_its_old_labels() -> None:
     registry = CollectorRegistry()
     export = NodeMetrics(Metrics(registry))
@@ -91,9 +107,11 @@ async def test_grams_of_a_marginal_source_are_a_series_of_their_own(tmp_path: Pa
         made = actor(tmp_path, **{"metering.history.enabled": False})
         registry = CollectorRegistry()
         made._export = NodeMetrics(Metrics(registry))
+        await made.attach("replica", [ModelProfile("m")])
+        for task in made._tasks:
+            # from here by hand: the intensity stays what it is set to
+            task.cancel()
         made._use(IntensityStamp(300.0, "X", "s", signal, "live"))  # type: ignore[arg-type]
-        made._node.register(ModelProfile("m"))
-        made._node.attach("replica")
         await submit(made)
         await close(made)
         name = "wattgate_request_grams_total"
