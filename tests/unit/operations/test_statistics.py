@@ -4,8 +4,9 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ks_2samp
 
 from serving.operations.statistics import ks, ks_threshold, mean_z, proportion_z, psi, psi_threshold, quantile_edges
 
@@ -30,10 +31,9 @@ def test_distances_are_symmetric_and_bounded(one: list[float], other: list[float
     assert mean_z(one, other) == pytest.approx(-mean_z(other, one))
 
 
+@settings(deadline=None)
 @given(several, several)
 def test_ks_is_that_of_scipy(one: list[float], other: list[float]) -> None:
-    from scipy.stats import ks_2samp
-
     assert ks(one, other) == pytest.approx(ks_2samp(one, other, method="asymp").statistic)
 
 
