@@ -16,6 +16,8 @@ HAPROXY_NO_SPLICING = "no option splice-request"
 """While a request is spliced, HAProxy (2.8) does not see its client go: a unary call whose body came in a
 segment of its own ran to its end. Ray's template has no place for further options, but takes the value of
 retry-on as it is, so this follows it on a line of its own."""
+_OBJECT_STORE_BYTES = 80 * 1024 * 1024
+"""Tokens do not pass through Ray's object store; its smallest useful size will do."""
 _REPLICA_PORTS = 1000
 
 
