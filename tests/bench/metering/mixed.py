@@ -18,6 +18,7 @@ from metering.model_profile import ModelProfile
 from metering.work import Method, WorkRecord
 from serving.errors import GatewayError
 from serving.gateway import Call
+from tests.bench.metering.own_cost import cpu_seconds, own_cost
 from tests.bench.metering.stack import Stack, balance
 
 PATH = "/v1/chat/completions"
@@ -87,14 +88,16 @@ async def mixed_run(made: Stack, *, requests: int, clients: int, seed: int = 1) 
         for number, kind in queue:
             ended[f"{kind}: {await ask(made, number, kind, mine)}"] += 1
 
-    started = time.monotonic()
-    await asyncio.gather(*(client(random.Random(seed * 1000 + number)) for number in range(clients)))
-    seconds = time.monotonic() - started
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(10):
-            # the node's books are polled as an operator would
-            while made.node.books().open_requests:  # noqa: ASYNC110
-                await asyncio.sleep(0.2)
+    started, cpu_before = time.monotonic(), cpu_seconds()
+    with own_cost(made) as cost:
+        await asyncio.gather(*(client(random.Random(seed * 1000 + number)) for number in range(clients)))
+        seconds = time.monotonic() - started
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                # the node's books are polled as an operator would
+                while made.node.books().open_requests:  # noqa: ASYNC110
+                    await asyncio.sleep(0.2)
+    cpu = cpu_seconds() - cpu_before
     theirs = vllm_flops() - theirs_before
     await made.finish()
     books = balance(made)
@@ -132,6 +135,9 @@ async def mixed_run(made: Stack, *, requests: int, clients: int, seed: int = 1) 
             "full_over_vllm": (seen + flops_of(unseen, full)) / theirs if theirs else None,
             "seen_over_vllm": seen / theirs if theirs else None,
         },
+        "cpu_seconds": cpu,
+        "own_cpu_seconds": cost.seconds,
+        "own_cpu_ratio": sum(cost.seconds.values()) / cpu,
         "faults": dict(Counter(made.faults)),
         "late_records": made.node.counters.late_records,
         "forced_windows": made.node.counters.forced_windows,
@@ -177,6 +183,7 @@ def table(result: dict[str, Any]) -> str:
         ("vLLM's counter", f"{flops['vllm']:.6g}"),
         ("ours over vLLM's", f"{ratio:.5f}"),
         ("prefills cut short before their first token, booked as modelled", unseen),
+        ("CPU time in the meter's own code, of all CPU time", f"{result['own_cpu_ratio']:.3%}"),
         ("ours without these over vLLM's", f"{seen:.5f}"),
     ]
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])

@@ -13,8 +13,6 @@ import time
 from statistics import mean, stdev
 from typing import Any
 
-import psutil
-
 from cache.control import CacheControl
 from metering.receipt import Receipt
 from metering.work import EngineSteps, Served
@@ -22,6 +20,7 @@ from serving.engines.vllm import VllmEngine, _record_steps
 from serving.gateway import Call
 from serving.meter_link import Trace
 from tests.bench.metering.mixed import PATH
+from tests.bench.metering.own_cost import cpu_seconds
 from tests.bench.metering.stack import Stack
 
 TOKENS = 32
@@ -61,17 +60,6 @@ def switch(made: Stack, on: bool) -> None:
                 delattr(processor, name)
     made.gateway.meter = made.link if on else NoMeter()
     made.meter(on)
-
-
-def cpu_seconds() -> float:
-    """Of this process and all below it: the engine core is one of them."""
-    here = psutil.Process()
-    total = 0.0
-    for process in (here, *here.children(recursive=True)):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system
-    return total
 
 
 async def one(made: Stack, number: int) -> None:
