@@ -65,6 +65,12 @@ class AccessSettings(Section):
     default_tenant: TenantSettings = TenantSettings()
     """Grants of tenants that are not named under `tenants`. Live."""
 
+    @field_validator("key_file")
+    @classmethod
+    def _from_here(cls, path: Path | None) -> Path | None:
+        # the replicas' working folder is not the command's
+        return None if path is None else path.expanduser().absolute()
+
     @property
     def keyless(self) -> bool:
         return not self.api_keys and self.key_file is None and self.admin_key is None
@@ -126,6 +132,11 @@ class TelemetrySettings(Section):
     """File that gets one JSON line a request; `-` is standard error (the replica's log). None: no lines."""
     otlp_endpoint: str | None = None
     """OpenTelemetry collector, OTLP over HTTP (`http://host:4318`), for one span a request. None: no spans."""
+
+    @field_validator("request_log")
+    @classmethod
+    def _from_here(cls, path: str | None) -> str | None:
+        return path if path in (None, "-") else str(Path(path).expanduser().absolute())
 
 
 class GatewayConfig(Section):
