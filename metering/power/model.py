@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from metering.power.base import Boundary, Component, ComponentReading, Load, PowerUnavailable, Reading
 from metering.work import Method

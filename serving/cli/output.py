@@ -73,8 +73,8 @@ def receipt_table(usage: Mapping[str, Any], *, seconds: float, first_token_secon
     table.add_row("carbon", f"{grams}{where}")
     verdict = str(receipt.get("cache", "?"))
     if hit:
-        joules, grams = receipt.get("avoided_joules"), receipt.get("avoided_grams")
-        verdict += f", avoided {quantity(joules, 'J')} and {quantity(grams, 'gCO2e')}"
+        avoided_joules, avoided_grams = receipt.get("avoided_joules"), receipt.get("avoided_grams")
+        verdict += f", avoided {quantity(avoided_joules, 'J')} and {quantity(avoided_grams, 'gCO2e')}"
     table.add_row("cache", verdict)
     table.add_row("made by", f"{receipt.get('method')}, {receipt.get('estimator')}, {receipt.get('status')}")
     for note in receipt.get("notes") or ():

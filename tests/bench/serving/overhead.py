@@ -149,17 +149,15 @@ def run() -> dict[str, Any]:
 
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The gateway against each floor, per load."""
-    out = []
-    for name in dict.fromkeys(row["load"] for row in rows):
-        by = {row["target"]: row for row in rows if row["load"] == name}
-        for floor in ("bare uvicorn", "empty replica"):
-            out.append(
-                {
-                    "load": name,
-                    "against": floor,
-                    "added p50 ms": by["gateway"]["p50 ms"] - by[floor]["p50 ms"],
-                    "added p99 ms": by["gateway"]["p99 ms"] - by[floor]["p99 ms"],
-                    "share of its rate": by["gateway"]["per second"] / by[floor]["per second"],
-                }
-            )
-    return out
+    by = {(row["load"], row["target"]): row for row in rows}
+    return [
+        {
+            "load": load,
+            "against": floor,
+            "added p50 ms": by[load, "gateway"]["p50 ms"] - by[load, floor]["p50 ms"],
+            "added p99 ms": by[load, "gateway"]["p99 ms"] - by[load, floor]["p99 ms"],
+            "share of its rate": by[load, "gateway"]["per second"] / by[load, floor]["per second"],
+        }
+        for load in dict.fromkeys(row["load"] for row in rows)
+        for floor in ("bare uvicorn", "empty replica")
+    ]
