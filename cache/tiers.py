@@ -73,6 +73,11 @@ class ResponseCache:
         )
         self._epochs = EpochBook(check_seconds=self.settings.epoch_check_seconds)
 
+    @property
+    def index(self) -> IndexSpec | None:
+        """The semantic tier's, where there is one."""
+        return self._semantic.index if self._semantic else None
+
     # Looking up.
 
     async def lookup(self, request: CacheRequest) -> Lookup:

@@ -98,6 +98,75 @@ def evaluate_pairs(
         _show(result)
 
 
+@app.command("replay")
+def replay_stream(
+    stream: Annotated[
+        Path, typer.Argument(help='JSON lines {"id", "t", "tenant", "messages", "intent_id", "no_cache"?}, in order.')
+    ],
+    max_wrong: Annotated[float, typer.Option(help="Budget: wrong answers over answers served.")] = 0.02,
+    policy: Annotated[PolicyChoice, typer.Option(help="How the score becomes a decision.")] = PolicyChoice.conformal,
+    threshold: Annotated[float, typer.Option(help="Score to exceed, for --policy threshold.")] = 0.9,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Labels to calibrate on, as `export-labels` writes them; default: the shipped ones."),
+    ] = None,
+    ttl_seconds: Annotated[float, typer.Option("--ttl", help="Life of an answer on the stream's clock, s.")] = 86400.0,
+    decisions: Annotated[Path | None, typer.Option(help='Write lines {"id", "hit", "source", "why"} here.')] = None,
+    embedder: Annotated[
+        str, typer.Option(help="minilm-int8, minilm-fp32, or a sentence-transformers folder.")
+    ] = "minilm-int8",
+    as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
+) -> None:
+    """Send a recorded stream through the whole cache, on a Redis of its own, without a model."""
+    from cache.calibration import wilson
+    from cache.replay import StreamError, read_stream, report
+    from serving.cache_replay import ReplayRefused, run_replay
+    from serving.cache_settings import CacheSettings
+
+    try:
+        requests = read_stream(stream.read_bytes().splitlines())
+        settings = CacheSettings(
+            tier="semantic",
+            max_wrong=max_wrong,
+            policy=policy.value,
+            score_threshold=threshold,
+            calibration=calibration,
+            ttl_seconds=ttl_seconds,
+            embedder=embedder,
+        )
+        results, seconds, calibrated = run_replay(requests, settings)
+    except OSError as error:
+        _refuse(f"{stream}: cannot be read ({error.strerror})")
+    except StreamError as error:
+        _refuse(f"{stream}: {error}")
+    except ReplayRefused as error:
+        _refuse(str(error))
+    except ValueError as error:
+        _refuse(_first_problem(error))
+    if decisions is not None:
+        try:
+            decisions.write_text("".join(json.dumps(each.line()) + "\n" for each in results), "utf-8")
+        except OSError as error:
+            _refuse(f"{decisions}: cannot be written ({error.strerror})")
+    result = {"max_wrong": max_wrong, "policy": policy.value, "calibration": calibrated, **report(results, seconds)}
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    low, high = wilson(result["wrong"], result["hits"])
+    console = Console()
+    console.print(f"hits: {result['hit_rate']:.1%} ({result['hits']}/{result['requests']})")
+    console.print(f"wrong of hits: {result['wrong_of_hits']:.1%} ({low:.1%} to {high:.1%}); budget {max_wrong:.1%}")
+    console.print(f"{calibrated['note']}; {result['lookups_per_second']:.0f} lookups/s")
+
+
+def _first_problem(error: ValueError) -> str:
+    problems = getattr(error, "errors", None)
+    if problems is None:
+        return str(error)
+    first = problems()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
 def _refuse(message: str) -> NoReturn:
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(2)
