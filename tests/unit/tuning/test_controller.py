@@ -8,11 +8,9 @@ from hypothesis import strategies as st
 from metering.errors import BadInput
 from serving.tuning.controller import Controller, ControlSettings, Reason, State, Window, decide
 from serving.tuning.engine_model import EngineModel, Plane
-from serving.tuning.lengths import Lengths
 from serving.tuning.replay import replay
 from serving.tuning.slo import Slo
-from serving.tuning.synthetic import Synthetic
-from serving.tuning.workload import Workload
+from tests.bench.tuning.recorded import RECORDED
 
 SLO = Slo.parse(["ttft_p95<=2s", "itl_p95<=0.05"])
 SETTINGS = ControlSettings(SLO, highest_cap=128)
@@ -153,41 +151,14 @@ def test_settings_that_make_no_sense_are_refused(changes):
         replace(SETTINGS, **changes)
 
 
-def piece(rate, seconds, start, seed, prompt=80, output=60):
-    drawn = Synthetic(
-        max(1, round(rate * seconds)), rate, Lengths("lognormal", prompt, 0.5), Lengths("lognormal", output, 0.5),
-        seed=seed,
-    ).workload()  # fmt: skip
-    return drawn.arrival_seconds * (seconds / drawn.arrival_seconds[-1]) + start, drawn
-
-
-def joined(*pieces):
-    arrivals = np.concatenate([arrival for arrival, _ in pieces])
-    columns = [
-        np.concatenate([getattr(drawn, name) for _, drawn in pieces])
-        for name in ("prompt_tokens", "output_tokens", "prefix_tokens", "repeat_of")
-    ]
-    return Workload(arrivals, *columns)
-
-
-RECORDED = {
-    "load times four and back": joined(piece(2, 100, 0, 1), piece(8, 150, 100, 2), piece(2, 100, 250, 3)),
-    "mix changes to long answers": joined(piece(6, 120, 0, 4), piece(3, 150, 120, 5, prompt=400, output=150)),
-    "bursts": Synthetic(
-        1200, 5.0, Lengths("lognormal", 80, 0.5), Lengths("lognormal", 60, 0.5), arrivals="gamma", burstiness=3.0
-    ).workload(),
-    "overload": joined(piece(20, 150, 0, 6)),
-    "quiet": joined(piece(0.5, 200, 0, 7)),
-}
-
-
 @pytest.mark.parametrize("name", RECORDED)
 @pytest.mark.parametrize("fast", [True, False], ids=["engine with room", "engine that is slow in a full batch"])
-def test_the_controller_is_never_worse_than_the_static_default(name, fast):
+@pytest.mark.parametrize("default", [8, STATIC_DEFAULT, 128])
+def test_the_controller_is_never_worse_than_the_static_default(name, fast, default):
     engine = ENGINE if fast else replace(ENGINE, planes=(Plane(0.012, 0.002, 0.0001, 1e-7),))
     workload = RECORDED[name]
-    static = replay(workload, engine, STATIC_DEFAULT, SLO)
-    controlled = replay(workload, engine, STATIC_DEFAULT, SLO, controller=Controller(SETTINGS, STATIC_DEFAULT))
+    static = replay(workload, engine, default, SLO)
+    controlled = replay(workload, engine, default, SLO, controller=Controller(SETTINGS, default))
     assert controlled.kept_ratio >= static.kept_ratio - 0.02
     assert controlled.good_requests_ratio >= static.good_requests_ratio - 0.02
 
