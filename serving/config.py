@@ -47,6 +47,9 @@ class ServerSettings(Section):
     """Requests inside one replica, queued ones included; above it 429."""
     request_timeout_seconds: float = Field(default=300.0, gt=0)
     """Deadline of a request unless it says `x-request-timeout`; the answer must be complete by then."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may ask from a browser, as `https://app.example.org`; `*` is any. Empty: none. TLS is left to
+    the ingress in front."""
     shutdown_grace_seconds: float = Field(default=30.0, ge=0)
     """On SIGTERM running answers get this long to finish."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -50,6 +51,17 @@ Send = Callable[[Message], Awaitable[None]]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _JSON = (b"content-type", b"application/json")
 _SSE = (b"content-type", b"text/event-stream; charset=utf-8")
+
+
+_TOLD_TO_PAGES = (
+    "retry-after",
+    "x-cache",
+    "x-carbon-budget-remaining-grams",
+    "x-request-id",
+    *(f"x-ratelimit-{part}-{of}" for part in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
+    *(f"x-wattgate-{name}" for name in ("grams", "joules", "method", "overhead-ms", "queue-ms", "receipt", "ttft-ms")),
+)
+"""Headers of ours that a browser shows to a page of another origin."""
 
 
 class Completions:
@@ -339,7 +351,8 @@ class _Pages:
         else:
             tenant = self._tenant(request)
         day, month, scope = await self._limiter.usage(tenant)
-        return _json(usage_page(tenant, day, month, self._keys.settings(tenant).limits, scope, time.time()))
+        limits, method = self._keys.settings(tenant).limits, self._gateway.engine.method.value
+        return _json(usage_page(tenant, day, month, limits, scope, method, time.time()))
 
     async def metrics(self, request: Request) -> Response:
         self.see_figures(request)
@@ -374,6 +387,7 @@ def build_app(
     *,
     desk: Desk | None = None,
     sinks: Sequence[EndedSink] = (),
+    cors_origins: Sequence[str] = (),
     max_body_bytes: int,
     max_concurrent_requests: int,
     request_timeout_seconds: float,
@@ -394,7 +408,7 @@ def build_app(
         clock=clock,
     )
     pages = _Pages(gateway, keys, desk.limiter, scrape, int(time.time()))
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/v1/chat/completions", completions),
             Route("/v1/completions", completions),
@@ -408,4 +422,15 @@ def build_app(
             *OperationsPages(pages.see_figures, events).routes(),
         ],
         exception_handlers={GatewayError: _gateway_error, HTTPException: _http_error, Exception: _crash},
+    )
+    if not cors_origins:
+        return app
+    # outermost, so that refusals can be read by the page too; keys travel in a header, never as credentials
+    return CORSMiddleware(
+        app,
+        allow_origins=cors_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=_TOLD_TO_PAGES,
+        max_age=600,
     )

@@ -170,6 +170,7 @@ class Replica:
             self.keys,
             desk=desk,
             sinks=self.sinks,
+            cors_origins=config.server.cors_origins,
             max_body_bytes=config.server.max_body_bytes,
             max_concurrent_requests=config.server.max_concurrent_requests,
             request_timeout_seconds=config.server.request_timeout_seconds,

@@ -9,14 +9,17 @@ from serving.tenancy.tenant import LimitSettings
 
 
 def usage_page(
-    tenant: str, day: Use, month: Use, limits: LimitSettings, scope: str, wall_seconds: float
+    tenant: str, day: Use, month: Use, limits: LimitSettings, scope: str, method: str, wall_seconds: float
 ) -> dict[str, Any]:
-    """``scope``: gateway (all replicas) or replica (this one's counts: Redis is away or there is none)."""
+    """``scope``: gateway (all replicas) or replica (this one's counts: Redis is away or there is none).
+    ``method``: how the engine's work is obtained, measured, modelled or simulated.
+    """
     today, this_month = periods(wall_seconds)
     return {
         "object": "usage",
         "tenant": tenant,
         "scope": scope,
+        "method": method,
         "day": {"period": f"{today[:4]}-{today[4:6]}-{today[6:]}", **_figures(day)},
         "month": {"period": f"{this_month[:4]}-{this_month[4:]}", **_figures(month)},
         "limits": {name: value for name, value in limits if value is not None},

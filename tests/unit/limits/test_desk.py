@@ -64,6 +64,7 @@ async def test_tokens_are_charged_as_used_and_hits_are_free() -> None:
     assert page["day"]["cache"]["hits"] == 1
     assert page["day"]["cache"]["avoided_tokens"] == 5
     assert page["limits"]["tokens_per_minute"] == 1000
+    assert page["method"] == "measured"
     assert page["month"]["requests"] == 2
 
 
