@@ -21,15 +21,15 @@ RESULTS = Path(__file__).parent / "results"
 SETTINGS = EngineSettings(kind="vllm", vllm=VllmSettings(max_batch=16, max_context_tokens=2048, kv_cache_gib=1))
 
 
-def write(name: str, result: dict[str, Any], table: str) -> None:
-    RESULTS.mkdir(exist_ok=True)
+def write(folder: Path, name: str, result: dict[str, Any], table: str) -> None:
+    folder.mkdir(exist_ok=True)
     where = f"{os.cpu_count()} logical CPUs, {platform.machine()}; shared with other work while it ran"
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": where} | result, indent=2) + "\n")
-    (RESULTS / f"{name}.md").write_text(f"{where}\n\n{table}\n")
+    (folder / f"{name}.json").write_text(json.dumps({"machine": where} | result, indent=2) + "\n")
+    (folder / f"{name}.md").write_text(f"{where}\n\n{table}\n")
     print(table, flush=True)
 
 
-async def run(wanted: list[str], requests: int, pairs: int) -> None:
+async def run(wanted: list[str], requests: int, pairs: int, folder: Path) -> None:
     config = load_config(None, {"admission.max_concurrency": 16, "engine.vllm.max_batch": 16}, {}).config
     # without the memory's bandwidth no roofline is drawn, and the weights fall back to FLOPs
     ensure_calibration(engine_cores(SETTINGS.vllm, sorted(os.sched_getaffinity(0))), print)
@@ -41,12 +41,12 @@ async def run(wanted: list[str], requests: int, pairs: int) -> None:
             async with stack(engine, config) as first:
                 made[:] = [first]
                 result = await mixed.mixed_run(first, requests=requests, clients=16)
-            write("mixed", result, mixed.table(result))
+            write(folder, "mixed", result, mixed.table(result))
         if "overhead" in wanted:
             async with stack(engine, config) as second:
                 made[:] = [second]
                 result = await overhead.overhead(second, pairs=pairs, requests=24, clients=8)
-            write("overhead", result, overhead.table(result))
+            write(folder, "overhead", result, overhead.table(result))
     finally:
         await engine.close()
 
@@ -56,8 +56,9 @@ def main() -> None:
     options.add_argument("parts", nargs="*", metavar="mixed|overhead")
     options.add_argument("--requests", type=int, default=500)
     options.add_argument("--pairs", type=int, default=10)
+    options.add_argument("--out", type=Path, default=RESULTS)
     asked = options.parse_args()
-    asyncio.run(run(asked.parts or ["mixed", "overhead"], asked.requests, asked.pairs))
+    asyncio.run(run(asked.parts or ["mixed", "overhead"], asked.requests, asked.pairs, asked.out))
 
 
 if __name__ == "__main__":
