@@ -310,6 +310,9 @@ class ResponseCache:
         """
         return await self._take_out(Address.parse(cache_id), tenant, Operation.FEEDBACK, keep=good)
 
+    def owns(self, tenant: str, answer: CachedAnswer) -> bool:
+        return answer.tenant == self._hash_tenant(tenant)
+
     async def inspect(self, cache_id: str) -> CachedAnswer | None:
         """The stored entry. Raises ValueError (malformed id) and StoreUnavailable."""
         return await self._fetch(Address.parse(cache_id))

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from cache.control import CacheControl
 from serving.access import KeyRing
 from serving.api.body import ClientGone, asked_priority, estimated_prompt_tokens, parse_body, read_body
+from serving.api.cache_pages import CachePages
 from serving.api.frames import frame_of
 from serving.errors import (
     EngineUnavailable,
@@ -419,6 +420,7 @@ def build_app(
             Route("/healthz", pages.healthz),
             Route("/readyz", pages.readyz),
             Route("/metrics", pages.metrics),
+            *CachePages(gateway, keys).routes(),
             *OperationsPages(pages.see_figures, events).routes(),
         ],
         exception_handlers={GatewayError: _gateway_error, HTTPException: _http_error, Exception: _crash},
