@@ -28,6 +28,7 @@ from serving.gateway import Gateway
 from serving.limits.desk import Desk
 from serving.meter_link import MeterLink
 from serving.metrics import Metrics
+from serving.operations.events import EventLog, changes
 from serving.placement.caching import build_cache
 from serving.placement.key_watch import build_keys
 from serving.placement.limiting import build_limiter
@@ -117,6 +118,8 @@ class Replica:
         self.source = f"replica-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.metrics = Metrics(CollectorRegistry())
         self._dead_counted = False
+        self.events = EventLog(run_folder / "events.jsonl")
+        self._live = _live_settings(config.admission, config.access)
 
     async def start(self) -> ASGIApp:
         """Load everything. Whatever prevents it is in the notices, for whoever waits for this replica."""
@@ -165,6 +168,8 @@ class Replica:
         await self._warm_up()
         self._lag_task = asyncio.create_task(self._watch(), name="watch")
         self._notices.tell("ready", "ready")
+        for model in self.engine.models():
+            self.events.record("model", f"{model.name} is served ({self.engine.kind}, {self.source})", model.name)
         return build_app(
             self.gateway,
             self.keys,
@@ -175,6 +180,7 @@ class Replica:
             max_concurrent_requests=config.server.max_concurrent_requests,
             request_timeout_seconds=config.server.request_timeout_seconds,
             scrape=scraper(folder),
+            events=self.events,
         )
 
     async def _warm_up(self) -> None:
@@ -224,6 +230,10 @@ class Replica:
         """Live settings; no restart, running requests go on."""
         self.keys.grant(access.tenants, access.default_tenant)
         self.cap.resize(settings.max_concurrency, policy=settings.policy())
+        live = _live_settings(settings, access)
+        for change in changes("config", self._live, live):
+            self.events.record("cap" if change.startswith("admission.max_concurrency") else "config", change)
+        self._live = live
 
     def check_health(self) -> None:
         """Raises where the replica must be replaced."""
@@ -240,6 +250,11 @@ class Replica:
         await self.engine.close()
         if self.gateway.cache is not None:
             await self.gateway.cache.close()
+
+
+def _live_settings(admission: AdmissionSettings, access: AccessSettings) -> dict[str, Any]:
+    grants = access.model_dump(mode="json", include={"tenants", "default_tenant"})
+    return {"admission": admission.model_dump(mode="json"), "access": grants}
 
 
 def scraper(folder: str) -> Callable[[], tuple[bytes, str]]:
