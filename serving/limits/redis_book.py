@@ -107,7 +107,8 @@ return 1
 class RedisBook:
     """``LimitBook``. Run Redis without eviction for these keys, or with room: an evicted account starts at zero."""
 
-    def __init__(self, link: RedisLink, *, prefix: str = "wg", budget_seconds: float = 0.25) -> None:
+    def __init__(self, link: RedisLink, *, prefix: str = "wg", budget_seconds: float = 1.0) -> None:
+        """``budget_seconds`` for one call: longer than the cache's, because a busy event loop must not open limits."""
         self._link = link
         self._prefix = prefix
         self._budget_seconds = budget_seconds
