@@ -11,7 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from serving.cli import cache_control
+
 app = typer.Typer(help="The response cache: evaluate, replay, inspect.", no_args_is_help=True)
+app.command("stats")(cache_control.stats)
+app.command("inspect")(cache_control.inspect)
+app.command("invalidate")(cache_control.invalidate)
 
 
 @app.callback()
