@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
 import sys
 from collections.abc import Collection, Iterable
@@ -25,6 +26,18 @@ def descendants(pid: int | None = None) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def reap_adopted(own: Collection[int]) -> list[int]:
+    """Take the exit status of dead children that are not in ``own``: orphans that became ours (a killed replica's
+    engine processes) have nobody else to do it, and would stay as zombies.
+    """
+    reaped = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
+            if child.pid not in own and child.status() == psutil.STATUS_ZOMBIE:
+                reaped.append(os.waitpid(child.pid, os.WNOHANG)[0])
+    return reaped
 
 
 def end_processes(processes: Iterable[psutil.Process], grace_seconds: float = 3.0) -> list[int]:

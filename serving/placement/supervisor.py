@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
 from pydantic import SecretStr
 
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError
@@ -23,7 +24,7 @@ from serving.placement import ray_runtime
 from serving.placement.caching import new_secret
 from serving.placement.calibration import ensure_calibration
 from serving.placement.janitor import RUN_VARIABLE, Janitor, sweep
-from serving.placement.processes import adopt_orphans, end_descendants
+from serving.placement.processes import adopt_orphans, end_descendants, reap_adopted
 from serving.placement.replica import serve_deployment
 
 _POLL_SECONDS = 0.2
@@ -49,6 +50,8 @@ class Supervisor:
         self._redis: EmbeddedRedis | None = None
         self._redis_url: str | None = None
         self._janitor: Janitor | None = None
+        self._own: frozenset[int] = frozenset()
+        """Children that others here wait for."""
         self._notices_read = 0
         self._deploy_error: BaseException | None = None
 
@@ -103,6 +106,7 @@ class Supervisor:
         ray_runtime.start_ray(self._folder, variables)
         ray_runtime.start_serve(config.server.host, config.server.port)
         ray_runtime.write_error_page(self._folder)
+        self._own = frozenset(child.pid for child in psutil.Process().children())
         self._deploy(redis_url)
 
     def _check_port(self) -> None:
@@ -179,7 +183,8 @@ class Supervisor:
         return None
 
     def watch(self) -> None:
-        """Pass on what replicas have to say while they run (a replacement loading, say)."""
+        """Pass on what replicas have to say while they run (a replacement loading, say), and bury adopted dead."""
+        reap_adopted(self._own)
         if failure := self._read_notices():
             self._tell(f"a replica failed to start: {failure}")
 
