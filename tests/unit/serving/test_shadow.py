@@ -1,0 +1,122 @@
+"""Shadow verification: labels from comparing answers, never on the client's path."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from cache.calibration import Calibration, Calibrator
+from cache.control import Outcome
+from cache.embedders import HashEmbedder
+from cache.entry import CachedAnswer
+from cache.identity import Address
+from cache.judgement import Neighbour
+from cache.lookup import CacheRequest, Lookup
+from serving.metrics import Metrics
+from serving.shadow import ShadowVerifier, agree
+
+BODY = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Press the red button."}}]}'
+
+
+def body(text: str) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}
+
+
+def looked_up(score: float, *, hit: bool) -> Lookup:
+    request = CacheRequest("a", "/v1/chat/completions", {}, "m", ("m",), 0.0)
+    answer = CachedAnswer(Address("0" * 32, "1" * 64), "t", "m", "m", 0.0, 1.0, BODY)
+    return Lookup(
+        request,
+        Outcome.HIT_SEMANTIC if hit else Outcome.MISS,
+        "semantic",
+        answer=answer if hit else None,
+        score=score,
+        similarity=0.9,
+        neighbours=(Neighbour("q", 0.9),),
+        candidates=(answer,),
+    )
+
+
+class Bench:
+    def __init__(self, share: float = 1.0) -> None:
+        self.registry = CollectorRegistry()
+        self.calibrator = Calibrator(Calibration((), "none", False), 0.02)
+        self.kept: list[tuple[float, bool, bool]] = []
+        self.shadow = ShadowVerifier(
+            share=share,
+            calibrator=self.calibrator,
+            embedder=HashEmbedder(),
+            metrics=Metrics(self.registry),
+            keep=lambda score, right, served: self.kept.append((score, right, served)),
+        )
+
+    async def hit(self, answer: str | None) -> None:
+        async def run(lookup: Lookup) -> dict[str, Any] | None:
+            return None if answer is None else body(answer)
+
+        self.shadow.hit(looked_up(0.95, hit=True), run)
+        await self.settle()
+
+    async def settle(self) -> None:
+        while self.shadow._tasks:
+            await asyncio.gather(*self.shadow._tasks)
+
+    def ratio(self, kind: str) -> float:
+        value = self.registry.get_sample_value("wattgate_cache_false_hit_ratio", {"kind": kind})
+        assert value is not None
+        return value
+
+
+async def test_a_hit_that_the_model_repeats_is_right() -> None:
+    bench = Bench()
+    assert math.isnan(bench.ratio("estimate"))
+    await bench.hit("press the red button.")
+    assert bench.kept == [(0.95, True, True)]
+    assert bench.ratio("estimate") == 0.0
+    assert 0.0 < bench.ratio("upper") < 1.0
+
+
+async def test_a_hit_that_the_model_contradicts_is_wrong_and_tightens() -> None:
+    bench = Bench()
+    await bench.hit("There is no such thing here at all, ask somebody else.")
+    assert bench.kept == [(0.95, False, True)]
+    # one wrong of one: the lower bound is above the budget already
+    assert bench.calibrator.tightened == 1
+    assert bench.calibrator.threshold >= 0.95
+
+
+async def test_a_near_miss_is_labelled_by_its_own_run() -> None:
+    bench = Bench()
+    bench.shadow.missed(looked_up(0.7, hit=False), body("Press the red button."))
+    await bench.settle()
+    assert bench.kept == [(0.7, True, False)]
+
+
+async def test_without_a_share_nothing_runs() -> None:
+    bench = Bench(share=0.0)
+    await bench.hit("anything")
+    bench.shadow.missed(looked_up(0.7, hit=False), body("anything"))
+    assert bench.kept == []
+
+
+async def test_no_room_for_a_run_is_no_label() -> None:
+    bench = Bench()
+    await bench.hit(None)
+    assert bench.kept == []
+    assert bench.registry.get_sample_value("wattgate_cache_shadow_total", {"outcome": "skipped"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        ("Four minutes.", "four  minutes.", True),
+        ("Boil it 4 minutes.", "Boil it 5 minutes.", False),
+        ("Yes, of course.", "Paris lies on the Seine.", False),
+    ],
+)
+async def test_answers_agree_only_where_it_is_safe(a: str, b: str, same: bool) -> None:
+    assert await agree(a, b, HashEmbedder()) is same
