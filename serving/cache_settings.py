@@ -43,6 +43,12 @@ class CacheSettings(_Section):
     """Semantic tier: `minilm-int8` or `minilm-fp32` (both bundled), or a local sentence-transformers model."""
     embed_deadline_seconds: float = Field(default=0.05, gt=0)
     """Semantic tier: a text not embedded by then is a miss; its vector is kept for the next time."""
+    shadow_share: float = Field(default=0.0, ge=0, le=1)
+    """Semantic tier: share of its hits that also run on the model, off the client's path and only into free slots,
+    booked as tenant `shadow`; near misses are verified by their own run. 0: none. The agreement of the answers is a
+    label; from 200 labels on the threshold rests on your traffic. Costs about that share of what the hits save."""
+    shadow_labels: Path | None = None
+    """Semantic tier: file that labels are appended to and read from at start, JSON lines. None: kept in memory only."""
     reveal_similarity: bool = False
     """Tell clients the similarity of what was served and the guard that refused (`x-cache-similarity`,
     `x-cache-guard`): for debugging. It tells a client how near its question is to others of its tenant."""

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,9 +29,13 @@ from serving.engines.base import Engine, EngineAnswer, EngineModel, EngineReques
 from serving.errors import DeadlineExceeded, EngineUnavailable, GatewayError, InvalidRequest, NotFound
 from serving.meter_link import MeterLink, Trace
 from serving.metrics import Metrics
+from serving.shadow import TENANT, ShadowVerifier
 from serving.tenancy.tenant import Priority
 
 log = logging.getLogger("wattgate")
+
+_SHADOW_SECONDS = 60.0
+"""For a verification in all: then it is given up, and its work is booked as far as it came."""
 
 
 @dataclass(slots=True)
@@ -106,6 +111,7 @@ class Gateway:
         metrics: Metrics,
         cache: ResponseCache | None = None,
         reveal_similarity: bool = False,
+        shadow: ShadowVerifier | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -115,6 +121,7 @@ class Gateway:
         self.metrics = metrics
         self.cache = cache
         self._reveal_similarity = reveal_similarity
+        self.shadow = shadow
         self._alone = SingleFlight()
         """Runs that are not shared."""
         self._numbers = itertools.count()
@@ -216,6 +223,8 @@ class Gateway:
         call.usage = usage
         call.first_token_seconds = self._clock()
         self.metrics.observe("wattgate_overhead_seconds", spent, "cache")
+        if self.shadow is not None and lookup.outcome is Outcome.HIT_SEMANTIC:
+            self.shadow.hit(lookup, self._run_shadow)
         headers = self._cache_headers(lookup) | _receipt_headers(receipt)
         if not call.stream:
             return Reply(headers, _one(orjson.dumps(body)))
@@ -298,13 +307,34 @@ class Gateway:
                         kept.append(frame)
                 receipt = self.meter.provisional(trace, call.outcome.value)
                 first_token_seconds = answer.first_token_seconds()
-            flight.finish(Ran(receipt, first_token_seconds))
-            if self.cache is None or lookup is None or not storable:
-                return
-            complete = sse_to_answer(kept) if flight.stream else _parsed(b"".join(kept))
-            if complete is not None:
+            complete = None
+            if storable:
+                complete = sse_to_answer(kept) if flight.stream else _parsed(b"".join(kept))
+            if self.cache is not None and lookup is not None and complete is not None:
+                if self.shadow is not None:
+                    self.shadow.missed(lookup, complete)
+                # before the last frame leaves: who has read an answer to its end finds it in the cache
                 variant = lookup.request.variants[0]
                 await self.cache.store(lookup, complete, receipt=receipt.as_dict(), variant=variant, turn=turn)
+            flight.finish(Ran(receipt, first_token_seconds))
+
+    async def _run_shadow(self, lookup: Lookup) -> dict[str, Any] | None:
+        """A hit's request on the model, only where nobody waits for a slot; booked as ``shadow``."""
+        if self.cap.waiting or self.cap.running >= self.cap.cap:
+            return None
+        request = lookup.request
+        now = self._clock()
+        call = Call(
+            request_id=f"shadow-{uuid.uuid4().hex}",
+            tenant=TENANT,
+            path=request.path,
+            payload={name: value for name, value in request.payload.items() if not name.startswith("stream")},
+            received_seconds=now,
+            deadline_seconds=now + _SHADOW_SECONDS,
+            priority=Priority.BATCH,
+        )
+        async with asyncio.timeout(_SHADOW_SECONDS), self._run(call) as (answer, _):
+            return _parsed(b"".join([frame async for frame in answer.frames]))
 
     def _settle(self, call: Call, lookup: Lookup | None, seat: Seat) -> Receipt:
         """The receipt of one of those who shared a run that is complete. The run is its leader's; the others hit."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from cache.admission import Limits
 from cache.control import Outcome
@@ -12,9 +12,12 @@ from cache.observer import Loss, Operation
 from cache.redis_store import RedisStore
 from cache.settings import CacheSettings
 from cache.tiers import ResponseCache
+from serving.cache_settings import CacheSettings as CacheSection
 from serving.config import GatewayConfig
+from serving.label_file import LabelFile
 from serving.metrics import Metrics
-from serving.placement.judging import build_judgement
+from serving.placement.judging import Judgement, build_judgement
+from serving.shadow import ShadowVerifier
 
 
 class MetricsObserver:
@@ -51,20 +54,50 @@ def new_secret() -> str:
     return secrets.token_urlsafe(32)
 
 
+@dataclass(frozen=True, slots=True)
+class BuiltCache:
+    cache: ResponseCache | None
+    shadow: ShadowVerifier | None = None
+
+
+def build_shadow(settings: CacheSection, judgement: Judgement, metrics: Metrics) -> ShadowVerifier | None:
+    """None where nothing is to be verified."""
+    if settings.shadow_share <= 0.0:
+        return None
+    labels = LabelFile(settings.shadow_labels) if settings.shadow_labels is not None else None
+
+    def keep(score: float, right: bool, served: bool) -> None:
+        if labels is None:
+            return
+        try:
+            labels.append(score, right, served)
+        except OSError:
+            metrics.add("wattgate_cache_faults_total", 1, "labels", "not_written")
+
+    return ShadowVerifier(
+        share=settings.shadow_share,
+        calibrator=judgement.calibrator,
+        embedder=judgement.embedder,
+        metrics=metrics,
+        vcache=judgement.vcache,
+        keep=keep,
+    )
+
+
 async def build_cache(
     config: GatewayConfig, redis_url: str | None, metrics: Metrics, tell: Callable[[str], None] = lambda _: None
-) -> ResponseCache | None:
-    """None where the cache is off. Neither a Redis nor an embedder that is away keeps the gateway from starting."""
+) -> BuiltCache:
+    """Neither a Redis nor an embedder that is away keeps the gateway from starting."""
     settings = config.cache
     if settings.tier == "off":
-        return None
+        return BuiltCache(None)
     assert settings.tenant_secret is not None, "the supervisor draws one"
     secret = settings.tenant_secret.get_secret_value().encode()
     observer = MetricsObserver(metrics)
     store = RedisStore(redis_url, secret=secret, observer=observer) if redis_url else None
     wanted = settings.tier == "semantic" and store is not None
     judgement = await build_judgement(settings, metrics, tell) if wanted else None
-    return ResponseCache(
+    cache = ResponseCache(
         secret=secret,
         store=store,
         embedder=judgement.embedder if judgement else None,
@@ -78,3 +111,4 @@ async def build_cache(
         ),
         observer=observer,
     )
+    return BuiltCache(cache, build_shadow(settings, judgement, metrics) if judgement else None)

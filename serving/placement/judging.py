@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cache.calibration import Calibration, Calibrator, shipped_calibration
+from cache.calibration import Calibration, Calibrator, Label, shipped_calibration
 from cache.embedders import ThreadedEmbedder, load_encoder
 from cache.embedders.encoder import Encoder
 from cache.embedding import Embedder
 from cache.judge import ConformalPolicy, EntryPolicy, GuardedJudge, Policy, ThresholdPolicy
 from cache.vcache import VCachePolicy
 from serving.cache_settings import CacheSettings
+from serving.label_file import LabelFile
 from serving.metrics import Metrics
 
 
@@ -47,6 +48,11 @@ def read_calibration(settings: CacheSettings) -> Calibration:
         raise ValueError(f"{settings.calibration}: {error}") from None
 
 
+def read_live(settings: CacheSettings) -> list[Label]:
+    """What earlier runs of this installation verified. Raises OSError."""
+    return [] if settings.shadow_labels is None else LabelFile(settings.shadow_labels).read()
+
+
 async def build_judgement(
     settings: CacheSettings,
     metrics: Metrics,
@@ -56,9 +62,11 @@ async def build_judgement(
 ) -> Judgement | None:
     """Loads off the event loop. None where it fails: told and counted, and the exact tiers go on without."""
     try:
-        encoder, calibration = await asyncio.to_thread(lambda: (load(settings.embedder), read_calibration(settings)))
+        encoder, calibration, live = await asyncio.to_thread(
+            lambda: (load(settings.embedder), read_calibration(settings), read_live(settings))
+        )
         embedder = ThreadedEmbedder(encoder, deadline_seconds=settings.embed_deadline_seconds)
-        calibrator = Calibrator(calibration, settings.max_wrong)
+        calibrator = Calibrator(calibration, settings.max_wrong, live=live)
         policy, vcache = build_policy(settings, calibrator)
         judgement = Judgement(embedder, GuardedJudge(policy), calibrator, vcache)
     except Exception as error:

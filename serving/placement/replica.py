@@ -155,8 +155,16 @@ class Replica:
         meter.profiles = {model.name: model_profile(model, hardware) for model in self.engine.models()}
         await actor.attach.remote(self.source, list(meter.profiles.values()))
         meter.start()
-        cache = await build_cache(config, self._redis_url, self.metrics, self._notices.tell)
-        self.gateway = Gateway(engine=self.engine, cap=self.cap, meter=meter, metrics=self.metrics, cache=cache)
+        built = await build_cache(config, self._redis_url, self.metrics, self._notices.tell)
+        self.gateway = Gateway(
+            engine=self.engine,
+            cap=self.cap,
+            meter=meter,
+            metrics=self.metrics,
+            cache=built.cache,
+            shadow=built.shadow,
+            reveal_similarity=config.cache.reveal_similarity,
+        )
         self.limiter = build_limiter(config, self._redis_url, self.metrics)
         desk = Desk(
             self.gateway,
@@ -248,6 +256,8 @@ class Replica:
             await asyncio.to_thread(sink.close)
         await self.meter.close()
         await self.engine.close()
+        if self.gateway.shadow is not None:
+            await self.gateway.shadow.close()
         if self.gateway.cache is not None:
             await self.gateway.cache.close()
 

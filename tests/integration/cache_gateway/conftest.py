@@ -47,8 +47,9 @@ async def stacked() -> AsyncIterator[Callable[..., Awaitable[House]]]:
         generous = {"redis_budget_seconds": 10.0, "embed_deadline_seconds": 30.0, "tenant_secret": SECRET}
         config = GatewayConfig.model_validate({"cache": generous | cache})
         built = await build_cache(config, url, house.metrics, house.notices.append)
-        assert built is not None
-        house.cache = house.gateway.cache = built
+        assert built.cache is not None
+        house.cache = house.gateway.cache = built.cache
+        house.gateway.shadow = built.shadow
         made.append(house)
         return house
 

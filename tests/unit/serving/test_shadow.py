@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from cache.calibration import Calibration, Calibrator
+from cache.calibration import Calibration, Calibrator, Label
 from cache.control import Outcome
 from cache.embedders import HashEmbedder
 from cache.entry import CachedAnswer
 from cache.identity import Address
 from cache.judgement import Neighbour
 from cache.lookup import CacheRequest, Lookup
+from serving.label_file import LabelFile
 from serving.metrics import Metrics
 from serving.shadow import ShadowVerifier, agree
+from tests.unit.serving.conftest import House
 
 BODY = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Press the red button."}}]}'
 
@@ -120,3 +124,27 @@ async def test_no_room_for_a_run_is_no_label() -> None:
 )
 async def test_answers_agree_only_where_it_is_safe(a: str, b: str, same: bool) -> None:
     assert await agree(a, b, HashEmbedder()) is same
+
+
+def test_labels_survive_and_a_torn_line_is_left_out(tmp_path: Path) -> None:
+    labels = LabelFile(tmp_path / "labels.jsonl")
+    assert labels.read() == []
+    labels.append(0.91, True, True)
+    labels.append(0.4, False, False)
+    with labels.path.open("a") as file:
+        file.write('{"score": 0.')
+    assert labels.read() == [Label(0.91, True), Label(0.4, False)]
+
+
+async def test_a_semantic_hit_runs_again_as_shadow_and_never_for_its_tenant(house: House) -> None:
+    bench = Bench()
+    house.gateway.shadow = bench.shadow
+    lookup = looked_up(0.95, hit=True)
+    request = replace(lookup.request, payload=house.chat(stream=True), model="m")
+    lookup.request = request
+    bench.shadow.hit(lookup, house.gateway._run_shadow)
+    await bench.settle()
+    assert [asked.tenant for asked in house.engine.requests] == ["shadow"]
+    assert bench.kept == [(0.95, False, True)]
+    await house.meter.flush()
+    assert {record.tenant for record in house.books.batches[0].records} == {"shadow"}
