@@ -278,6 +278,12 @@ def scraper(folder: str) -> Callable[[], tuple[bytes, str]]:
     return scrape
 
 
+_VERSION = "1"
+"""The same for the life of a run: without one Ray draws a new version for each deployment, and every change of
+the live settings would replace the replica and load the model again.
+"""
+
+
 def serve_deployment(config: GatewayConfig, run_folder: Path, redis_url: str | None) -> Any:
     """The Serve application: ``serve.run`` takes it."""
     from ray import serve
@@ -323,4 +329,6 @@ def serve_deployment(config: GatewayConfig, run_folder: Path, redis_url: str | N
         graceful_shutdown_timeout_s=config.server.shutdown_grace_seconds,
         ray_actor_options={"num_cpus": 0},
     )
+    # Ray keeps this argument to itself; a config file deployed through its REST API sets it the same way
+    deployment = deployment.options(version=_VERSION, _internal=True)
     return deployment.bind(config, str(run_folder), redis_url)

@@ -48,6 +48,30 @@ def test_ctrl_c_during_the_start_leaves_nothing() -> None:
     assert processes_of(folder) == []
 
 
+def test_the_live_cap_changes_without_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("engine: {kind: simulated}\nserver: {port: 0}\nadmission: {max_concurrency: 32}\n")
+    gateway = GatewayProcess("--config", str(file)).wait_ready()
+    try:
+        until(lambda: gateway.metric("wattgate_concurrency_cap") == 32, what="the cap's series")
+        replicas = replica_pids(gateway)
+        file.write_text("engine: {kind: simulated}\nserver: {port: 0}\nadmission: {max_concurrency: 5}\n")
+        gateway.process.send_signal(signal.SIGHUP)
+        until(lambda: gateway.metric("wattgate_concurrency_cap") == 5, what="the new cap")
+        assert replica_pids(gateway) == replicas
+    finally:
+        gateway.stop()
+
+
+def replica_pids(gateway: GatewayProcess) -> set[int]:
+    below = psutil.Process(gateway.process.pid).children(recursive=True)
+    found = {
+        process.pid for process in below if "ServeReplica:wattgate" in " ".join([process.name(), *process.cmdline()])
+    }
+    assert found
+    return found
+
+
 def test_two_gateways_run_side_by_side(simulated_gateway: GatewayProcess) -> None:
     other = GatewayProcess("--engine", "simulated", "--port", "0").wait_ready()
     try:
