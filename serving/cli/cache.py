@@ -17,6 +17,7 @@ app = typer.Typer(help="The response cache: evaluate, replay, inspect.", no_args
 app.command("stats")(cache_control.stats)
 app.command("inspect")(cache_control.inspect)
 app.command("invalidate")(cache_control.invalidate)
+app.command("export-labels")(cache_control.export_labels)
 
 
 @app.callback()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -90,6 +91,22 @@ def invalidate(
         return
     query = {"tenant": tenant, "model": model, "all": "true" if everything else None}
     _print(_ask("DELETE", url, "/v1/cache", key, {name: value for name, value in query.items() if value}), as_json)
+
+
+def export_labels(
+    labels: Annotated[Path, typer.Argument(help="The gateway's cache.shadow_labels file.")],
+) -> None:
+    """Print the labels that shadow verification gathered, as ``--calibration`` and cache.calibration take them."""
+    from cache.calibration import Calibration
+    from serving.label_file import LabelFile
+
+    try:
+        found = LabelFile(labels).read()
+    except OSError as error:
+        _refuse(f"{labels}: cannot be read ({error.strerror})")
+    if not found:
+        _refuse(f"{labels}: no labels; set cache.shadow_share and cache.shadow_labels, and serve for a while")
+    typer.echo(json.dumps(Calibration(tuple(found), str(labels.name), True).as_dict()))
 
 
 def _is_redis(url: str) -> bool:
