@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
@@ -318,6 +318,40 @@ CACHE = Page(
         ),
     ),
 )
+
+_PROMISE = (
+    "The promise about wrong answers",
+    (
+        one(
+            "Wrong semantic answers, verified",
+            "percentunit",
+            "max by (kind) (wattgate_cache_false_hit_ratio) or vector(0)",
+            "{{kind}}",
+            description="Estimate and its Wilson bounds among the recent hits that were run on the model too.",
+        ),
+        one(
+            "Score that a neighbour has to exceed",
+            "none",
+            "max(wattgate_cache_threshold_ratio) or vector(0)",
+            "threshold",
+            description="Rises at once when the verified wrong answers leave the budget.",
+        ),
+        one(
+            "Shadow verifications",
+            "ops",
+            "sum by (outcome) (rate(wattgate_cache_shadow_total[$__rate_interval])) or vector(0)",
+            "{{outcome}}",
+            stacked=True,
+        ),
+        one(
+            "Runs shared by identical requests",
+            "ops",
+            "sum by (reason) (rate(wattgate_cache_shared_total[$__rate_interval])) or vector(0)",
+            "{{reason}}",
+        ),
+    ),
+)
+CACHE = replace(CACHE, rows=(*CACHE.rows, _PROMISE))
 
 TUNING = Page(
     "wattgate-tuning",
