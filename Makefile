@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat deploy/requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-12)
 
-.PHONY: demo test unit integration lint bench format lock docs clean
+.PHONY: demo test unit integration lint bench bench-cache bench-metering bench-tuning gpu-check format lock docs clean
 
 demo: $(STAMP)  ## a gateway on the bundled model, asked four ways; ONCE=1 ends by itself
 	@$(BIN)/wattgate demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
@@ -31,6 +31,18 @@ format: $(STAMP)
 
 bench: $(STAMP)  ## gateway against bare server and platform floor, side by side; writes tests/bench/results
 	@$(BIN)/python -m tests.bench
+
+bench-cache: $(STAMP)  ## the cache's judgement beside others' rules
+	@$(BIN)/python tests/bench/cache/judgement.py
+
+bench-metering: $(STAMP)  ## 500 mixed requests and the books; metering on and off
+	@$(BIN)/python -m tests.bench.metering mixed overhead
+
+bench-tuning: $(STAMP)  ## caps on the real engine, and the simulator against it
+	@PYTHONPATH=. $(BIN)/python tests/bench/tuning/sweep.py --out tests/bench/tuning/results
+
+gpu-check:  ## on a machine with a GPU: integration tests, NVML metering, MFU and books
+	@deploy/gpu-check.sh
 
 docs: $(STAMP)  ## the README's generated tables
 	@$(BIN)/python deploy/readme.py

@@ -21,12 +21,14 @@ class GatewayProcess:
 
     def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self.log = Path(tempfile.mkstemp(prefix="gateway-log-")[1])
+        # the history of a test is nobody's history
+        own = {"XDG_DATA_HOME": tempfile.mkdtemp(prefix="gateway-data-")}
         with self.log.open("wb") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", "from serving.cli import main; main()", "serve", *arguments],
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, **own, **(environment or {})},
                 start_new_session=True,
             )
         self.url = ""
