@@ -28,7 +28,7 @@ from tests.integration.serving.gateway_process import GatewayProcess
 
 PATH = "/v1/chat/completions"
 TOKENS = 64
-LOADS = ((1, 4), (8, 24), (32, 64))
+LOADS = ((1, 2), (8, 16), (32, 64))
 """Clients, requests."""
 ROUNDS = 3
 
