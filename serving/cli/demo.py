@@ -134,7 +134,10 @@ def _books(url: str, receipt_ids: list[str]) -> None:
         f"  {len(finals)} of {len(receipt_ids)} receipts are final: {quantity(sum(e['total'] for e in energies), 'J')}"
     )
     parts = ", ".join(f"{name} {quantity(value, 'J')}" for name, value in booked.items())
-    out.print(f"  metered since the start {quantity(metered, 'J')} = to requests {quantity(given, 'J')} ({parts})")
+    out.print(
+        f"  metered since the start {quantity(metered, 'J')} = to requests {quantity(given, 'J')} ({parts})",
+        soft_wrap=True,
+    )
     out.print(f"    + idle of the node, not given to a request yet, {quantity(metered - given, 'J')}")
     difference = series.get("wattgate_books_difference_joules/", 0.0)
     out.print(f"  metered minus booked: {difference:g} J\n")
