@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 
 class _Section(BaseModel):
@@ -17,6 +17,13 @@ class CacheSettings(_Section):
 
     tier: Literal["off", "exact", "semantic"] = "exact"
     """off: none. exact: equal requests. semantic: also paraphrases, within the wrong-answer budget `max_wrong`."""
+
+    @field_validator("tier", mode="before")
+    @classmethod
+    def _off_is_no_boolean(cls, tier: object) -> object:
+        # YAML 1.1 reads a bare `off` as false
+        return "off" if tier is False else tier
+
     redis: str = "embedded"
     """`redis://host:port/db`, or embedded: a Redis 8 of our own. Environment: WATTGATE_REDIS_URL."""
     redis_budget_seconds: float = Field(default=0.04, gt=0)

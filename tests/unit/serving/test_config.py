@@ -169,3 +169,9 @@ def test_the_walk_over_the_class_gives_the_defaults() -> None:
     assert [(key, value) for key, value, _ in walk(GatewayConfig)] == [
         (key, value) for key, value, _ in walk(GatewayConfig())
     ]
+
+
+def test_a_bare_off_in_yaml_is_the_word_not_a_boolean(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("cache: {tier: off}\n")
+    assert load_config(file, environment={}).config.cache.tier == "off"
