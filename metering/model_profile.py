@@ -59,30 +59,31 @@ class ModelProfile:
         """
         if self.architecture is None:
             return None
-        prefill = prefill_flops(
-            self.architecture, record.prefill_tokens, record.cached_tokens, attention=self.attention
-        ).total
-        decode = decode_flops(self.architecture, record.decode_tokens, record.first_context_tokens).total
-        if not self.weight_bytes_each or not self.kv_bytes_each:
-            return ExecutedWork(prefill, decode, 0.0, 0.0)
-        moved_prefill = prefill_bytes(
-            self.architecture,
-            record.prefill_tokens,
-            record.cached_tokens,
-            weight_bytes_each=self.weight_bytes_each,
-            kv_bytes_each=self.kv_bytes_each,
-        )
-        moved_decode = decode_bytes(
-            self.architecture,
-            record.decode_tokens,
-            record.first_context_tokens,
-            weight_bytes_each=self.weight_bytes_each,
-            kv_bytes_each=self.kv_bytes_each,
-        )
+        architecture, weight_bytes, kv_bytes = self.architecture, self.weight_bytes_each, self.kv_bytes_each
+        widths_known = bool(weight_bytes and kv_bytes)
+        flops_prefill = flops_decode = 0
+        kv_prefill = kv_decode = weights_prefill = 0.0
+        # a record is mostly all prefill or all decode; what it has none of is not computed
+        if record.prefill_tokens or record.cached_tokens:
+            new, reused = record.prefill_tokens, record.cached_tokens
+            flops_prefill = prefill_flops(architecture, new, reused, attention=self.attention).total
+            if widths_known:
+                assert weight_bytes
+                assert kv_bytes
+                moved = prefill_bytes(architecture, new, reused, weight_bytes_each=weight_bytes, kv_bytes_each=kv_bytes)
+                kv_prefill, weights_prefill = moved.kv_read + moved.kv_write, moved.weights
+        if record.decode_tokens:
+            new, context = record.decode_tokens, record.first_context_tokens
+            flops_decode = decode_flops(architecture, new, context).total
+            if widths_known:
+                assert weight_bytes
+                assert kv_bytes
+                moved = decode_bytes(architecture, new, context, weight_bytes_each=weight_bytes, kv_bytes_each=kv_bytes)
+                kv_decode = moved.kv_read + moved.kv_write
         return ExecutedWork(
-            flops_prefill=prefill,
-            flops_decode=decode,
-            kv_bytes_prefill=moved_prefill.kv_read + moved_prefill.kv_write,
-            kv_bytes_decode=moved_decode.kv_read + moved_decode.kv_write,
-            weight_bytes_prefill=moved_prefill.weights,
+            flops_prefill=flops_prefill,
+            flops_decode=flops_decode,
+            kv_bytes_prefill=kv_prefill,
+            kv_bytes_decode=kv_decode,
+            weight_bytes_prefill=weights_prefill,
         )

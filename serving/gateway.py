@@ -9,7 +9,9 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from types import TracebackType
 from typing import Any
 
 import orjson
@@ -81,6 +83,31 @@ class Call:
     @property
     def model(self) -> str:
         return str(self.payload["model"])
+
+
+class _Alone:
+    """What ``Seat`` is to a shared run, for one that is not shared."""
+
+    leader = True
+
+    def __init__(self, context: AbstractAsyncContextManager[object]) -> None:
+        self._context: AbstractAsyncContextManager[object] | None = context
+        self.flight = self
+        self.result: Ran | None = None
+
+    async def close(self, *error: Any) -> None:
+        """Ends the run, once."""
+        context, self._context = self._context, None
+        if context is not None:
+            await context.__aexit__(*(error or (None, None, None)))
+
+    async def __aenter__(self) -> _Alone:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close(kind, error, trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,12 +274,29 @@ class Gateway:
 
     # Sharing a run.
 
-    async def _board(self, call: Call, lookup: Lookup | None) -> tuple[Seat, AsyncIterator[bytes]]:
+    async def _ride_alone(self, call: Call) -> tuple[_Alone, AsyncIterator[bytes]]:
+        """A run that nobody can share and nothing keeps: in the request's own task, frame by frame."""
+        context = self._run(call)
+        answer, trace = await context.__aenter__()
+        alone = _Alone(context)
+
+        async def frames() -> AsyncIterator[bytes]:
+            async for frame in answer.frames:
+                yield frame
+            alone.result = Ran(self.meter.provisional(trace, call.outcome.value), answer.first_token_seconds())
+            # a slow reader of a complete answer holds no slot of the engine
+            await alone.close()
+
+        return alone, frames()
+
+    async def _board(self, call: Call, lookup: Lookup | None) -> tuple[Seat | _Alone, AsyncIterator[bytes]]:
         """A seat on a run that has begun to answer, and its frames in the form that the call asks for.
 
         Raises:
             GatewayError: the run's, told to everyone aboard; never the deadline of another's request.
         """
+        if self.cache is None or lookup is None or not lookup.storable:
+            return await self._ride_alone(call)
         shared = self.cache is not None and lookup is not None and lookup.shareable
         while True:
             if shared:
@@ -336,7 +380,7 @@ class Gateway:
         async with asyncio.timeout(_SHADOW_SECONDS), self._run(call) as (answer, _):
             return _parsed(b"".join([frame async for frame in answer.frames]))
 
-    def _settle(self, call: Call, lookup: Lookup | None, seat: Seat) -> Receipt:
+    def _settle(self, call: Call, lookup: Lookup | None, seat: Seat | _Alone) -> Receipt:
         """The receipt of one of those who shared a run that is complete. The run is its leader's; the others hit."""
         result = seat.flight.result
         if isinstance(result, Ran):
@@ -391,7 +435,7 @@ class Gateway:
                 self.meter.finished(call.request_id, call.outcome.value)
 
     async def _unary(
-        self, call: Call, lookup: Lookup | None, seat: Seat, frames: AsyncIterator[bytes]
+        self, call: Call, lookup: Lookup | None, seat: Seat | _Alone, frames: AsyncIterator[bytes]
     ) -> tuple[bytes, Receipt]:
         try:
             raw = b"".join([frame async for frame in frames])
@@ -410,7 +454,7 @@ class Gateway:
         return out, receipt
 
     async def _relay(
-        self, call: Call, lookup: Lookup | None, seat: Seat, frames: AsyncIterator[bytes]
+        self, call: Call, lookup: Lookup | None, seat: Seat | _Alone, frames: AsyncIterator[bytes]
     ) -> AsyncIterator[bytes]:
         end = StreamEnd(call.include_usage)
         try:

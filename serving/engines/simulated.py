@@ -160,9 +160,7 @@ class _Run:
         )
         self._finish = "stop" if self._tokens == natural and (asked is None or natural <= asked) else "length"
         self.sequences = int(payload.get("n") or 1)
-        self._words = [
-            ["simulated", *(draw.choice(_WORDS) for _ in range(self._tokens - 1))] for _ in range(self.sequences)
-        ]
+        self._words = [["simulated", *draw.choices(_WORDS, k=self._tokens - 1)] for _ in range(self.sequences)]
         self._started_seconds = engine._clock()
         self.first_token_seconds: float | None = None
         self._last_seconds = self._started_seconds
