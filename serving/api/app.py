@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 from cache.control import CacheControl
 from serving.access import KeyRing
-from serving.api.body import ClientGone, asked_priority, estimated_prompt_tokens, parse_body, read_body
+from serving.api.body import BODIES, ClientGone, asked_priority, estimated_prompt_tokens, parse_body, read_body
 from serving.api.cache_pages import CachePages
 from serving.api.frames import frame_of
 from serving.errors import (
@@ -382,6 +382,20 @@ async def _crash(request: Request, error: Exception) -> Response:
     return _json(GatewayError("The gateway failed on this request.", code="internal_error").envelope(), 500)
 
 
+class _Front:
+    """Completions past the framework: its middlewares would wrap each frame of each stream."""
+
+    def __init__(self, completions: Completions, pages: ASGIApp) -> None:
+        self._completions = completions
+        self._pages = pages
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] in BODIES:
+            await self._completions(scope, receive, send)
+        else:
+            await self._pages(scope, receive, send)
+
+
 def build_app(
     gateway: Gateway,
     keys: KeyRing,
@@ -409,10 +423,8 @@ def build_app(
         clock=clock,
     )
     pages = _Pages(gateway, keys, desk.limiter, scrape, int(time.time()))
-    app = Starlette(
+    pages_app = Starlette(
         routes=[
-            Route("/v1/chat/completions", completions),
-            Route("/v1/completions", completions),
             Route("/v1/models", pages.models),
             Route("/v1/models/{model:path}", pages.model),
             Route("/v1/receipts/{receipt_id}", pages.receipt),
@@ -425,6 +437,7 @@ def build_app(
         ],
         exception_handlers={GatewayError: _gateway_error, HTTPException: _http_error, Exception: _crash},
     )
+    app = _Front(completions, pages_app)
     if not cors_origins:
         return app
     # outermost, so that refusals can be read by the page too; keys travel in a header, never as credentials

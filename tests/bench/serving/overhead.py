@@ -35,14 +35,15 @@ cache: {tier: %s}
 """
 
 
-def body(number: int | str, *, stream: bool) -> bytes:
-    request = {
+def body(number: int | str, *, stream: bool, storable: bool = False) -> bytes:
+    """``storable``: ends by itself after about as many tokens; a cut answer is not cached."""
+    request: dict[str, Any] = {
         "model": "simulated-1b",
         "messages": [{"role": "user", "content": f"Question {number}"}],
-        "max_tokens": CHUNKS - 2,
-        "ignore_eos": True,
         "stream": stream,
     }
+    if not storable:
+        request |= {"max_tokens": CHUNKS - 2, "ignore_eos": True}
     return json.dumps(request).encode()
 
 
@@ -104,7 +105,8 @@ async def measure(targets: dict[str, str], hits: dict[str, str]) -> list[dict[st
         hit = urls is hits
 
         def bodies(number: int, stream: bool = stream, hit: bool = hit, name: str = name) -> bytes:
-            return body("the same" if hit else f"{name} {time.perf_counter_ns()} {number}", stream=stream)
+            text = "the same" if hit else f"{name} {time.perf_counter_ns()} {number}"
+            return body(text, stream=stream, storable=hit)
 
         rounds: dict[str, list[Measured]] = {target: [] for target in urls}
         for url in urls.values():
