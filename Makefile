@@ -55,7 +55,7 @@ $(STAMP): deploy/requirements.lock pyproject.toml
 	@echo "creating the environment in $(VENV) (once, about 4 minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "  1/3 torch (CPU build)"
-	@$(BIN)/python -c 'import torch; assert torch.__version__.startswith("$(TORCH:torch==%=%)")' 2>/dev/null || \
+	@$(BIN)/python -c 'import torch; assert torch.__version__.startswith("$(patsubst torch==%,%,$(TORCH))")' 2>/dev/null || \
 	  $(BIN)/python deploy/install_torch.py '$(TORCH)' '$(TORCH_INDEX)'
 	@echo "  2/3 $$(grep -c == deploy/requirements.lock) pinned packages"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r deploy/requirements.lock
