@@ -38,7 +38,7 @@ from serving.errors import EngineRefused, EngineUnavailable, GatewayError
 _CPU_CONTEXT_TOKENS = 4096
 _CPU_BATCHED_TOKENS = 2048
 _BUNDLED_EXTRA = {"tool-call-parser": "hermes", "enable-auto-tool-choice": True}
-"""vLLM refuses tools without a parser; SmolLM2 was tuned on Hermes' <tool_call> form (its model card)."""
+"""vLLM refuses tools without a parser; with Hermes' form the model calls a named tool (the engine tests show it)."""
 _DTYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 
 
