@@ -297,12 +297,8 @@ class Gateway:
         """
         if self.cache is None or lookup is None or not lookup.storable:
             return await self._ride_alone(call)
-        shared = self.cache is not None and lookup is not None and lookup.shareable
         while True:
-            if shared:
-                assert self.cache is not None
-                assert lookup is not None
-                assert lookup.key is not None
+            if lookup.shareable and lookup.key is not None:
                 flights, key = self.cache.flights, lookup.key
             else:
                 flights, key = self._alone, str(next(self._numbers))
@@ -321,7 +317,7 @@ class Gateway:
             if first is None:
                 await flights.leave(seat)
                 raise _broke_off()
-            if lookup is not None and (not seat.leader or isinstance(seat.flight.result, CachedAnswer)):
+            if not seat.leader or isinstance(seat.flight.result, CachedAnswer):
                 call.outcome = lookup.outcome = Outcome.HIT_EXACT
                 lookup.age_seconds = 0.0
                 how = "replica" if seat.leader else "flight"

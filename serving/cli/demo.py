@@ -56,15 +56,10 @@ def demo(
 
 
 def _usual_port() -> int:
-    import socket
-
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(("127.0.0.1", 8000))
-            return 8000
-        except OSError:
-            return free_port()
+    try:
+        return free_port(wanted=8000)
+    except OSError:
+        return free_port()
 
 
 def show(url: str) -> bool:

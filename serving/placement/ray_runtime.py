@@ -21,10 +21,11 @@ _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 _REPLICA_PORTS = 1000
 
 
-def free_port(host: str = "127.0.0.1") -> int:
+def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
+    """``wanted``, or any free port for 0. Raises ``OSError`` where it cannot be had."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, 0))
+        sock.bind((host, wanted))
         return int(sock.getsockname()[1])
 
 

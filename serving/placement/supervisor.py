@@ -110,18 +110,14 @@ class Supervisor:
         self._deploy(redis_url)
 
     def _check_port(self) -> None:
-        import socket
-
         server = self.config.server
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind((server.host, server.port))
-            except OSError as error:
-                raise StartError(
-                    f"cannot listen on {server.host}:{server.port}: {error.strerror}; "
-                    "choose another with --port, or 0 for a free one"
-                ) from None
+        try:
+            ray_runtime.free_port(server.host, server.port)
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on {server.host}:{server.port}: {error.strerror}; "
+                "choose another with --port, or 0 for a free one"
+            ) from None
 
     def _start_redis(self) -> str | None:
         cache = self.config.cache
