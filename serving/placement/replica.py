@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import time
@@ -16,9 +15,6 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, multiprocess
 from starlette.types import ASGIApp
 
-from metering.receipt import Receipt
-from metering.settlement import Acknowledgement
-from metering.work import WorkBatch
 from serving.admission.queue import AdmissionQueue
 from serving.api.app import build_app
 from serving.config import AccessSettings, AdmissionSettings, GatewayConfig
@@ -33,11 +29,12 @@ from serving.placement.caching import build_cache
 from serving.placement.key_watch import build_keys
 from serving.placement.limiting import build_limiter
 from serving.placement.metering_setup import model_profile, node_hardware
+from serving.placement.node_link import ActorMeter, node_meter_handle
+from serving.placement.notices import Notices
 from serving.placement.telemetry import build_sinks
 
 log = logging.getLogger("wattgate")
 
-NODE_METER = "wattgate-node-meter"
 _LAG_PERIOD_SECONDS = 1.0
 _WARM_UP_PROMPT = "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is"
 _WARM_UP_TENANT = "wattgate"
@@ -55,56 +52,6 @@ def build_engine(config: GatewayConfig, steps: StepSink, tell: Callable[[str], N
     from serving.engines.vllm import VllmEngine
 
     return VllmEngine(config.engine, steps, tell)
-
-
-class Notices:
-    """Lines for whoever started the gateway: progress, and why a start failed. A file of the run's folder."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def tell(self, text: str, kind: str = "progress") -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"at": time.time(), "pid": os.getpid(), "kind": kind, "text": text}) + "\n")
-
-
-class ActorMeter:
-    """``NodeMeterClient`` over the node's actor."""
-
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-
-    async def submit(self, batch: WorkBatch) -> Acknowledgement:
-        answer: Acknowledgement = await self._handle.submit.remote(batch)
-        return answer
-
-    async def receipt(self, tenant: str, request_id: str) -> Receipt | None:
-        answer: Receipt | None = await self._handle.receipt.remote(tenant, request_id)
-        return answer
-
-
-def node_meter_handle(config: GatewayConfig, multiprocess_folder: str) -> Any:
-    """The actor of this node, made by whichever replica comes first."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    from serving.placement.node_actor import NodeMeterActor
-
-    node_id = ray.get_runtime_context().get_node_id()
-    return (
-        ray.remote(NodeMeterActor)
-        .options(
-            name=f"{NODE_METER}-{node_id}",
-            namespace="wattgate",
-            lifetime="detached",
-            get_if_exists=True,
-            num_cpus=0,
-            max_restarts=-1,
-            max_concurrency=1000,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-        )
-        .remote(config, multiprocess_folder)
-    )
 
 
 class Replica:

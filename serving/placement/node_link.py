@@ -1,0 +1,51 @@
+"""A process's way to its node's meter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metering.receipt import Receipt
+from metering.settlement import Acknowledgement
+from metering.work import WorkBatch
+from serving.config import GatewayConfig
+
+NODE_METER = "wattgate-node-meter"
+
+
+class ActorMeter:
+    """``NodeMeterClient`` over the node's actor."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def submit(self, batch: WorkBatch) -> Acknowledgement:
+        answer: Acknowledgement = await self._handle.submit.remote(batch)
+        return answer
+
+    async def receipt(self, tenant: str, request_id: str) -> Receipt | None:
+        answer: Receipt | None = await self._handle.receipt.remote(tenant, request_id)
+        return answer
+
+
+def node_meter_handle(config: GatewayConfig, multiprocess_folder: str) -> Any:
+    """The actor of this node, made by whichever replica comes first."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from serving.placement.node_actor import NodeMeterActor
+
+    node_id = ray.get_runtime_context().get_node_id()
+    return (
+        ray.remote(NodeMeterActor)
+        .options(
+            name=f"{NODE_METER}-{node_id}",
+            namespace="wattgate",
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_concurrency=1000,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        )
+        .remote(config, multiprocess_folder)
+    )
