@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 import httpx
@@ -17,12 +19,15 @@ READY = re.compile(r"ready on (http://[0-9.:]+)/v1")
 
 
 class GatewayProcess:
-    """``wattgate serve`` with its output in a file."""
+    """``wattgate serve`` with its output and its data in a folder of its own."""
 
     def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
-        self.log = Path(tempfile.mkstemp(prefix="gateway-log-")[1])
+        folder = Path(tempfile.mkdtemp(prefix="gateway-process-"))
+        # what it wrote can be read for as long as this object lives
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.log = folder / "log"
         # the history of a test is nobody's history
-        own = {"XDG_DATA_HOME": tempfile.mkdtemp(prefix="gateway-data-")}
+        own = {"XDG_DATA_HOME": str(folder / "data")}
         with self.log.open("wb") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", "from serving.cli import main; main()", "serve", *arguments],
