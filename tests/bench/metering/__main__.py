@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,27 @@ from serving.engines.vllm import VllmEngine, engine_cores
 from serving.placement.calibration import ensure_calibration
 from tests.bench.metering import mixed, overhead
 from tests.bench.metering.stack import Stack, stack
+from tests.bench.serving.report import machine
 
 RESULTS = Path(__file__).parent / "results"
 SETTINGS = EngineSettings(kind="vllm", vllm=VllmSettings(max_batch=16, max_context_tokens=2048, kv_cache_gib=1))
 
 
-def write(folder: Path, name: str, result: dict[str, Any], table: str) -> None:
+def write(folder: Path, name: str, where: dict[str, Any], result: dict[str, Any], table: str) -> None:
     folder.mkdir(exist_ok=True)
-    where = f"{os.cpu_count()} logical CPUs, {platform.machine()}; shared with other work while it ran"
-    (folder / f"{name}.json").write_text(json.dumps({"machine": where} | result, indent=2) + "\n")
-    (folder / f"{name}.md").write_text(f"{where}\n\n{table}\n")
+    command = f"python -m tests.bench.metering {name}"
+    document = {"command": command, "machine": where} | result
+    (folder / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    origin = (
+        f"{where['cpu']}, {where['cores']} cores, {where['memory_gb']} GB, {where['date']}, "
+        f"load average before {where['load_before']:.1f}; `{command}`"
+    )
+    (folder / f"{name}.md").write_text(f"{origin}\n\n{table}\n")
     print(table, flush=True)
 
 
 async def run(wanted: list[str], requests: int, pairs: int, folder: Path) -> None:
+    where = machine()
     config = load_config(None, {"admission.max_concurrency": 16, "engine.vllm.max_batch": 16}, {}).config
     # without the memory's bandwidth no roofline is drawn, and the weights fall back to FLOPs
     ensure_calibration(engine_cores(SETTINGS.vllm, sorted(os.sched_getaffinity(0))), print)
@@ -41,12 +47,12 @@ async def run(wanted: list[str], requests: int, pairs: int, folder: Path) -> Non
             async with stack(engine, config) as first:
                 made[:] = [first]
                 result = await mixed.mixed_run(first, requests=requests, clients=16)
-            write(folder, "mixed", result, mixed.table(result))
+            write(folder, "mixed", where, result, mixed.table(result))
         if "overhead" in wanted:
             async with stack(engine, config) as second:
                 made[:] = [second]
                 result = await overhead.overhead(second, pairs=pairs, requests=24, clients=8)
-            write(folder, "overhead", result, overhead.table(result))
+            write(folder, "overhead", where, result, overhead.table(result))
     finally:
         await engine.close()
 
@@ -55,7 +61,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("parts", nargs="*", metavar="mixed|overhead")
     options.add_argument("--requests", type=int, default=500)
-    options.add_argument("--pairs", type=int, default=10)
+    options.add_argument("--pairs", type=int, default=20)
     options.add_argument("--out", type=Path, default=RESULTS)
     asked = options.parse_args()
     asyncio.run(run(asked.parts or ["mixed", "overhead"], asked.requests, asked.pairs, asked.out))

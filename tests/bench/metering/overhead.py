@@ -13,6 +13,8 @@ import time
 from statistics import mean, stdev
 from typing import Any
 
+from scipy.stats import t as student_t
+
 from cache.control import CacheControl
 from metering.receipt import Receipt
 from metering.work import EngineSteps, Served
@@ -24,8 +26,6 @@ from tests.bench.metering.own_cost import cpu_seconds
 from tests.bench.metering.stack import Stack
 
 TOKENS = 32
-STUDENT_95 = {5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 11: 2.201, 12: 2.179, 15: 2.131, 19: 2.093}
-"""Two-sided, by degrees of freedom."""
 
 
 class NoMeter:
@@ -121,9 +121,7 @@ async def overhead(made: Stack, *, pairs: int, requests: int, clients: int) -> d
 def interval(ratios: list[float]) -> dict[str, float]:
     """Geometric mean of paired ratios with its 95 % interval (Student's t on the logarithms)."""
     logs = [math.log(ratio) for ratio in ratios]
-    degrees = len(logs) - 1
-    factor = STUDENT_95.get(degrees) or next((f for d, f in sorted(STUDENT_95.items()) if d >= degrees), 1.96)
-    half = factor * stdev(logs) / math.sqrt(len(logs))
+    half = float(student_t.ppf(0.975, len(logs) - 1)) * stdev(logs) / math.sqrt(len(logs))
     return {"mean": math.exp(mean(logs)), "low": math.exp(mean(logs) - half), "high": math.exp(mean(logs) + half)}
 
 
