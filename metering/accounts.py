@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from metering.ledger import Amounts
 from metering.power.base import Boundary
-from metering.receipt import EnergyJoules, Receipt
+from metering.receipt import EnergyJoules, Receipt, cost_of
 from metering.settlement import IntensityStamp, estimator_name, mfu, weakest
 from metering.weights import ExecutedWork, WeightKind, WorkModel
 from metering.windows import NANO
@@ -37,6 +37,8 @@ class Account:
     gap_seconds: dict[str, float] = field(default_factory=dict)
     """By component: time that it worked while the meter gave no reading."""
     embodied_known: bool = False
+    devices_priced: bool = False
+    electricity_priced: bool = False
     stamp: IntensityStamp | None = None
     stamps_differ: bool = False
     methods: set[Method] = field(default_factory=set)
@@ -133,6 +135,10 @@ class Account:
             energy_joules=energy,
             operational_grams=operational,
             embodied_grams=totals.embodied_nanograms / NANO if self.embodied_known else None,
+            cost=cost_of(
+                totals.device_nanocost / NANO if self.devices_priced else None,
+                totals.electricity_nanocost / NANO if self.electricity_priced and energy is not None else None,
+            ),
             method=weakest(self.methods),
             estimator=estimator_name(power, self.kinds, wanted),
             intensity_grams_per_kwh=intensity,

@@ -44,6 +44,7 @@ class Closer:
         self._counters = counters
         self._method = power_method
         self._embodied_rest = dict.fromkeys(settings.embodied, 0)
+        self._price_rest = dict.fromkeys(settings.prices_per_hour, 0)
 
     def close(
         self, sealed: SealedWindow, slices: list[Slice], batch: Mapping[Engine, float], lines: Lines
@@ -88,6 +89,8 @@ class Closer:
             pue=self._settings.pue,
             intensity_grams_per_kwh=sealed.stamp.grams_per_kwh if sealed.stamp else None,
             embodied_nanograms=self._embodied(component.name, length),
+            device_nanocost=self._device_cost(component.name, length),
+            price_per_kwh=self._settings.price_per_kwh,
         )
         division = divide(known, integer_weights(shares.usable_weights))
         ledger.meter.add(window_total(known))
@@ -127,6 +130,15 @@ class Closer:
         share_nanograms, self._embodied_rest[name] = divmod(owed, lifetime)
         return share_nanograms
 
+    def _device_cost(self, name: str, length_nanoseconds: int) -> int:
+        """The window's price of the device; what rounding leaves goes into the next window."""
+        hourly = self._settings.prices_per_hour.get(name)
+        if hourly is None:
+            return 0
+        owed = round(hourly * NANO) * length_nanoseconds + self._price_rest[name]
+        cost, self._price_rest[name] = divmod(owed, 3600 * NANO)
+        return cost
+
     def _book_recovered(self, ledger: ComponentLedger, sample: Sample, sealed: SealedWindow, length: int) -> None:
         recovered = ComponentWindow(
             window_nanoseconds=length,
@@ -134,6 +146,7 @@ class Closer:
             energy_nanojoules=sample.recovered_nanojoules,
             pue=self._settings.pue,
             intensity_grams_per_kwh=sealed.stamp.grams_per_kwh if sealed.stamp else None,
+            price_per_kwh=self._settings.price_per_kwh,
         )
         ledger.meter.add(window_total(recovered))
         ledger.unattributed.add(divide(recovered, []).unattributed)
@@ -153,6 +166,7 @@ class Closer:
         total_weight = sum(shares.usable_weights)
         primary = {source: self._primary(source, component) for source in set(shares.sources)}
         has_embodied = component.name in self._settings.embodied
+        has_price = component.name in self._settings.prices_per_hour
         for index, account in enumerate(shares.accounts):
             work, idle = division.requests[index], idle_shares[index]
             ledger.requests.add(work)
@@ -162,10 +176,12 @@ class Closer:
             line.work[component.boundary].add(work)
             line.idle.add(idle)
             account.embodied_known = account.embodied_known or has_embodied
+            account.devices_priced = account.devices_priced or has_price
             if sample.nanojoules is not None:
                 account.energy_boundaries.add(component.boundary)
                 account.kinds.add(shares.kind)
                 account.methods.add(self._method)
+                account.electricity_priced = self._settings.price_per_kwh is not None
                 account.stamped(stamp)
             elif sample.gap:
                 seconds = account.gap_seconds.get(component.name, 0.0)
@@ -195,6 +211,7 @@ class Closer:
         name = ledger.component.name
         metered = sample.nanojoules is not None
         has_embodied = name in self._settings.embodied
+        has_price = name in self._settings.prices_per_hour
         self.rates[name] = ComponentRate(
             component=name,
             boundary=ledger.component.boundary,
@@ -204,6 +221,8 @@ class Closer:
             device_seconds_per_weight=shares.busy_seconds / weights,
             embodied_grams_per_weight=work.embodied_nanograms / NANO / weights if has_embodied else None,
             embodied_grams_per_second=idle.embodied_nanograms / NANO / seconds if has_embodied else None,
+            device_cost_per_weight=work.device_nanocost / NANO / weights if has_price else None,
+            device_cost_per_second=idle.device_nanocost / NANO / seconds if has_price else None,
         )
         self.rates_end_seconds = sealed.window.end_seconds
 

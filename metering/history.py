@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from metering.errors import BadInput
 
-SCHEMA_VERSION = 1
-"""``PRAGMA user_version`` of the file; a file of another version is left alone."""
+SCHEMA_VERSION = 2
+"""``PRAGMA user_version`` of the file. An older one gains the columns it lacks, a newer one is left alone."""
 SECONDS_PER_MINUTE = 60
 _BUSY_SECONDS = 5.0
 """How long another writer (a second gateway of the same user) is waited for."""
@@ -77,6 +77,13 @@ class Usage:
     """Of the same work, had each sequence run alone."""
     prefix_flops_avoided: float = 0.0
     """FLOPs that reused keys and values made unnecessary."""
+    device_nanocost: int = 0
+    """Thousand-millionths of the operator's currency, at the prices of the time."""
+    electricity_nanocost: int = 0
+    device_priced_seconds: float = 0.0
+    """Device-seconds on devices with a price."""
+    electricity_priced_seconds: float = 0.0
+    """Device-seconds, metered, while a kWh had a price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +230,12 @@ class HistoryStore:
                 rows: Sequence[Any]
                 for table, (key_type, totals_type) in _TABLES.items():
                     width = len(fields(key_type))
-                    names = ", ".join(_columns(key_type) + _columns(totals_type))
+                    there = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+                    # a file that an older version wrote and no newer one has extended lacks the later columns
+                    wanted = [
+                        name if name in there else f"0 AS {name}" for name in _columns(key_type) + _columns(totals_type)
+                    ]
+                    names = ", ".join(wanted)
                     query = f"SELECT {names} FROM {table} WHERE minute >= ? AND minute < ?"
                     into: dict[Any, Any] = getattr(out, table)
                     for rows in database.execute(query, window):
@@ -237,7 +249,7 @@ class HistoryStore:
         database = sqlite3.connect(target, timeout=_BUSY_SECONDS, uri=True)
         try:
             version = database.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, SCHEMA_VERSION) or (version == 0 and _has_tables(database)):
+            if not 0 <= version <= SCHEMA_VERSION or (version == 0 and _has_tables(database)):
                 raise HistoryUnavailable(
                     f"{self.path} is not a history of this version of wattgate: move it away, or name another file"
                 )
@@ -250,6 +262,8 @@ class HistoryStore:
                     database.execute(_create(table))
                 database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 database.commit()
+            elif version < SCHEMA_VERSION and not read_only:
+                _extend(database)
             database.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
             database.close()
@@ -298,6 +312,18 @@ def _upsert(table: str) -> str:
         f"INSERT INTO {table} ({', '.join(keys + totals)}) VALUES ({places}) "
         f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {sums}"
     )
+
+
+def _extend(database: sqlite3.Connection) -> None:
+    """Add the columns that later versions brought; rows from before them hold 0 there."""
+    for table, (key_type, totals_type) in _TABLES.items():
+        there = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+        for column in (*fields(key_type), *fields(totals_type)):
+            if column.name not in there:
+                kind = _SQL_TYPES[str(column.type)]
+                database.execute(f"ALTER TABLE {table} ADD COLUMN {column.name} {kind} NOT NULL DEFAULT 0")
+    database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    database.commit()
 
 
 def _has_tables(database: sqlite3.Connection) -> bool:

@@ -29,13 +29,17 @@ def window_rows(
     power: str,
     peak_flops: Mapping[str, float | None],
     embodied: Collection[str],
+    priced: Collection[str] = (),
+    price_per_kwh: float | None = None,
 ) -> History:
-    """Rows of one window. ``peak_flops`` by model, FLOP/s of one engine; ``embodied`` names the components with it."""
+    """Rows of one window. ``peak_flops`` by model, FLOP/s of one engine; ``embodied`` and ``priced`` name the
+    components with it."""
     minute = int(closed.closed_epoch_seconds // SECONDS_PER_MINUTE)
     out = History()
     accelerators = [close for close in closed.components if close.component.boundary is Boundary.ACCELERATOR]
     metered = any(close.energy_nanojoules is not None for close in accelerators)
     has_embodied = any(close.component.name in embodied for close in accelerators)
+    has_price = any(close.component.name in priced for close in accelerators)
     for close in closed.components:
         node_key = NodeKey(minute, close.component.name, close.component.boundary.value, method.value, power)
         gap = closed.window.seconds if close.energy_nanojoules is None else 0.0
@@ -60,6 +64,8 @@ def window_rows(
             stamp.signal if stamp else "",
         )
         row = _usage(line, peak_flops.get(model), metered=metered, has_embodied=has_embodied)
+        row.device_priced_seconds = line.device_seconds if has_price else 0.0
+        row.electricity_priced_seconds = line.device_seconds if metered and price_per_kwh is not None else 0.0
         add_up(out.usage.setdefault(key, Usage()), row)
     return out
 
@@ -97,4 +103,6 @@ def _usage(line: LineTotals, peak_flops: float | None, *, metered: bool, has_emb
         roofline_seconds=line.roofline_seconds,
         roofline_alone_seconds=line.roofline_alone_seconds,
         prefix_flops_avoided=float(line.prefix_flops_avoided),
+        device_nanocost=sum(part.device_nanocost for part in amounts),
+        electricity_nanocost=sum(part.electricity_nanocost for part in amounts),
     )

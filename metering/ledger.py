@@ -1,7 +1,7 @@
 """The integer ledger: how one window of one component is divided without losing a nanojoule.
 
-Everything here is integers (nanojoules, nanograms, nanoseconds) and pure. Whatever is divided is divided by
-largest remainder, so for each component and each quantity
+Everything here is integers (nanojoules, nanograms, nanoseconds, thousand-millionths of a currency) and pure. Whatever
+is divided is divided by largest remainder, so for each component and each quantity
 
     meter = requests + idle + unattributed          exactly.
 """
@@ -64,15 +64,21 @@ class Amounts:
     embodied_nanograms: int = 0
     unstamped_nanojoules: int = 0
     """Of the energy and the overhead, what was booked while the grid intensity was unknown: it has no grams."""
+    device_nanocost: int = 0
+    """Price of the devices' time, in thousand-millionths of the operator's currency."""
+    electricity_nanocost: int = 0
+    """Price of the energy and the overhead."""
 
     @property
-    def columns(self) -> tuple[int, int, int, int, int]:
+    def columns(self) -> tuple[int, int, int, int, int, int, int]:
         return (
             self.energy_nanojoules,
             self.overhead_nanojoules,
             self.operational_nanograms,
             self.embodied_nanograms,
             self.unstamped_nanojoules,
+            self.device_nanocost,
+            self.electricity_nanocost,
         )
 
     def add(self, other: Amounts) -> None:
@@ -81,6 +87,8 @@ class Amounts:
         self.operational_nanograms += other.operational_nanograms
         self.embodied_nanograms += other.embodied_nanograms
         self.unstamped_nanojoules += other.unstamped_nanojoules
+        self.device_nanocost += other.device_nanocost
+        self.electricity_nanocost += other.electricity_nanocost
 
     def subtract(self, other: Amounts) -> None:
         self.energy_nanojoules -= other.energy_nanojoules
@@ -88,6 +96,8 @@ class Amounts:
         self.operational_nanograms -= other.operational_nanograms
         self.embodied_nanograms -= other.embodied_nanograms
         self.unstamped_nanojoules -= other.unstamped_nanojoules
+        self.device_nanocost -= other.device_nanocost
+        self.electricity_nanocost -= other.electricity_nanocost
 
     def part(self, numerator: int, denominator: int) -> Amounts:
         """The floor of a fraction of each quantity; all of it from one upwards."""
@@ -119,6 +129,8 @@ class ComponentWindow:
     pue: float = 1.0
     intensity_grams_per_kwh: float | None = None
     embodied_nanograms: int = 0
+    device_nanocost: int = 0
+    price_per_kwh: float | None = None
 
 
 @dataclass(slots=True)
@@ -162,7 +174,16 @@ def operational_nanograms(energy: int, grams_per_kwh: float) -> int:
     >>> operational_nanograms(3_600_000 * 10**9, 400.0) / 1e9
     400.0
     """
-    numerator = energy * round(grams_per_kwh * MILLION) * 1000
+    return _per_kwh(energy, grams_per_kwh)
+
+
+def electricity_nanocost(energy: int, price_per_kwh: float) -> int:
+    """Price of an energy in nanojoules, rounded to the thousand-millionth. The price is taken to six decimals."""
+    return _per_kwh(energy, price_per_kwh)
+
+
+def _per_kwh(energy: int, rate: float) -> int:
+    numerator = energy * round(rate * MILLION) * 1000
     return (numerator + NANOJOULES_PER_KWH // 2) // NANOJOULES_PER_KWH
 
 
@@ -170,8 +191,8 @@ def divide(component: ComponentWindow, weights: Sequence[int]) -> Division:
     """Divide one component's window over the requests that worked in it.
 
     The idle share is set aside first, the rest goes to the requests by weight. Where no request did any
-    work the rest is unattributed. Overhead and operational carbon follow the energy line by line; embodied
-    carbon follows time: the busy part by weight, the rest with the idle line.
+    work the rest is unattributed. Overhead, operational carbon and the price of both follow the energy line by line;
+    embodied carbon and the price of the device follow time: the busy part by weight, the rest with the idle line.
     """
     energy = component.energy_nanojoules or 0
     window, busy = component.window_nanoseconds, component.busy_nanoseconds
@@ -188,12 +209,17 @@ def divide(component: ComponentWindow, weights: Sequence[int]) -> Division:
     elif energy:
         operational = split(operational_nanograms(energy + overhead_total, component.intensity_grams_per_kwh), lines)
 
-    embodied = component.embodied_nanograms
-    embodied_busy = embodied * busy // window if window > 0 else 0
-    embodied_shares = split(embodied_busy, weights) if worked else [0] * len(weights)
-    embodied_lines = [*embodied_shares, embodied - embodied_busy, 0 if worked else embodied_busy]
+    electricity = [0] * len(lines)
+    if energy and component.price_per_kwh:
+        electricity = split(electricity_nanocost(energy + overhead_total, component.price_per_kwh), lines)
 
-    columns = zip(lines, overheads, operational, embodied_lines, unstamped, strict=True)
+    def by_time(total: int) -> list[int]:
+        worked_for = total * busy // window if window > 0 else 0
+        parts = split(worked_for, weights) if worked else [0] * len(weights)
+        return [*parts, total - worked_for, 0 if worked else worked_for]
+
+    embodied, devices = by_time(component.embodied_nanograms), by_time(component.device_nanocost)
+    columns = zip(lines, overheads, operational, embodied, unstamped, devices, electricity, strict=True)
     divided = [Amounts(*column) for column in columns]
     return Division(requests=divided[:-2], idle=divided[-2], unattributed=divided[-1])
 
@@ -209,4 +235,6 @@ def window_total(component: ComponentWindow) -> Amounts:
         operational_nanograms=operational_nanograms(energy + overhead, component.intensity_grams_per_kwh or 0.0),
         embodied_nanograms=component.embodied_nanograms,
         unstamped_nanojoules=0 if stamped else energy + overhead,
+        device_nanocost=component.device_nanocost,
+        electricity_nanocost=electricity_nanocost(energy + overhead, component.price_per_kwh or 0.0),
     )

@@ -118,24 +118,20 @@ def model_flops_utilisation(
     (46.2, 45.7)
 
     Raises:
-        BadInput: a figure that is not positive (layers, heads, head size and sequence may be 0).
+        BadInput: a figure that is not positive, named.
     """
     for name, value in (
         ("parameters", parameters),
         ("tokens per second", tokens_per_second),
         ("chips", chips),
         ("device peak", peak_flops),
-    ):
-        if not value > 0:
-            raise BadInput(f"{name} must be positive, got {value}")
-    for name, value in (
         ("layers", layers),
         ("heads", heads),
         ("head size", head_size),
         ("sequence", sequence_tokens),
     ):
-        if value < 0:
-            raise BadInput(f"{name} must be at least 0, got {value}")
+        if not value > 0:
+            raise BadInput(f"{name} must be positive, got {value}")
     passes = 3 if phase == "training" else 1
     linear = 2.0 * passes * parameters
     attention = 4.0 * passes * layers * heads * head_size * sequence_tokens

@@ -40,7 +40,7 @@ class NodeMeter:
         wall_clock: epoch seconds, for stamps only.
 
     Raises:
-        ValueError: two meters claim one component, or embodied carbon names a component that is not there.
+        ValueError: two meters claim one component, or embodied carbon or a price names one that is not there.
     """
 
     def __init__(
@@ -165,6 +165,7 @@ class NodeMeter:
             intensity=self._stamp,
             method=self.power_method,
             power=self.power,
+            price_per_kwh=self.settings.price_per_kwh,
         )
 
     def receipt(self, tenant: str, request_id: str, now_seconds: float | None = None) -> Receipt | None:
@@ -296,4 +297,7 @@ def checked(components: list[Component], settings: NodeSettings) -> tuple[Compon
     for name in settings.embodied:
         if name not in names:
             raise ValueError(f"embodied carbon of {name!r}: no such component; there are {', '.join(names)}")
+    for name in settings.prices_per_hour:
+        if name not in names:
+            raise ValueError(f"price of {name!r}: no such component; there are {', '.join(names)}")
     return tuple(components)

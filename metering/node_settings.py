@@ -41,6 +41,10 @@ class NodeSettings:
     """Power usage effectiveness, >= 1; overhead = (PUE - 1) x the rest."""
     embodied: Mapping[str, Embodied] = field(default_factory=dict)
     """By component name."""
+    prices_per_hour: Mapping[str, float] = field(default_factory=dict)
+    """Of devices, by component name, in the operator's currency."""
+    price_per_kwh: float | None = None
+    """Of electricity, overhead included; None: not given."""
     kept_receipts: int = 10_000
     kept_seconds: float = 3600.0
     abandoned_seconds: float = 3600.0

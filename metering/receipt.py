@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -22,6 +23,17 @@ class EnergyJoules:
         return self.accelerator + self.host + self.idle + self.overhead
 
 
+def cost_of(devices: float | None, electricity: float | None) -> dict[str, float] | None:
+    """Cost by cause and in total, of what has a price; None where nothing has.
+
+    >>> cost_of(0.5, None)
+    {'devices': 0.5, 'total': 0.5}
+    """
+    priced = {"devices": devices, "electricity": electricity}
+    costs = {cause: amount for cause, amount in priced.items() if amount is not None}
+    return {**costs, "total": sum(costs.values())} if costs else None
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """Energy, carbon and model FLOPs of one request; ``usage.wattgate`` on the wire.
@@ -38,6 +50,8 @@ class Receipt:
     energy_joules: EnergyJoules | None = None
     operational_grams: float | None = None
     embodied_grams: float | None = None
+    cost: Mapping[str, float] | None = None
+    """By cause (``devices``, ``electricity``) and in total, at the operator's prices; None where none were given."""
     avoided_joules: float = 0.0
     avoided_grams: float = 0.0
     method: Method = Method.MODELLED

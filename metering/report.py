@@ -12,6 +12,7 @@ from typing import Any
 
 from metering.errors import BadInput, nearest
 from metering.history import History, NodeTotals, ServedTotals, Usage, UsageKey, add_up
+from metering.receipt import cost_of
 from metering.report_savings import Baseline, Run, savings
 from metering.sci import sci_score
 
@@ -63,6 +64,15 @@ class Line:
     @property
     def embodied_grams(self) -> float | None:
         return self.usage.embodied_nanograms / NANO if self.usage.embodied_seconds > 0 else None
+
+    @property
+    def cost(self) -> dict[str, float] | None:
+        """By cause and in total, of what had a price."""
+        usage = self.usage
+        return cost_of(
+            usage.device_nanocost / NANO if usage.device_priced_seconds > 0 else None,
+            usage.electricity_nanocost / NANO if usage.electricity_priced_seconds > 0 else None,
+        )
 
     @property
     def tokens(self) -> int:
@@ -119,6 +129,13 @@ class Line:
             out.append("MFU: the device's peak is unknown (metering.peak_flops)")
         if usage.tokens_prefill + usage.tokens_decode > 0 and usage.flops_prefill + usage.flops_decode == 0:
             out.append("FLOPs: the model's architecture is unknown")
+        if 0 < usage.device_priced_seconds < usage.device_seconds:
+            unpriced = usage.device_seconds - usage.device_priced_seconds
+            out.append(f"cost of devices for {unpriced:.1f} s of device time: no price was given then")
+        metered = usage.device_seconds - usage.unmetered_seconds
+        if 0 < usage.electricity_priced_seconds < metered:
+            unpriced = metered - usage.electricity_priced_seconds
+            out.append(f"cost of electricity for {unpriced:.1f} s of device time: no price was given then")
         if self.signal == "marginal":
             out.append("SCI score: it takes an average intensity, this one is marginal")
         if usage.tokens_decode > 0 and self.served.requests == 0:
@@ -162,11 +179,13 @@ class Line:
                 "operational": operational,
                 "embodied": embodied,
             },
+            "cost": {"devices": None, "electricity": None, "total": None} | (self.cost or {}),
             "per_1k_tokens": {
                 "joules": _per(sum(joules.values()) if known else None, tokens),
                 "operational_grams": _per(operational, tokens),
                 "embodied_grams": _per(embodied, tokens),
                 "sci_grams": self.sci_grams_per_1k_tokens(),
+                "cost": _per(self.cost["total"] if self.cost else None, tokens),
             },
             "intensity_grams_per_kwh": self.intensity_grams_per_kwh,
             "zones": sorted(self.zones),
@@ -229,6 +248,7 @@ HOW = (
     ("overhead", "(PUE - 1) x the rest, PUE as configured"),
     ("operational", "energy x intensity of its window; zone and source beside it; location-based"),
     ("embodied", "embodied mass x time share / lifetime, as configured or by the hardware catalogue"),
+    ("cost", "device time x price of a device-hour, energy with PUE x price of a kWh, as configured at the time"),
     ("sci_grams", "ISO/IEC 21031: (energy x average intensity + embodied) per 1,000 tokens answered, hits included"),
     ("hits_modelled", "CPU time of the lookup x watts per core, and the original's working energy minus that"),
     ("savings", "modelled against the baseline named; model x machine x mechanization x map = total"),

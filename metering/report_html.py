@@ -120,7 +120,7 @@ def _bars(report: Report, title: str, names: Sequence[str], values: Callable[[Li
 def _groups(groups: Iterable[Mapping[str, Any]], by: Sequence[str]) -> str:
     header = (
         *by, "method", "requests", "hits", "tokens", "kWh", *BOUNDARIES, "gCO2e operational", *BOUNDARIES,
-        "gCO2e embodied", "J/1k tokens", "gCO2e/1k tokens", "SCI g/1k tokens", "MFU",
+        "gCO2e embodied", "cost", "J/1k tokens", "gCO2e/1k tokens", "SCI g/1k tokens", "cost/1k tokens", "MFU",
     )  # fmt: skip
     rows = [
         (
@@ -134,9 +134,11 @@ def _groups(groups: Iterable[Mapping[str, Any]], by: Sequence[str]) -> str:
             number(line["grams"]["operational"]),
             *(number(line["grams"][name]) for name in BOUNDARIES),
             number(line["grams"]["embodied"]),
+            number(line["cost"]["total"]),
             number(line["per_1k_tokens"]["joules"]),
             number(line["per_1k_tokens"]["operational_grams"]),
             number(line["per_1k_tokens"]["sci_grams"]),
+            number(line["per_1k_tokens"]["cost"]),
             "unknown" if line["mfu_ratio"] is None else f"{line['mfu_ratio']:.2%}",
         )
         for line in groups

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from metering.power.base import Boundary
-from metering.receipt import EnergyJoules, Receipt
+from metering.receipt import EnergyJoules, Receipt, cost_of
 from metering.weights import WeightKind, WorkModel, usable_kind, weight
 from metering.work import Method, WorkRecord
 
@@ -69,6 +69,9 @@ class ComponentRate:
     embodied_grams_per_weight: float | None
     embodied_grams_per_second: float | None
     """Embodied share of the idle, per second that a sequence was scheduled."""
+    device_cost_per_weight: float | None = None
+    """Price of the device's time; None where none was given."""
+    device_cost_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class Rates:
     method: Method = Method.MODELLED
     power: str = "unknown"
     """The power meters' names, first part of ``estimator``."""
+    price_per_kwh: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,7 @@ def provisional(
     joules = {Boundary.ACCELERATOR: 0.0, Boundary.HOST: 0.0}
     idle = embodied = device_seconds = 0.0
     energy_known = host_known = embodied_known = False
+    device_cost: float | None = None
     notes: list[str] = []
     kinds: set[WeightKind] = set()
     for rate in rates.components:
@@ -153,6 +158,9 @@ def provisional(
         if rate.embodied_grams_per_weight is not None:
             embodied_known = True
             embodied += rate.embodied_grams_per_weight * weighed + (rate.embodied_grams_per_second or 0.0) * seconds
+        if rate.device_cost_per_weight is not None:
+            idle_cost = (rate.device_cost_per_second or 0.0) * seconds
+            device_cost = (device_cost or 0.0) + rate.device_cost_per_weight * weighed + idle_cost
     energy = None
     if energy_known:
         if not host_known:
@@ -181,6 +189,7 @@ def provisional(
         energy_joules=energy,
         operational_grams=energy.total / JOULES_PER_KWH * stamp.grams_per_kwh if energy and stamp else None,
         embodied_grams=embodied if embodied_known else None,
+        cost=cost_of(device_cost, _electricity_cost(energy, rates.price_per_kwh)),
         method=weakest([rates.method, *(record.method for record in known)]),
         estimator=estimator_name(rates.power, kinds, rates.wanted),
         intensity_grams_per_kwh=stamp.grams_per_kwh if stamp else None,
@@ -189,6 +198,10 @@ def provisional(
         cache=cache,
         notes=tuple(notes),
     )
+
+
+def _electricity_cost(energy: EnergyJoules | None, price_per_kwh: float | None) -> float | None:
+    return None if energy is None or price_per_kwh is None else energy.total / JOULES_PER_KWH * price_per_kwh
 
 
 def _below(possible: WeightKind, needed: WeightKind) -> bool:
@@ -208,6 +221,7 @@ def hit_receipt(
     host_watts_per_core: float | None,
     pue: float = 1.0,
     intensity: IntensityStamp | None = None,
+    price_per_kwh: float | None = None,
 ) -> Receipt:
     """Receipt of an answer from the cache: its own small cost, and what it avoided.
 
@@ -250,6 +264,7 @@ def hit_receipt(
         if energy is not None and grams_per_kwh is not None
         else None,
         embodied_grams=None,
+        cost=cost_of(None, _electricity_cost(energy, price_per_kwh)),
         avoided_joules=avoided_joules,
         avoided_grams=avoided_grams,
         method=weakest([Method.MODELLED, *([original.method] if original is not None else [])]),

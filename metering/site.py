@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from metering.errors import BadInput
 from metering.intensity.reading import IntensityReading
+from metering.receipt import cost_of
 from metering.sci import DEFAULT_LIFETIME_YEARS, YEAR_SECONDS
 from metering.units import JOULES_PER_KWH
 
@@ -23,12 +24,12 @@ class Prices:
         >>> Prices(per_device_hour=2.0, per_kwh=0.25).cost(1800, 7.2e6)
         {'devices': 1.0, 'electricity': 0.5, 'total': 1.5}
         """
-        costs: dict[str, float] = {}
+        devices = electricity = None
         if self.per_device_hour is not None and device_seconds is not None:
-            costs["devices"] = self.per_device_hour * device_seconds / 3600
+            devices = self.per_device_hour * device_seconds / 3600
         if self.per_kwh is not None and facility_joules is not None:
-            costs["electricity"] = self.per_kwh * facility_joules / JOULES_PER_KWH
-        return {**costs, "total": sum(costs.values())} if costs else None
+            electricity = self.per_kwh * facility_joules / JOULES_PER_KWH
+        return cost_of(devices, electricity)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,7 @@ class MeterLink:
             host_watts_per_core=self._host_watts_per_core,
             pue=self.rates.pue,
             intensity=self.rates.intensity,
+            price_per_kwh=self.rates.price_per_kwh,
         )
 
     async def receipt(self, tenant: str, request_id: str) -> Receipt | None:

@@ -88,6 +88,11 @@ class MeteringSettings(_Section):
     """Embodied carbon of the device (its whole, kg CO2e); overrides the catalogue."""
     lifetime_years: float = Field(default=4.0, gt=0)
     """Embodied carbon is spread over this."""
+    price_per_device_hour: float | None = Field(default=None, ge=0)
+    """Your price of an hour of one accelerator (of the engine's cores, on a CPU), in a currency of yours. With it, or
+    the next, cost stands beside grams in receipts, metrics and reports. None: no cost of devices."""
+    price_per_kwh: float | None = Field(default=None, ge=0)
+    """Your price of a kWh, same currency; also of what PUE adds. None: no cost of electricity."""
     intensity: IntensitySettings = IntensitySettings()
     history: HistorySettings = HistorySettings()
 

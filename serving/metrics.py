@@ -244,6 +244,13 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "operational_marginal (the same by a marginal source) and embodied; node.",
     ),
     MetricSpec(
+        "wattgate_request_cost_total",
+        "counter",
+        "currency",
+        ("model", "tenant", "cause"),
+        "Cost of the same, by cause (devices, electricity), in the currency of your prices; none without prices; node.",
+    ),
+    MetricSpec(
         "wattgate_idle_joules_total",
         "counter",
         "joules",

@@ -31,6 +31,12 @@ class AttentionOption(StrEnum):
     FULL = "full"
 
 
+class EstimatorOption(StrEnum):
+    LLMCARBON = "llmcarbon"
+    NAMEPLATE = "nameplate"
+    IDLE_AWARE = "idle_aware"
+
+
 class PhaseOption(StrEnum):
     TRAINING = "training"
     INFERENCE = "inference"
@@ -120,6 +126,14 @@ def training(
     intensity: Intensity = None,
     zone: Zone = None,
     device: Annotated[str | None, typer.Option(help="Catalogue device, for its bf16 peak, watts and mass.")] = None,
+    estimator: Annotated[
+        EstimatorOption,
+        typer.Option(
+            help="llmcarbon: average watts. nameplate: watts are maximal, times the efficiency. idle_aware: the "
+            "efficiency's share of what lies above the idle watts."
+        ),
+    ] = EstimatorOption.LLMCARBON,
+    idle_watts: Annotated[str | None, typer.Option(help="Idle power of one chip, for idle_aware: 70 (W).")] = None,
     lifetime_years: LifetimeYears = 4.0,
     price_per_device_hour: PerDeviceHour = None,
     price_per_kwh: PerKwh = None,
@@ -134,7 +148,10 @@ def training(
         parameters = parse_quantity(params, COUNT, name="--params")
         trained_on = parse_quantity(tokens, COUNT, name="--tokens")
         terms = site(zone, intensity, pue, lifetime_years, price_per_device_hour, price_per_kwh)
-        peak_flops, average_watts, kilograms = training_device(device, device_peak, watts)
+        needs_idle = estimator is EstimatorOption.IDLE_AWARE
+        peak_flops, average_watts, kilograms, idle = training_device(
+            device, device_peak, watts, idle_watts, needs_idle=needs_idle
+        )
         plan = estimate_training(
             parameters,
             trained_on,
@@ -147,6 +164,8 @@ def training(
             embodied_kilograms=kilograms,
             lifetime_years=lifetime_years,
             prices=terms.prices,
+            estimator=estimator.value,
+            idle_watts=idle,
         )
     figures = {**plan.as_dict(), "pue": pue, "zone": terms.intensity.zone, "source": terms.intensity.source}
     figures["intensity_grams_per_kwh"] = terms.intensity.grams_per_kwh

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from metering.errors import BadInput
 from metering.hardware import Device, detect, find_device
+from metering.hardware.device import DetectedHardware
 from metering.intensity import StaticIntensity
 from metering.site import Prices, Site
 from metering.units import FLOP_RATE, INTENSITY, POWER, Dimension, parse_quantity
@@ -17,10 +20,19 @@ def quantity(text: str | None, dimension: Dimension, bare_unit: str, name: str) 
 def device_named(name: str) -> Device:
     """``detected`` and ``cpu`` are this machine's; anything else is looked up in the catalogue."""
     if name.casefold() == "detected":
-        return detect().device
+        return _measured(detect())
     if name.casefold() == "cpu":
-        return detect(device="cpu").device
+        return _measured(detect(device="cpu"))
     return find_device(name)
+
+
+def _measured(found: DetectedHardware) -> Device:
+    """A CPU with the figures that a gateway has measured here, if one has."""
+    from serving.placement.calibration import with_calibration
+
+    if found.kind != "cpu":
+        return found.device
+    return with_calibration(found, sorted(os.sched_getaffinity(0))).device
 
 
 def site(
@@ -43,9 +55,11 @@ def site(
     return Site(source.reading, pue, lifetime_years, Prices(per_device_hour, per_kwh))
 
 
-def training_device(name: str | None, peak: str | None, watts: str | None) -> tuple[float, float, float | None]:
-    """Peak FLOP/s, average watts and embodied kilograms of a chip: what was given, else the catalogue's bf16 (or
-    fp16) peak and maximal watts."""
+def training_device(
+    name: str | None, peak: str | None, watts: str | None, idle: str | None, *, needs_idle: bool
+) -> tuple[float, float, float | None, float | None]:
+    """Peak FLOP/s, average watts, embodied kilograms and idle watts of a chip: what was given, else the catalogue's
+    bf16 (or fp16) peak and its watts."""
     device = find_device(name) if name else None
     peak_flops = quantity(peak, FLOP_RATE, "FLOP/s", "--device-peak")
     average_watts = quantity(watts, POWER, "W", "--watts")
@@ -58,5 +72,10 @@ def training_device(name: str | None, peak: str | None, watts: str | None) -> tu
         if device is None or device.max_watts is None:
             raise BadInput("give --watts, or a --device whose power is in the catalogue")
         average_watts = device.max_watts.value
+    idle_watts = quantity(idle, POWER, "W", "--idle-watts")
+    if needs_idle and idle_watts is None:
+        if device is None or device.idle_watts is None:
+            raise BadInput("give --idle-watts, or a --device whose idle power is in the catalogue")
+        idle_watts = device.idle_watts.value
     mass = device.embodied_kilograms if device else None
-    return peak_flops, average_watts, None if mass is None else mass.value
+    return peak_flops, average_watts, None if mass is None else mass.value, idle_watts

@@ -71,6 +71,10 @@ def receipt_table(usage: Mapping[str, Any], *, seconds: float, first_token_secon
     intensity = receipt.get("intensity_grams_per_kwh")
     where = "" if intensity is None else f" ({receipt.get('zone')}, {intensity:g} g/kWh)"
     table.add_row("carbon", f"{grams}{where}")
+    cost = receipt.get("cost")
+    if cost is not None:
+        causes = ", ".join(f"{cause} {amount:.3g}" for cause, amount in cost.items() if cause != "total")
+        table.add_row("cost", f"{cost['total']:.3g} ({causes}), in the currency of the gateway's prices")
     verdict = str(receipt.get("cache", "?"))
     if hit:
         avoided_joules, avoided_grams = receipt.get("avoided_joules"), receipt.get("avoided_grams")

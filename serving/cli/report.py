@@ -134,8 +134,9 @@ def _print(made: Report, console: Console) -> None:
     rows = [(" / ".join(line[name] for name in made.by), line) for line in figures["groups"]] if made.by else []
     rows += [(f"total {line['method']}", line) for line in figures["totals"]]
     period = f"{figures['since']} to {figures['until']}"
-    work = _table(period, " / ".join(made.by) or "all", "method", "requests", "hits", "tokens", "FLOP", "MFU")
-    cost = _table("", " / ".join(made.by) or "all", "kWh", "gCO2e", "embodied g", "J/1k", "gCO2e/1k", "SCI g/1k")
+    who = " / ".join(made.by) or "all"
+    work = _table(period, who, "method", "requests", "hits", "tokens", "FLOP", "MFU")
+    cost = _table("", who, "kWh", "gCO2e", "embodied g", "cost", "J/1k", "gCO2e/1k", "SCI g/1k")
     for name, line in rows:
         per, mfu = line["per_1k_tokens"], line["mfu_ratio"]
         method = line["method"] + (", marginal" if line["signal"] == "marginal" else "")
@@ -143,7 +144,8 @@ def _print(made: Report, console: Console) -> None:
         ratio = "unknown" if mfu is None else f"{mfu:.2%}"
         flops = "unknown" if line["flops"] is None else f"{line['flops']:.3g}"
         work.add_row(name, method, number(line["requests"]), number(line["hits"]), tokens, flops, ratio)
-        values = (line["energy_kwh"]["total"], line["grams"]["operational"], line["grams"]["embodied"])
+        grams = line["grams"]
+        values = (line["energy_kwh"]["total"], grams["operational"], grams["embodied"], line["cost"]["total"])
         per_tokens = (per["joules"], per["operational_grams"], per["sci_grams"])
         cost.add_row(name, *(number(value) for value in (*values, *per_tokens)))
     console.print(work)

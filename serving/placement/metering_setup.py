@@ -15,7 +15,7 @@ from metering.hardware.detect import detect, detect_cpu
 from metering.hardware.device import DetectedHardware, Device, Figure
 from metering.idle import IdlePolicy
 from metering.model_profile import ModelProfile
-from metering.node import NodeMeter
+from metering.node import UNMETERED, NodeMeter
 from metering.node_settings import Embodied, NodeSettings
 from metering.power.base import Boundary, Component, LoadPower, PowerMeter, PowerUnavailable
 from metering.power.choose import Candidate, choose_meter
@@ -191,16 +191,22 @@ def build_node_meter(
     components = [component.name for meter in meters for component in meter.components]
     components += [model.component.name for model in models]
     embodied: dict[str, Embodied] = {}
+    prices: dict[str, float] = {}
     device = hardware.detected.device if hardware.detected else None
     if device is not None and device.embodied_kilograms is not None and hardware.detected is not None and components:
         grams = device.embodied_kilograms.value * 1000 * hardware.detected.count
         embodied[components[0]] = Embodied(grams, metering.lifetime_years * SECONDS_PER_YEAR)
+    if metering.price_per_device_hour is not None and hardware.detected is not None:
+        first = components[0] if components else UNMETERED.name
+        prices[first] = metering.price_per_device_hour * hardware.detected.count
     settings = NodeSettings(
         window_seconds=metering.window_seconds,
         weight=WeightKind(metering.weight),
         idle_policy=IdlePolicy(metering.idle_policy),
         pue=metering.pue,
         embodied=embodied,
+        prices_per_hour=prices,
+        price_per_kwh=metering.price_per_kwh,
     )
     node = NodeMeter(meters, settings, load_models=models)
     node.set_intensity(first_stamp(metering))

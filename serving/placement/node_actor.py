@@ -78,13 +78,15 @@ class NodeMetrics:
         for (model, tenant), line in closed.lines.items():
             add("wattgate_flops_total", line.flops_prefill, model, "prefill")
             add("wattgate_flops_total", line.flops_decode, model, "decode")
-            overhead = operational = embodied = 0
+            overhead = operational = embodied = devices = electricity = 0
             for boundary in Boundary:
                 amounts = line.work[boundary]
                 add("wattgate_request_joules_total", amounts.energy_nanojoules / NANO, model, tenant, boundary.value)
                 overhead += amounts.overhead_nanojoules
                 operational += amounts.operational_nanograms
                 embodied += amounts.embodied_nanograms
+                devices += amounts.device_nanocost
+                electricity += amounts.electricity_nanocost
             idle = line.idle
             add("wattgate_request_joules_total", idle.energy_nanojoules / NANO, model, tenant, "idle")
             overhead += idle.overhead_nanojoules
@@ -95,6 +97,12 @@ class NodeMetrics:
             scope = "operational_marginal" if marginal else "operational"
             add("wattgate_request_grams_total", operational / NANO, model, tenant, scope)
             add("wattgate_request_grams_total", embodied / NANO, model, tenant, "embodied")
+            for cause, nanocost in (
+                ("devices", devices + idle.device_nanocost),
+                ("electricity", electricity + idle.electricity_nanocost),
+            ):
+                if nanocost:
+                    add("wattgate_request_cost_total", nanocost / NANO, model, tenant, cause)
 
     def books(self, node: NodeMeter) -> None:
         books = node.books()
@@ -180,13 +188,15 @@ class NodeMeterActor:
         """Close what can be closed, and export and keep it; the meters are read off the event loop."""
         due = self._node.due(now_seconds)
         readings = await asyncio.to_thread(self._node.read_meters, now_seconds) if due else None
-        closed = self._node.advance(readings, now_seconds)
+        if closed := self._node.advance(readings, now_seconds):
+            self._take(closed)
+            self._sweep_dead()
+
+    def _take(self, closed: Iterable[ClosedWindow]) -> None:
         for window in closed:
             self._export.window(window, self._node.power_method.value, self._node.power)
             self._keep(window)
-        if closed:
-            self._export.books(self._node)
-            self._sweep_dead()
+        self._export.books(self._node)
 
     def _keep(self, window: ClosedWindow) -> None:
         if self._keeper is not None:
@@ -197,6 +207,8 @@ class NodeMeterActor:
                     power=self._node.power,
                     peak_flops={name: profile.peak_flops for name, profile in self._profiles.items()},
                     embodied=self._node.settings.embodied,
+                    priced=self._node.settings.prices_per_hour,
+                    price_per_kwh=self._node.settings.price_per_kwh,
                 )
             )
 
@@ -224,6 +236,15 @@ class NodeMeterActor:
         if self._keeper is not None and acknowledgement.booked and batch.served:
             self._keeper.add(served_rows(batch.served, time.time()))
         return acknowledgement
+
+    async def stop(self) -> None:
+        """At an orderly end, after the replicas' last reports: book the open window and write the history."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._take(self._node.drain())
+        if self._keeper is not None:
+            await self._keeper.flush()
 
     async def receipt(self, tenant: str, request_id: str) -> Receipt | None:
         return self._node.receipt(tenant, request_id)

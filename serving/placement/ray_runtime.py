@@ -19,6 +19,8 @@ retry-on as it is, so this follows it on a line of its own."""
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 """Tokens do not pass through Ray's object store; its smallest useful size will do."""
 _REPLICA_PORTS = 1000
+_LAST_WORDS_SECONDS = 5.0
+"""For the node meters to write their history at the end."""
 
 
 def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
@@ -145,13 +147,27 @@ def run_application(application: Any, name: str = "wattgate", route_prefix: str 
     serve.run(application, name=name, route_prefix=route_prefix)
 
 
+def stop_node_meters() -> None:
+    """Whatever cannot be written by then stays as a killed node leaves it: the last seconds of history are lost."""
+    import ray
+    from ray.util import list_named_actors
+
+    from serving.placement.replica import NODE_METER
+
+    found = [one for one in list_named_actors(all_namespaces=True) if one["name"].startswith(NODE_METER)]
+    meters = [ray.get_actor(one["name"], namespace=one["namespace"]) for one in found]
+    if meters:
+        ray.wait([meter.stop.remote() for meter in meters], num_returns=len(meters), timeout=_LAST_WORDS_SECONDS)
+
+
 def stop_all(name: str = "wattgate") -> None:
-    """Let the replicas finish what they accepted, then end Ray."""
+    """Let the replicas finish what they accepted, have their last reports booked and kept, then end Ray."""
     import ray
     from ray import serve
 
     if ray.is_initialized():
         try:
             serve.delete(name)
+            stop_node_meters()
         finally:
             ray.shutdown()

@@ -14,6 +14,8 @@ class Cost:
     joules: float | None = None
     operational_grams: float | None = None
     embodied_grams: float | None = None
+    price: float | None = None
+    """At the operator's prices, in their currency."""
     flops: float | None = None
     method: str | None = None
     cache: str | None = None
@@ -28,6 +30,7 @@ class Cost:
             joules=energy.get("total"),
             operational_grams=receipt.get("operational_grams"),
             embodied_grams=receipt.get("embodied_grams"),
+            price=(receipt.get("cost") or {}).get("total"),
             flops=float(sum(known)) if known else None,
             method=receipt.get("method"),
             cache=receipt.get("cache"),

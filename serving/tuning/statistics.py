@@ -88,13 +88,20 @@ def _costs(good: Sequence[Outcome], output: int) -> dict[str, float | None]:
     joules = _sum([one.cost.joules for one in good])
     grams = _sum([one.cost.operational_grams for one in good])
     embodied = _sum([one.cost.embodied_grams for one in good])
+    price = _sum([one.cost.price for one in good])
+    priced = {} if price is None else {"cost": price, "cost_per_1k_output_tokens": _per_1k(price, output)}
     return {
         "joules": joules,
         "operational_grams": grams,
         "embodied_grams": embodied,
         "joules_per_output_token": None if joules is None or not output else joules / output,
-        "grams_per_1k_output_tokens": None if grams is None or not output else 1000 * grams / output,
+        "grams_per_1k_output_tokens": None if grams is None else _per_1k(grams, output),
+        **priced,
     }
+
+
+def _per_1k(amount: float, tokens: int) -> float | None:
+    return 1000 * amount / tokens if tokens else None
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

@@ -34,7 +34,7 @@ def test_a_report_covers_what_came_before_a_restart(tmp_path: Path) -> None:
         f"engine: {{kind: simulated}}\nmetering:\n  zone: DEU\n  history: {{path: '{store}'}}\n"
         f"  intensity: {{source: trace, trace: '{trace}'}}\n"
     )
-    for served in (3, 6):
+    for served in (3, 7):
         gateway = GatewayProcess("--config", str(config), "--port", "0").wait_ready()
         try:
             model = httpx.get(f"{gateway.url}/v1/models", timeout=30).json()["data"][0]["id"]
@@ -49,9 +49,13 @@ def test_a_report_covers_what_came_before_a_restart(tmp_path: Path) -> None:
                 return made if whole and made["totals"][0]["energy_kwh"]["total"] else None
 
             found = until(covered, what=f"a report of {served} requests")
+            # nothing waits for this one's minute to be written: the orderly stop does it
+            last = {"model": model, "messages": [{"role": "user", "content": f"the last of {served}"}]}
+            assert httpx.post(f"{gateway.url}/v1/chat/completions", json=last, timeout=60).status_code == 200
         finally:
             gateway.stop()
-    (total,) = found["totals"]
+    (total,) = report(store)["totals"]
+    assert total["requests"] == 8
     assert total["method"] == "simulated"
     assert any(source.startswith("trace grid.csv") for source in total["sources"])
     assert found["groups"][0]["tenant"] == "default"

@@ -174,6 +174,16 @@ def test_training_refuses_in_one_line(arguments: tuple[str, ...], says: str) -> 
     assert says in refused("training", *arguments)
 
 
+def test_training_by_the_other_named_estimators() -> None:
+    base = figures(*GPT3)
+    nameplate = figures(*GPT3, "--estimator", "nameplate")
+    assert nameplate["carbon_tonnes"] == pytest.approx(base["carbon_tonnes"] * 0.197)
+    aware = figures(*GPT3, "--estimator", "idle_aware", "--idle-watts", "35W")
+    assert aware["estimator"] == "idle_aware"
+    assert aware["energy_mwh"] == pytest.approx(base["energy_mwh"] * (35 + 295 * 0.197) / 330)
+    assert "--idle-watts" in refused(*GPT3, "--estimator", "idle_aware")
+
+
 def test_embodied_from_a_file(tmp_path: Path) -> None:
     spec = tmp_path / "r740.yaml"
     spec.write_text(
@@ -210,6 +220,13 @@ def test_mfu_above_one_is_told_as_wrong() -> None:
     told = figures(*PALM, "--chips", "1000")
     assert told["mfu_ratio"] > 1
     assert "wrong" in told["notes"][0]
+
+
+@pytest.mark.parametrize("name", ["--layers", "--heads", "--head-dim", "--sequence"])
+def test_mfu_refuses_a_model_without_extent(name: str) -> None:
+    arguments = list(PALM)
+    arguments[arguments.index(name) + 1] = "0"
+    assert "must be positive, got 0" in refused(*arguments)
 
 
 def test_mfu_refuses_no_chips() -> None:

@@ -32,6 +32,13 @@ def test_figures_of_two_answers():
     assert figures["ttft_p50_seconds"] == pytest.approx(0.2)
 
 
+def test_cost_is_told_where_the_receipts_have_it():
+    figures = summarise([outcome(cost=Cost(price=0.02)), outcome(1.0, cost=Cost(price=0.01))])
+    assert figures["cost"] == pytest.approx(0.03)
+    assert figures["cost_per_1k_output_tokens"] == pytest.approx(3.0)
+    assert "cost" not in summarise([outcome()])
+
+
 def test_goodput_counts_requests_that_kept_every_bound_and_failures_never():
     slo = Slo.parse(["ttft_p95<=300ms", "e2e_p99<=2s"])
     outcomes = [outcome(), outcome(first=0.5), outcome(end=3.0), outcome(error="HTTP 429")]

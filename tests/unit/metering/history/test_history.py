@@ -115,6 +115,23 @@ def test_a_database_of_another_make_or_version_is_left_alone(tmp_path: Path, ver
         HistoryStore(path).add(rows())
 
 
+def test_a_file_of_the_first_version_is_read_as_it_is_and_extended_by_the_next_write(tmp_path: Path) -> None:
+    path = tmp_path / "h"
+    store = HistoryStore(path)
+    store.add(rows(9, joules=7))
+    with sqlite3.connect(path) as database:
+        later = ("device_nanocost", "electricity_nanocost", "device_priced_seconds", "electricity_priced_seconds")
+        for column in later:
+            database.execute(f"ALTER TABLE usage DROP COLUMN {column}")
+        database.execute("PRAGMA user_version = 1")
+    database.close()
+    assert store.read(0) == rows(9, joules=7)
+    store.add(rows(10, joules=1))
+    found = store.read(0)
+    assert sum(usage.accelerator_nanojoules for usage in found.usage.values()) == 8
+    assert {usage.device_nanocost for usage in found.usage.values()} == {0}
+
+
 def test_no_file_and_no_folder_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(HistoryUnavailable, match="--store"):
         HistoryStore(tmp_path / "none").read(0)

@@ -109,6 +109,18 @@ def test_golden_figures() -> None:
     assert report(history()).not_given_kwh() == pytest.approx(0.1)
 
 
+def test_cost_stands_beside_grams_where_there_were_prices() -> None:
+    priced = {"device_nanocost": 4 * NANO, "device_priced_seconds": 100.0}
+    kwh = {"electricity_nanocost": NANO, "electricity_priced_seconds": 60.0}
+    (line,) = report(history((key(), usage(**priced, **kwh)))).as_dict()["groups"]
+    assert line["cost"] == {"devices": 4.0, "electricity": 1.0, "total": 5.0}
+    assert line["per_1k_tokens"]["cost"] == pytest.approx(2.0)
+    assert line["missing"] == ["cost of electricity for 40.0 s of device time: no price was given then"]
+    (line,) = report(history()).as_dict()["groups"]
+    assert line["cost"] == {"devices": None, "electricity": None, "total": None}
+    assert line["missing"] == []
+
+
 def test_golden_savings() -> None:
     (line,) = report(history(), baseline=Baseline(1.5, 800.0, "elsewhere")).as_dict()["groups"]
     saved = line["savings"]

@@ -55,12 +55,15 @@ def test_integer_weights_keep_proportions_and_drop_nonsense():
     pue=st.floats(1, 3),
     intensity=st.one_of(st.none(), st.floats(0, 2000)),
     embodied=st.integers(0, 10**12),
+    device_cost=st.integers(0, 10**12),
+    price=st.one_of(st.none(), st.floats(0, 10)),
     float_weights=floats,
 )
 def test_a_division_adds_up_to_the_window(
-    energy, window, busy_share, idle_watts, pue, intensity, embodied, float_weights
+    energy, window, busy_share, idle_watts, pue, intensity, embodied, device_cost, price, float_weights
 ):
-    known = ComponentWindow(window, min(window, int(window * busy_share)), energy, idle_watts, pue, intensity, embodied)
+    busy = min(window, int(window * busy_share))
+    known = ComponentWindow(window, busy, energy, idle_watts, pue, intensity, embodied, device_cost, price)
     division = divide(known, integer_weights(float_weights))
     assert division.total == window_total(known)
     assert len(division.requests) == len(float_weights)
@@ -81,6 +84,19 @@ def test_overhead_and_carbon_of_a_kilowatt_hour():
     kwh = 3_600_000 * SECOND
     assert overhead_energy(kwh, 1.09) == kwh * 9 // 100
     assert operational_nanograms(kwh, 237.6) == 237_600_000_000
+
+
+def test_the_price_of_a_kilowatt_hour_and_of_its_overhead():
+    kwh = 3_600_000 * SECOND
+    known = ComponentWindow(SECOND, SECOND, kwh, pue=1.5, price_per_kwh=0.3)
+    assert window_total(known).electricity_nanocost == 450_000_000
+    assert [line.electricity_nanocost for line in divide(known, [2, 1]).requests] == [300_000_000, 150_000_000]
+
+
+def test_the_price_of_a_device_follows_its_time_and_the_idle_part_is_not_the_requests():
+    division = divide(ComponentWindow(SECOND, SECOND // 4, None, device_nanocost=1000), [3, 2])
+    assert [line.device_nanocost for line in division.requests] == [150, 100]
+    assert division.idle.device_nanocost == 750
 
 
 def book(policy: IdlePolicy) -> IdleBook:

@@ -14,7 +14,8 @@ GRID = IntensityStamp(360.0, "DEU", "static 2023")
 
 
 def test_a_steady_load_has_the_same_provisional_and_final_receipt(world):
-    node = world.node(world.constant(100.0, 20.0), pue=1.1, embodied={"gpu": Embodied(1e6, 1e8)})
+    prices = {"prices_per_hour": {"gpu": 3.6}, "price_per_kwh": 0.3}
+    node = world.node(world.constant(100.0, 20.0), pue=1.1, embodied={"gpu": Embodied(1e6, 1e8)}, **prices)
     node.set_intensity(GRID)
     node.submit(world.batch(1, 1.0, [world.record("r", 0.0, 1.0)], ["r"]), 1.0)
     node.tick(1.0)
@@ -28,6 +29,9 @@ def test_a_steady_load_has_the_same_provisional_and_final_receipt(world):
     assert early.energy_joules.overhead == pytest.approx(late.energy_joules.overhead)
     assert early.operational_grams == pytest.approx(late.operational_grams)
     assert early.embodied_grams == pytest.approx(late.embodied_grams)
+    assert early.cost == pytest.approx(late.cost)
+    assert late.cost["devices"] == pytest.approx(0.001)
+    assert late.cost["electricity"] == pytest.approx(late.energy_joules.total / 3.6e6 * 0.3)
     assert early.mfu_ratio == pytest.approx(late.mfu_ratio)
     assert (early.estimator, early.method, early.zone) == (late.estimator, late.method, late.zone)
     assert (early.flops_prefill, early.flops_decode) == (late.flops_prefill, late.flops_decode)

@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry
 
+from metering.architecture import architecture_from_config
 from metering.history import HistoryStore
 from metering.model_profile import ModelProfile
 from metering.settlement import IntensityStamp
@@ -16,6 +18,7 @@ from metering.work import Served, WorkBatch, WorkRecord
 from serving.config import load_config
 from serving.metrics import Metrics
 from serving.placement.node_actor import NodeMeterActor, NodeMetrics
+from tests.unit.metering.model_configs import SMOLLM2_135M
 
 
 def actor(folder: Path, **flags: Any) -> NodeMeterActor:
@@ -81,6 +84,17 @@ async def test_an_actor_that_was_killed_goes_on_with_the_models_it_knew(tmp_path
         task.cancel()
 
 
+async def test_an_orderly_stop_books_and_writes_what_is_open(tmp_path: Path) -> None:
+    made = actor(tmp_path)
+    await made.attach("replica", [ModelProfile("m")])
+    await submit(made)
+    await made.stop()
+    history = HistoryStore(tmp_path / "h.sqlite3").read(0)
+    assert [totals.requests for totals in history.served.values()] == [1]
+    assert [usage.tokens_decode for usage in history.usage.values()] == [5]
+    assert all(task.done() for task in made._tasks)
+
+
 async def test_an_intensity_that_changes_leaves_nan_under_its_old_labels() -> None:
     registry = CollectorRegistry()
     export = NodeMetrics(Metrics(registry))
@@ -117,3 +131,32 @@ async def test_grams_of_a_marginal_source_are_a_series_of_their_own(tmp_path: Pa
         name = "wattgate_request_grams_total"
         assert value(registry, name, model="m", tenant="t", scope=mine) is not None
         assert value(registry, name, model="m", tenant="t", scope=other) is None
+
+
+async def test_prices_of_the_operator_give_costs_in_metrics_receipts_and_the_history(tmp_path: Path) -> None:
+    prices = {"metering.price_per_device_hour": 3.6, "metering.price_per_kwh": 0.25}
+    made = actor(tmp_path, **prices)
+    registry = CollectorRegistry()
+    made._export = NodeMetrics(Metrics(registry))
+    peaks = {"peak_flops": 1e12, "bandwidth_bytes_per_second": 1e12}
+    bytes_each = {"weight_bytes_each": 2.0, "kv_bytes_each": 2.0}
+    made._node.register(
+        ModelProfile("m", architecture=architecture_from_config(SMOLLM2_135M), **peaks, **bytes_each)  # type: ignore[arg-type]
+    )
+    made._node.attach("replica")
+    await submit(made)
+    await close(made)
+    receipt = await made.receipt("t", "r")
+    assert receipt is not None
+    assert receipt.cost is not None
+    assert receipt.energy_joules is not None
+    assert receipt.cost["electricity"] == pytest.approx(receipt.energy_joules.total / 3.6e6 * 0.25, abs=1e-8)
+    assert receipt.cost["devices"] > 0
+    labels = {"model": "m", "tenant": "t"}
+    for cause in ("devices", "electricity"):
+        counted = value(registry, "wattgate_request_cost_total", **labels, cause=cause)
+        assert counted == pytest.approx(receipt.cost[cause], abs=1e-8)
+    assert made._keeper is not None
+    await made._keeper.flush()
+    (usage,) = HistoryStore(tmp_path / "h.sqlite3").read(0).usage.values()
+    assert usage.device_nanocost / 1e9 == pytest.approx(receipt.cost["devices"])
