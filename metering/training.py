@@ -1,4 +1,4 @@
-"""The planner's estimate of a training run: 6 P D FLOPs and a named estimator, by default LLMCarbon's (Faiz et al. 2024)."""
+"""The planner's estimate of a training run: 6 P D FLOPs by a named estimator (Faiz et al. 2024, LLMCarbon, if none)."""
 
 from __future__ import annotations
 

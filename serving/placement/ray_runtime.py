@@ -152,7 +152,7 @@ def stop_node_meters() -> None:
     import ray
     from ray.util import list_named_actors
 
-    from serving.placement.replica import NODE_METER
+    from serving.placement.node_link import NODE_METER
 
     found = [one for one in list_named_actors(all_namespaces=True) if one["name"].startswith(NODE_METER)]
     meters = [ray.get_actor(one["name"], namespace=one["namespace"]) for one in found]
