@@ -16,6 +16,9 @@ from serving.tenancy.tenant import TenantSettings
 ANONYMOUS = "default"
 """The tenant of everybody where no keys are configured (loopback only)."""
 
+TENANT_INSIDE = "wattgate.tenant"
+"""Key of an ASGI scope: who a request of the gateway's own making is from. Clients have no hand in a scope's keys."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Known:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from metering.hardware.catalogue import find_device
 from metering.intensity.static import find_zone
 from serving.admission.queue import QueuePolicy
+from serving.batches.settings import BatchSettings
 from serving.cache_settings import CacheSettings
 from serving.engines.settings import EngineSettings
 from serving.metering_settings import MeteringSettings
@@ -151,6 +152,7 @@ class GatewayConfig(Section):
     admission: AdmissionSettings = AdmissionSettings()
     limits: LimitsSettings = LimitsSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    batches: BatchSettings = BatchSettings()
     cache: CacheSettings = CacheSettings()
     metering: MeteringSettings = MeteringSettings()
 

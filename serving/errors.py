@@ -58,6 +58,13 @@ class MethodNotAllowed(GatewayError):
     code = "method_not_allowed"
 
 
+class Conflict(GatewayError):
+    """What is asked for does not go with what there is now."""
+
+    status = 409
+    type = "invalid_request_error"
+
+
 class RequestTimeout(GatewayError):
     """The client sent its request too slowly."""
 

@@ -205,6 +205,28 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "(sent again), dropped (a settlement lost), usage, breaker.",
     ),
     MetricSpec(
+        "wattgate_batches_total",
+        "counter",
+        "batches",
+        ("tenant", "status"),
+        "Batches at their end: completed, failed (its input), expired, cancelled.",
+    ),
+    MetricSpec("wattgate_batches_running", "gauge", "batches", (), "Batches whose lines are being run."),
+    MetricSpec(
+        "wattgate_batch_lines_total",
+        "counter",
+        "lines",
+        ("tenant", "outcome"),
+        "Lines of batches: completed, failed, expired; tried_again counts attempts that found no room or a fault.",
+    ),
+    MetricSpec(
+        "wattgate_batch_faults_total",
+        "counter",
+        "faults",
+        ("operation",),
+        "Of batches: disk (tried again until it takes it), run (a defect; the batch is tried again in a minute).",
+    ),
+    MetricSpec(
         "wattgate_telemetry_lost_total", "counter", "lines", ("kind",), "Request log lines that could not be written."
     ),
     MetricSpec(

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from cache.control import CacheControl
-from serving.access import KeyRing
+from serving.access import TENANT_INSIDE, KeyRing
 from serving.api.body import BODIES, ClientGone, asked_priority, estimated_prompt_tokens, parse_body, read_body
 from serving.api.cache_pages import CachePages
 from serving.api.frames import frame_of
@@ -153,7 +153,7 @@ class Completions:
                 body = await read_body(receive, self._max_body_bytes)
         except TimeoutError:
             raise RequestTimeout("The request body did not arrive in time.") from None
-        tenant = self._keys.tenant(_text(headers.get(b"authorization")))
+        tenant = scope.get(TENANT_INSIDE) or self._keys.tenant(_text(headers.get(b"authorization")))
         if self.inside > self._max_concurrent_requests:
             raise RateLimited(
                 "The gateway is at its limit of concurrent requests.",
@@ -408,6 +408,7 @@ def build_app(
     request_timeout_seconds: float,
     scrape: Callable[[], tuple[bytes, str]],
     events: EventLog | None = None,
+    more_routes: Sequence[Route] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> ASGIApp:
     """The application over a gateway. ``scrape`` returns the exposition and its content type (it may block)."""
@@ -434,6 +435,7 @@ def build_app(
             Route("/metrics", pages.metrics),
             *CachePages(gateway, keys).routes(),
             *OperationsPages(pages.see_figures, events).routes(),
+            *more_routes,
         ],
         exception_handlers={GatewayError: _gateway_error, HTTPException: _http_error, Exception: _crash},
     )
@@ -444,7 +446,7 @@ def build_app(
     return CORSMiddleware(
         app,
         allow_origins=cors_origins,
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
         expose_headers=_TOLD_TO_PAGES,
         max_age=600,

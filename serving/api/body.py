@@ -14,7 +14,7 @@ from serving.tenancy.tenant import Priority
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
-_DRAINED_BYTES = 256 * 1024 * 1024
+DRAINED_BYTES = 256 * 1024 * 1024
 """A body that is too large is read (and dropped) up to this, so that its sender gets to read the 413."""
 
 
@@ -48,7 +48,7 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes:
             parts.append(chunk)
         else:
             parts.clear()
-            if size > _DRAINED_BYTES:
+            if size > DRAINED_BYTES:
                 break
         more = message.get("more_body", False)
     if size > max_bytes:

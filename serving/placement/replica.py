@@ -25,6 +25,7 @@ from serving.limits.desk import Desk
 from serving.meter_link import MeterLink
 from serving.metrics import Metrics
 from serving.operations.events import EventLog, changes
+from serving.placement.batching import build_batches
 from serving.placement.caching import build_cache
 from serving.placement.key_watch import build_keys
 from serving.placement.limiting import build_limiter
@@ -120,12 +121,14 @@ class Replica:
             assumed_output_tokens=config.limits.assumed_output_tokens,
         )
         self.sinks = build_sinks(config.telemetry, self.metrics)
+        batches = build_batches(config, self.keys, self.metrics)
+        self.batches = batches.runner
         await self._warm_up()
         self._lag_task = asyncio.create_task(self._watch(), name="watch")
         self._notices.tell("ready", "ready")
         for model in self.engine.models():
             self.events.record("model", f"{model.name} is served ({self.engine.kind}, {self.source})", model.name)
-        return build_app(
+        app = build_app(
             self.gateway,
             self.keys,
             desk=desk,
@@ -136,7 +139,10 @@ class Replica:
             request_timeout_seconds=config.server.request_timeout_seconds,
             scrape=scraper(folder),
             events=self.events,
+            more_routes=batches.pages.routes(),
         )
+        self.batches.start(app)
+        return app
 
     async def _warm_up(self) -> None:
         # the first run through a model is slow, and without one closed window a first answer has no joules
@@ -198,6 +204,7 @@ class Replica:
 
     async def close(self) -> None:
         self._lag_task.cancel()
+        await self.batches.close(self._config.server.shutdown_grace_seconds / 3)
         await self.limiter.close()
         for sink in self.sinks:
             await asyncio.to_thread(sink.close)

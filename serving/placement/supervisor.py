@@ -86,7 +86,8 @@ class Supervisor:
         """
         adopt_orphans()
         config = self.config
-        if config.server.port == 0:
+        any_port = config.server.port == 0
+        if any_port:
             port = ray_runtime.free_port(config.server.host)
             config = config.model_copy(update={"server": config.server.model_copy(update={"port": port})})
         if config.cache.tenant_secret is None:
@@ -97,6 +98,10 @@ class Supervisor:
         # Ray puts sockets below it: the path must stay short
         self._folder = Path(tempfile.mkdtemp(prefix="wg-", dir="/tmp" if os.path.isdir("/tmp") else None))
         self._janitor = Janitor(self._folder)
+        if any_port and config.batches.folder is None:
+            # nobody can come back to a port that was free by chance
+            batches = config.batches.model_copy(update={"folder": self._folder / "batches"})
+            self.config = config.model_copy(update={"batches": batches})
         os.environ[RUN_VARIABLE] = str(self._folder)
         if config.engine.kind == "vllm" and not has_gpu():
             ensure_calibration(engine_cores(config.engine.vllm, sorted(os.sched_getaffinity(0))), self._tell)

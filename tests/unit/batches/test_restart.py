@@ -1,0 +1,197 @@
+"""Batches outlive the replicas that run them: nothing is lost, and what has ended is not run again."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.batches.input import Line
+from serving.batches.journal import ERRORS, OUTPUT, Journal
+from tests.unit.batches.conftest import BatchHouse, Opener, line
+from tests.unit.batches.fakes import ScriptedApp
+
+
+async def begun(house: BatchHouse, app: ScriptedApp, *lines: Any) -> str:
+    """A batch whose first line has ended and whose second is under way."""
+    app.script = lambda text, times: (app.gate.clear() or (200, {})) if len(app.asked) == 1 else (200, {})
+    house.runner.serve(app)
+    batch_id = await house.batch_of(*lines)
+    await house.runner.scan()
+    while len(app.asked) < 2:
+        app.entered.clear()
+        await app.entered.wait()
+    return batch_id
+
+
+async def test_the_next_replica_runs_only_what_has_not_ended(opened: Opener) -> None:
+    one, app = opened(settings={"concurrent_lines": 1}), ScriptedApp()
+    batch_id = await begun(one, app, *(line(number) for number in range(1, 5)))
+    await one.runner.close()
+    assert one.kept(batch_id).status == "in_progress"
+    other = opened()
+    assert (await other.seen(batch_id))["status"] == "in_progress"
+    fresh = ScriptedApp()
+    other.runner.serve(fresh)
+    await other.run()
+    assert sorted(fresh.asked) == ["Hi 2", "Hi 3", "Hi 4"]
+    batch = await other.seen(batch_id)
+    assert (batch["status"], batch["request_counts"]["completed"]) == ("completed", 4)
+    assert batch["usage"]["output_tokens"] == 8
+    assert len(await other.results(batch["output_file_id"])) == 4
+
+
+async def test_an_orderly_end_lets_lines_under_way_end(opened: Opener) -> None:
+    one, app = opened(settings={"concurrent_lines": 1}), ScriptedApp()
+    batch_id = await begun(one, app, line(1), line(2), line(3))
+    app.gate.set()
+    await one.runner.close(grace_seconds=30)
+    assert app.asked == ["Hi 1", "Hi 2"]
+    kept = one.kept(batch_id)
+    assert (kept.status, kept.completed) == ("in_progress", 2)
+
+
+async def test_of_replicas_that_share_a_folder_one_runs_a_batch(opened: Opener) -> None:
+    houses, apps = [opened() for _ in range(3)], [ScriptedApp() for _ in range(3)]
+    for house, app in zip(houses, apps, strict=True):
+        house.runner.serve(app)
+        app.gate.clear()
+    batch_id = await houses[0].batch_of(line(1), line(2), line(3))
+    for house in houses:
+        await house.runner.scan()
+    await apps[0].entered.wait()
+    assert [bool(app.asked) for app in apps] == [True, False, False]
+    assert (await houses[2].send(path=f"/v1/batches/{batch_id}/cancel", raw=b"")).json["status"] == "cancelling"
+    apps[0].gate.set()
+    for house in houses:
+        await house.run()
+    assert (await houses[1].seen(batch_id))["status"] == "cancelled"
+    assert apps[1].asked == apps[2].asked == []
+
+
+async def test_a_line_during_which_three_replicas_died_is_given_up(opened: Opener) -> None:
+    house, app = opened(), ScriptedApp()
+    house.runner.serve(app)
+    batch_id = await house.batch_of(line(1), line(2), line(3))
+    journal = house.journal(batch_id)
+    for _ in range(3):
+        journal.begin(2)
+        journal.begin(3)
+    journal.left(3)
+    await house.run()
+    batch = await house.seen(batch_id)
+    assert batch["request_counts"] == {"total": 3, "completed": 2, "failed": 1}
+    (error,) = (await house.results(batch["error_file_id"])).values()
+    assert (error["custom_id"], error["error"]["code"]) == ("line-2", "gateway_died")
+    assert sorted(app.asked) == ["Hi 1", "Hi 3"]
+
+
+async def test_a_line_that_waits_for_room_is_not_counted_as_a_death(opened: Opener) -> None:
+    house = opened()
+    house.runner.serve(ScriptedApp(lambda text, times: (503, {}) if times < 5 else (200, {})))
+    batch_id = await house.batch_of(line(1))
+    await house.run()
+    assert house.journal(batch_id).recover().begun[1] == 1, "the last attempt, which ended"
+
+
+@pytest.mark.parametrize("ending", ["completed", "expired", "cancelled"])
+async def test_a_death_between_the_last_line_and_the_end_changes_nothing(
+    opened: Opener, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = opened(settings={"concurrent_lines": 1})
+
+    def script(text: str, times: int) -> tuple[int, dict[str, str]]:
+        if ending == "expired":
+            one.wall.advance(86_400)
+        elif ending == "cancelled":
+            one.batches.cancel("default", batch_id)
+        return 200, {}
+
+    one.runner.serve(ScriptedApp(script))
+    batch_id = await one.batch_of(line(1), *([] if ending == "completed" else [line(2)]))
+    # it dies when it makes the files, as often as it tries
+    monkeypatch.setattr(one.batches.files, "publish", _dies)
+    await one.run()
+    decided = one.kept(batch_id)
+    assert decided.ending == ending
+    assert not decided.ended
+    other, app = opened(clock=one.wall), ScriptedApp()
+    other.runner.serve(app)
+    other.wall.advance(100)
+    await other.run()
+    batch = await other.seen(batch_id)
+    assert batch["status"] == ending
+    assert batch["output_file_id"] == decided.output_file_id
+    assert len(await other.results(batch["output_file_id"])) == 1
+    if ending == "expired":
+        assert set(await other.results(batch["error_file_id"])) == {"line-2"}
+    assert app.asked == []
+
+
+def _dies(*_: Any) -> None:
+    raise RuntimeError("killed")
+
+
+async def test_a_full_disk_holds_a_batch_up_and_loses_nothing(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    house, app = opened(settings={"concurrent_lines": 1}), ScriptedApp()
+    house.runner.serve(app)
+    write, full = Journal.write, [3]
+
+    def writes(journal: Journal, result: dict[str, Any], *, failed: bool) -> None:
+        if full[0]:
+            full[0] -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(journal, result, failed=failed)
+
+    monkeypatch.setattr(Journal, "write", writes)
+    batch_id = await house.batch_of(line(1), line(2))
+    await house.run()
+    assert (await house.seen(batch_id))["request_counts"]["completed"] == 2
+    assert app.asked == ["Hi 1", "Hi 2"]
+    assert house.count("wattgate_batch_faults_total", operation="disk") == 3
+
+
+async def test_a_run_with_a_defect_is_left_alone_for_a_while(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    house, app = opened(), ScriptedApp()
+    house.runner.serve(app)
+    batch_id = await house.batch_of(line(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "recover", _dies)
+        await house.run()
+        await house.run()
+    assert house.count("wattgate_batch_faults_total", operation="run") == 1
+    house.wall.advance(61)
+    await house.run()
+    assert (await house.seen(batch_id))["status"] == "completed"
+
+
+def result_of(line: Line) -> dict[str, Any]:
+    return {"custom_id": line.custom_id, "response": {"body": {"usage": {"completion_tokens": 2}}}}
+
+
+@given(ends=st.lists(st.booleans(), max_size=12), cut=st.integers(0, 200))
+def test_a_write_cut_anywhere_loses_that_line_only(tmp_path_factory: Any, ends: list[bool], cut: int) -> None:
+    folder = tmp_path_factory.mktemp("journal")
+    journal = Journal(folder)
+    for number, failed in enumerate(ends):
+        journal.write(result_of(Line(number, f"ü-{number}", {})), failed=failed)
+    whole = [number for number, failed in enumerate(ends) if not failed]
+    path = folder / OUTPUT
+    lost: set[str] = set()
+    if whole:
+        raw = path.read_bytes()
+        last = raw.splitlines(keepends=True)[-1]
+        kept = len(raw) - 1 - cut % len(last)
+        path.write_bytes(raw[:kept])
+        lost = {f"ü-{whole[-1]}"}
+    found = Journal(folder).recover()
+    assert found.done == {f"ü-{number}" for number in range(len(ends))} - lost
+    assert (found.completed, found.failed) == (len(whole) - len(lost), sum(ends))
+    assert found.use.output_tokens == 2 * found.completed
+    for number in whole[len(whole) - len(lost) :]:
+        journal.write(result_of(Line(number, f"ü-{number}", {})), failed=False)
+    assert Journal(folder).recover().done == {f"ü-{number}" for number in range(len(ends))}
+    assert (folder / ERRORS).exists() == any(ends)
