@@ -353,6 +353,29 @@ _PROMISE = (
 )
 CACHE = replace(CACHE, rows=(*CACHE.rows, _PROMISE))
 
+_BATCHES = (
+    "Batches",
+    (
+        one("Batches running", "none", "sum(wattgate_batches_running) or vector(0)", "running"),
+        one(
+            "Lines of batches",
+            "ops",
+            "sum by (outcome) (rate(wattgate_batch_lines_total[$__rate_interval])) or vector(0)",
+            "{{outcome}}",
+            stacked=True,
+            description="tried_again: attempts that found no room, or a fault of the engine's.",
+        ),
+        one(
+            "Batches ended, faults",
+            "none",
+            "sum by (status) (increase(wattgate_batches_total[$__rate_interval])) or "
+            "sum by (operation) (increase(wattgate_batch_faults_total[$__rate_interval])) or vector(0)",
+            "{{status}}{{operation}}",
+        ),
+    ),
+)
+SERVING = replace(SERVING, rows=(*SERVING.rows, _BATCHES))
+
 TUNING = Page(
     "wattgate-tuning",
     "wattgate: Tuning",
