@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat deploy/requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-12)
 
-.PHONY: demo test unit integration lint bench bench-cache bench-metering bench-tuning gpu-check format lock docs clean
+.PHONY: demo test unit integration lint bench bench-cache bench-metering bench-tuning chaos gpu-check format lock docs clean
 
 demo: $(STAMP)  ## a gateway on the bundled model, asked four ways; ONCE=1 ends by itself
 	@$(BIN)/wattgate demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
@@ -31,6 +31,9 @@ format: $(STAMP)
 
 bench: $(STAMP)  ## gateway against bare server and platform floor, side by side; writes tests/bench/results
 	@$(BIN)/python -m tests.bench
+
+chaos: $(STAMP)  ## kill -9 in a loop, overload at 5x, soak: 40 minutes; tests/bench/chaos/results
+	@$(BIN)/python -m tests.bench.chaos
 
 bench-cache: $(STAMP)  ## the cache's judgement beside others' rules
 	@$(BIN)/python tests/bench/cache/judgement.py

@@ -46,6 +46,7 @@ GENERATED = {
     "configuration": reference_markdown,
     "metrics": catalogue_markdown,
     "bench-overhead": lambda: benchmark("overhead"),
+    "bench-separate": lambda: benchmark("separate"),
     "bench-engine": lambda: benchmark("engine"),
 }
 

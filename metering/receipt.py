@@ -84,4 +84,19 @@ class Receipt:
         return out
 
 
+def receipt_of(stored: dict[str, Any] | None) -> Receipt | None:
+    """A receipt from its ``as_dict``, kept or sent; None where there is none or it is of another make."""
+    if not stored:
+        return None
+    try:
+        values = dict(stored)
+        energy = values.pop("energy_joules", None)
+        if energy is not None:
+            energy = EnergyJoules(**{key: value for key, value in energy.items() if key != "total"})
+        values["notes"] = tuple(values.get("notes") or ())
+        return Receipt(**(values | {"energy_joules": energy, "method": Method(values["method"])}))
+    except (TypeError, ValueError, KeyError):
+        return None
+
+
 _NAMES = tuple(one.name for one in fields(Receipt))

@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from metering.hardware.catalogue import find_device
 from metering.intensity.static import find_zone
-from serving.admission.queue import QueuePolicy
+from serving.admission.settings import AdmissionSettings
 from serving.batches.settings import BatchSettings
 from serving.cache_settings import CacheSettings
 from serving.engines.settings import EngineSettings
 from serving.metering_settings import MeteringSettings
+from serving.models_settings import FallbackSettings, ModelSettings, check_cap
 from serving.tenancy.tenant import TenantSettings
 
 
@@ -85,41 +86,6 @@ class AccessSettings(Section):
         return any(tenant.limits.any for tenant in (self.default_tenant, *self.tenants.values()))
 
 
-class AdmissionSettings(Section):
-    """How much the engine is given at once. Live: changed without restart."""
-
-    max_concurrency: int = Field(default=32, ge=1)
-    """The live cap: requests inside the engine at once, the effective batch. At most engine.vllm.max_batch."""
-    max_queue: int = Field(default=256, ge=0)
-    """Requests waiting for a slot; above it 429 with a computed Retry-After."""
-    max_queued_prefill_tokens: int = Field(default=262_144, ge=1)
-    """Prompt tokens waiting, estimated at four characters each; above it 429. The time to first token of the last in
-    line is at least this over the engine's prefill rate."""
-    standard_floor: float = Field(default=0.1, ge=0, le=1)
-    """Share of the cap that the standard class is given first while it has requests waiting."""
-    batch_floor: float = Field(default=0.05, ge=0, le=1)
-    """The same of the batch class."""
-    interactive_reserve: float = Field(default=0.0, ge=0, le=1)
-    """Share of the cap kept free for the interactive class: it starts at once, at the cost of throughput."""
-    promote_after_seconds: float = Field(default=30.0, gt=0)
-    """A request that has waited so long is starved: one admission in four goes to the longest starved."""
-
-    @model_validator(mode="after")
-    def _shares_fit(self) -> Self:
-        self.policy()
-        return self
-
-    def policy(self) -> QueuePolicy:
-        return QueuePolicy(
-            max_queue=self.max_queue,
-            max_queued_prefill_tokens=self.max_queued_prefill_tokens,
-            standard_floor=self.standard_floor,
-            batch_floor=self.batch_floor,
-            interactive_reserve=self.interactive_reserve,
-            promote_after_seconds=self.promote_after_seconds,
-        )
-
-
 class LimitsSettings(Section):
     """How tenants' limits (`access.tenants`) are kept: in the Redis of `cache.redis`, shared by all replicas."""
 
@@ -150,6 +116,14 @@ class GatewayConfig(Section):
     access: AccessSettings = AccessSettings()
     engine: EngineSettings = EngineSettings()
     admission: AdmissionSettings = AdmissionSettings()
+    fallback: FallbackSettings | None = None
+    """Who answers while the engine is away and no byte of the answer has left: `upstream`, an OpenAI-compatible server
+    (`url`, `api_key`, ...), and `model`, its name there. With the vllm engine the gateway then runs in replicas of its
+    own, so that it outlives the engine."""
+    models: dict[str, ModelSettings] = Field(default={})
+    """Several models side by side, in place of `engine`: the name that clients ask for, to its `engine`, `admission`,
+    `replicas` (of the engine) and `fallback` (another name here as `model`, or an `upstream`). Each runs in replicas of
+    its own behind the same proxy."""
     limits: LimitsSettings = LimitsSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     batches: BatchSettings = BatchSettings()
@@ -178,11 +152,26 @@ class GatewayConfig(Section):
 
     @model_validator(mode="after")
     def _cap_fits_batch(self) -> Self:
-        if self.engine.kind == "vllm" and self.admission.max_concurrency > self.engine.vllm.max_batch:
-            raise ValueError(
-                f"admission.max_concurrency {self.admission.max_concurrency} is above engine.vllm.max_batch "
-                f"{self.engine.vllm.max_batch}: raise max_batch or lower the cap"
-            )
+        check_cap(self.engine, self.admission)
+        return self
+
+    @model_validator(mode="after")
+    def _models_fit_together(self) -> Self:
+        if self.models:
+            both = [name for name in ("engine", "admission", "fallback") if name in self.model_fields_set]
+            if both:
+                raise ValueError(f"{both[0]} and models: with several models each has its own {both[0]} under its name")
+        elif self.fallback is not None and self.fallback.upstream is None:
+            raise ValueError(f"fallback.model {self.fallback.model}: there is no other model; set fallback.upstream")
+        names = [*self.models, *(name for model in self.models.values() for name in model.engine.vllm.lora)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"models: {name} stands for two models; give the LoRA adapter another name")
+        for name, model in self.models.items():
+            other = model.fallback
+            if other is not None and other.upstream is None and (other.model == name or other.model not in self.models):
+                there = ", ".join(known for known in self.models if known != name) or "none"
+                raise ValueError(f"models.{name}.fallback.model {other.model} is no other model; there are: {there}")
         return self
 
 
@@ -325,5 +314,8 @@ def walk(model: type[BaseModel] | BaseModel, prefix: str = "") -> Iterator[tuple
         value = getattr(model, name) if isinstance(model, BaseModel) else field.default
         if isinstance(value, BaseModel):
             yield from walk(value, f"{prefix}{name}.")
+        elif name == "models" and value:
+            for key, one in value.items():
+                yield from walk(one, f"{prefix}{name}.{key}.")
         else:
             yield f"{prefix}{name}", value, " ".join((field.description or "").split())

@@ -8,7 +8,7 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -22,8 +22,8 @@ from cache.lookup import CacheRequest, Lookup
 from cache.single_flight import Flight, FlightIncomplete, Seat, SingleFlight
 from cache.streams import answer_to_sse, sse_to_answer
 from cache.tiers import ResponseCache
-from metering.receipt import EnergyJoules, Receipt
-from metering.work import Method, Served
+from metering.receipt import Receipt, receipt_of
+from metering.work import Served
 from serving.admission.queue import AdmissionQueue
 from serving.api.body import asked_tokens
 from serving.api.frames import StreamEnd, frame_of
@@ -68,6 +68,8 @@ class Call:
     avoided_flops: int = 0
     trace: Trace | None = None
     """Of the run that this call began."""
+    fallback: str | None = None
+    """The model that ran in place of the one asked for."""
     running: bool = False
     when_run_ends: list[Callable[[], None]] = field(default_factory=list)
     """Called once, if the call has gone while others keep its run going."""
@@ -134,6 +136,7 @@ class Gateway:
         *,
         engine: Engine,
         cap: AdmissionQueue,
+        caps: Mapping[str, AdmissionQueue] | None = None,
         meter: MeterLink,
         metrics: Metrics,
         cache: ResponseCache | None = None,
@@ -144,6 +147,8 @@ class Gateway:
     ) -> None:
         self.engine = engine
         self.cap = cap
+        self._caps = dict(caps or {})
+        """Of models with an engine of their own."""
         self.meter = meter
         self.metrics = metrics
         self.cache = cache
@@ -154,6 +159,14 @@ class Gateway:
         self._numbers = itertools.count()
         self._clock = clock
         self._wall = wall
+
+    def cap_of(self, model: str) -> AdmissionQueue:
+        """The queue before the model's engine."""
+        return self._caps.get(model, self.cap)
+
+    def retry_after_seconds(self) -> int:
+        """For whoever cannot be let in at all: until the slowest of the queues has moved."""
+        return max(cap.retry_after_seconds() for cap in (self.cap, *self._caps.values()))
 
     def model(self, name: str) -> EngineModel:
         """Raises ``NotFound`` naming the models there are."""
@@ -347,6 +360,8 @@ class Gateway:
                         kept.append(frame)
                 receipt = self.meter.provisional(trace, call.outcome.value)
                 first_token_seconds = answer.first_token_seconds()
+                # another model's answer is not kept as this one's
+                storable = storable and answer.fallback is None
             complete = None
             if storable:
                 complete = sse_to_answer(kept) if flight.stream else _parsed(b"".join(kept))
@@ -360,9 +375,10 @@ class Gateway:
 
     async def _run_shadow(self, lookup: Lookup) -> dict[str, Any] | None:
         """A hit's request on the model, only where nobody waits for a slot; booked as ``shadow``."""
-        if self.cap.waiting or self.cap.running >= self.cap.cap:
-            return None
         request = lookup.request
+        cap = self.cap_of(request.model)
+        if cap.waiting or cap.running >= cap.cap:
+            return None
         now = self._clock()
         call = Call(
             request_id=f"shadow-{uuid.uuid4().hex}",
@@ -412,7 +428,7 @@ class Gateway:
             payload = payload | {"stream_options": {**(payload.get("stream_options") or {}), "include_usage": True}}
         request = EngineRequest(call.request_id, call.path, payload, call.model, call.tenant)
         asked = self._clock()
-        async with self.cap.permit(
+        async with self.cap_of(call.model).permit(
             call.deadline_seconds, tenant=call.tenant, priority=call.priority, prefill_tokens=call.prompt_tokens
         ) as waited:
             call.queue_seconds = waited
@@ -422,13 +438,18 @@ class Gateway:
             call.trace, call.running = trace, True
             try:
                 async with self.engine.run(request, trace.record) as answer:
+                    trace.follow(answer)
+                    if answer.fallback is not None:
+                        call.fallback = answer.fallback
+                        self.metrics.add("wattgate_fallback_total", 1, call.model, answer.fallback)
                     yield answer, trace
             finally:
                 call.running = False
                 for told in call.when_run_ends:
                     told()
                 # also for a client that has gone, a deadline and a dead engine: what was executed is booked
-                self.meter.finished(call.request_id, call.outcome.value)
+                if trace.elsewhere is None:
+                    self.meter.finished(call.request_id, call.outcome.value)
 
     async def _unary(
         self, call: Call, lookup: Lookup | None, seat: Seat | _Alone, frames: AsyncIterator[bytes]
@@ -479,6 +500,8 @@ class Gateway:
 
     def _headers(self, call: Call, lookup: Lookup | None) -> dict[str, str]:
         headers = self._cache_headers(lookup) if lookup is not None else {"x-cache": Outcome.BYPASS.value}
+        if call.fallback is not None:
+            headers["x-wattgate-fallback"] = call.fallback
         headers["x-wattgate-queue-ms"] = f"{call.queue_seconds * 1000:.1f}"
         headers["x-wattgate-overhead-ms"] = f"{call.overhead_seconds * 1000:.2f}"
         if call.first_token_seconds is not None:
@@ -550,21 +573,6 @@ def _served(call: Call, model: str, status: str, prompt: int, cached: int, outpu
         hit_joules=spent.total if spent is not None else 0.0,
         hit_grams=call.hit.operational_grams or 0.0,
     )
-
-
-def receipt_of(stored: dict[str, Any] | None) -> Receipt | None:
-    """A receipt as the cache kept it; None where there is none or it is of another make."""
-    if not stored:
-        return None
-    try:
-        values = dict(stored)
-        energy = values.pop("energy_joules", None)
-        if energy is not None:
-            energy = EnergyJoules(**{key: value for key, value in energy.items() if key != "total"})
-        values["notes"] = tuple(values.get("notes") or ())
-        return Receipt(**(values | {"energy_joules": energy, "method": Method(values["method"])}))
-    except (TypeError, ValueError, KeyError):
-        return None
 
 
 def _receipt_headers(receipt: Receipt) -> dict[str, str]:

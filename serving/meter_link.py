@@ -18,6 +18,7 @@ from metering.model_profile import ModelProfile
 from metering.receipt import Receipt
 from metering.settlement import Acknowledgement, Rates, hit_receipt, provisional
 from metering.work import EngineSteps, Served, WorkBatch, WorkRecord
+from serving.engines.base import BookedElsewhere, EngineAnswer
 
 _MAX_BATCHES_KEPT = 600
 """Ten minutes of unacknowledged windows; beyond that the oldest is dropped and counted."""
@@ -49,6 +50,16 @@ class Trace:
     records: list[WorkRecord] = field(default_factory=list)
     priced: tuple[int, Rates, str, Receipt] | None = None
     """The last provisional receipt, with the number of records, the rates and the verdict that it was made from."""
+    elsewhere: BookedElsewhere | None = None
+    fallback: str | None = None
+
+    def follow(self, answer: EngineAnswer) -> None:
+        """Take over where the answer comes from: another model's engine, or one whose work another process books."""
+        if answer.fallback is not None:
+            self.model = self.fallback = answer.fallback
+        if answer.elsewhere is not None:
+            self.elsewhere = answer.elsewhere
+            self.records = answer.elsewhere.records
 
     def record(self, record: WorkRecord) -> None:
         self.records.append(record)
@@ -112,6 +123,14 @@ class MeterLink:
         self._served[key] = replace(before, **sums)
 
     def provisional(self, trace: Trace, cache: str) -> Receipt:
+        told = None if trace.elsewhere is None else trace.elsewhere.receipt
+        receipt = self._priced(trace, cache) if told is None else replace(told, cache=cache)
+        if trace.fallback is None:
+            return receipt
+        note = f"Answered by {trace.fallback}: the engine of the model asked for was away."
+        return replace(receipt, notes=(*receipt.notes, note))
+
+    def _priced(self, trace: Trace, cache: str) -> Receipt:
         # the answer and its tenant's quota ask for the same receipt, one right after the other
         made_from, records = trace.priced, len(trace.records)
         if made_from is not None and made_from[0] == records and made_from[1] is self.rates and made_from[2] == cache:

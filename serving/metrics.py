@@ -102,6 +102,13 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "wattgate_engine_deaths_total", "counter", "engines", ("model",), "Engines found dead; each is replaced."
     ),
     MetricSpec(
+        "wattgate_fallback_total",
+        "counter",
+        "requests",
+        ("model", "fallback"),
+        "Requests that another model answered, because the engine of the one asked for was away.",
+    ),
+    MetricSpec(
         "wattgate_cache_lookups_total",
         "counter",
         "lookups",
@@ -318,6 +325,7 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         (),
         "livemostrecent",
     ),
+    MetricSpec("wattgate_event_loop_tasks", "gauge", "tasks", (), "Tasks on the gateway replicas' event loops."),
     MetricSpec(
         "wattgate_event_loop_lag_seconds",
         "gauge",

@@ -218,12 +218,14 @@ SERVING = Page(
                     "{{phase}}",
                     stacked=True,
                 ),
+                one("Tasks of the replicas", "none", "sum(wattgate_event_loop_tasks)", "tasks"),
                 Panel(
-                    "Engines ready, and deaths in 30 min",
+                    "Engines ready, deaths and fallbacks in 30 min",
                     "none",
                     (
                         (f"sum by (model) (wattgate_engine_ready{{{MODEL}}})", "{{model}} ready"),
                         (f"sum(increase(wattgate_engine_deaths_total{{{MODEL}}}[30m])) or vector(0)", "deaths"),
+                        (f"sum(increase(wattgate_fallback_total{{{MODEL}}}[30m])) or vector(0)", "by a fallback"),
                     ),
                 ),
             ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
 import time
@@ -24,6 +23,7 @@ from cache.control import CacheControl
 from serving.access import TENANT_INSIDE, KeyRing
 from serving.api.body import BODIES, ClientGone, asked_priority, estimated_prompt_tokens, parse_body, read_body
 from serving.api.cache_pages import CachePages
+from serving.api.client_gone import cancelled_when_gone
 from serving.api.frames import frame_of
 from serving.errors import (
     EngineUnavailable,
@@ -101,7 +101,7 @@ class Completions:
             if scope["method"] != "POST":
                 raise MethodNotAllowed(f"{scope['path']} takes POST.", headers={"allow": "POST"})
             call = await self._call(scope, headers, receive, request_id, received)
-            with _cancelled_when_gone(receive):
+            with cancelled_when_gone(receive):
                 async with self._desk.open(call) as reply:
                     await answer.send_reply(reply, stream=call.stream)
             # a stream that broke off has told its client so in its last frame
@@ -158,7 +158,7 @@ class Completions:
             raise RateLimited(
                 "The gateway is at its limit of concurrent requests.",
                 code="too_many_requests",
-                headers={"retry-after": str(self._gateway.cap.retry_after_seconds())},
+                headers={"retry-after": str(self._gateway.retry_after_seconds())},
             )
         payload = parse_body(scope["path"], body)
         self._keys.check_model(tenant, payload["model"])
@@ -221,31 +221,6 @@ class _Answer:
         body = orjson.dumps(error.envelope())
         await self._start(error.status, _JSON, error.headers | {"content-length": str(len(body))})
         await self._body(body, more=False)
-
-
-@contextlib.contextmanager
-def _cancelled_when_gone(receive: Receive) -> Any:
-    """Cancel the body when the client closes the connection, for unary requests too."""
-    task = asyncio.current_task()
-    assert task is not None
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        task.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone and task.uncancel() == 0:
-            raise ClientGone from None
-        raise
-    finally:
-        watcher.cancel()
 
 
 def _text(value: bytes | None) -> str | None:
@@ -322,6 +297,7 @@ class _Pages:
             "created": self._started,
             "owned_by": f"wattgate/{self._gateway.engine.kind}",
             "max_model_len": model.max_context_tokens,
+            **({} if model.parent is None else {"parent": model.parent}),
         }
 
     async def receipt(self, request: Request) -> Response:

@@ -140,5 +140,6 @@ def announce(config: GatewayConfig, url: str) -> None:
         err.print(f"API keys of {len(config.access.api_keys)} tenant(s) are required")
     else:
         err.print("no API keys are configured: any key is accepted, from this machine only")
-    if config.engine.kind == "simulated":
+    kinds = {model.engine.kind for model in config.models.values()} or {config.engine.kind}
+    if "simulated" in kinds:
         err.print("[yellow]simulated engine:[/yellow] answers and figures are not real")

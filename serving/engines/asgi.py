@@ -24,6 +24,8 @@ class AsgiAnswer:
     status: int
     content_type: str
     frames: AsyncIterator[bytes]
+    begin: Callable[[], Awaitable[bytes | None]]
+    """Wait for the first frame, which stays the first of ``frames``; None where there is none."""
 
 
 @contextlib.asynccontextmanager
@@ -96,20 +98,27 @@ async def asgi_call(
 
     task = asyncio.create_task(run())
 
+    waited_for: list[bytes | None] = []
+
+    async def take() -> bytes | None:
+        # once the application has ended nothing more will come, even if the end mark did not fit
+        return None if queue.empty() and task.done() else await queue.get()
+
+    async def begin() -> bytes | None:
+        if not waited_for:
+            waited_for.append(await take())
+        return waited_for[0]
+
     async def frames() -> AsyncIterator[bytes]:
-        while True:
-            # once the application has ended nothing more will come, even if the end mark did not fit
-            if queue.empty() and task.done():
-                break
-            frame = await queue.get()
-            if frame is None:
-                break
+        frame = waited_for.pop() if waited_for else await take()
+        while frame is not None:
             yield frame
+            frame = await take()
         await task
 
     try:
         status, content_type = await started
-        yield AsgiAnswer(status, content_type, frames())
+        yield AsgiAnswer(status, content_type, frames(), begin)
     finally:
         gone.set()
         while not queue.empty():

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from metering.receipt import Receipt
 from metering.work import EngineSteps, Method, WorkRecord
 
 WorkSink = Callable[[WorkRecord], None]
@@ -38,6 +39,16 @@ class EngineRequest:
 
 
 @dataclass(slots=True)
+class BookedElsewhere:
+    """Of a run whose work another process books: what it tells of it, filled while it runs."""
+
+    records: list[WorkRecord] = field(default_factory=list)
+    """What was seen of the work from here: for the tenant's account of a run that was broken off, not for the books."""
+    receipt: Receipt | None = None
+    """The provisional one, from where the work was done; an estimate where the run was broken off."""
+
+
+@dataclass(slots=True)
 class EngineAnswer:
     """``status`` 200: ``frames`` yields SSE frames (each ``data: ...\\n\\n``, the last ``data: [DONE]\\n\\n``)
     for a stream, or exactly one JSON body. Refusals are raised as ``GatewayError`` before an answer exists.
@@ -46,6 +57,10 @@ class EngineAnswer:
     frames: AsyncIterator[bytes]
     first_token_seconds: Callable[[], float | None] = field(default=lambda: None)
     """Monotonic time of the first token as the engine saw it; None where only the frames tell."""
+    elsewhere: BookedElsewhere | None = None
+    """None: the work is handed to the caller's sink, who books it."""
+    fallback: str | None = None
+    """Name of the model that answered in place of the one asked for, whose engine is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +75,8 @@ class EngineModel:
     weight_bytes_each: float | None = None
     """Bytes of one weight at the precision in use, quantisation included."""
     dtype: str | None = None
+    parent: str | None = None
+    """Of a LoRA adapter: the model that it is over."""
 
 
 @dataclass(frozen=True, slots=True)

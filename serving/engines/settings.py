@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 
 class _Section(BaseModel):
@@ -39,8 +40,17 @@ class VllmSettings(_Section):
     """GPUs that one replica's model is split over."""
     enable_prefix_caching: bool = True
     """Reuse keys and values of equal prompt beginnings; the tokens reused are neither computed nor billed."""
+    lora: dict[str, str] = Field(default_factory=dict)
+    """LoRA adapters (folders in PEFT's form) over the model, each served under its own name: `name: folder`. Tenants,
+    cache, metering and `/v1/models` know them by it. One batch mixes them."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further vLLM options by their long name, as `tool-call-parser: hermes`; true stands for a bare flag."""
+
+    @field_validator("lora")
+    @classmethod
+    def _from_here(cls, lora: dict[str, str]) -> dict[str, str]:
+        # the replicas' working folder is not the command's
+        return {name: str(Path(folder).expanduser().absolute()) for name, folder in lora.items()}
 
 
 class UpstreamSettings(_Section):
@@ -48,7 +58,7 @@ class UpstreamSettings(_Section):
 
     url: str = "http://127.0.0.1:8000"
     """Base address, with or without /v1."""
-    api_key: str | None = None
+    api_key: SecretStr | None = None
     """Sent to the upstream as bearer token. Better: environment WATTGATE_UPSTREAM_API_KEY."""
     connect_timeout_seconds: float = Field(default=5.0, gt=0)
     """For a connection to be made; above it the upstream counts as away."""

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,7 +31,7 @@ from serving.engines.base import (
 )
 from serving.engines.settings import EngineSettings
 from serving.engines.sse import DONE, EventTooLong, SseSplitter
-from serving.engines.upstream_models import Away, base_url, cause, choose_models, list_models, model_config
+from serving.engines.upstream_models import Away, Listed, base_url, cause, choose_models, list_models, model_config
 from serving.engines.usage_work import Habits, UsageWork
 from serving.errors import EngineRefused, EngineUnavailable, GatewayError, RateLimited
 
@@ -51,7 +51,14 @@ _MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
 
 
 class UpstreamEngine:
-    """See ``Engine``. ``probe_seconds``: between two health probes."""
+    """See ``Engine``.
+
+    Args:
+        headers: further ones of a request.
+        expected: models that are here whether or not the upstream is. None: an upstream that is away ends the
+            start; else it is waited for.
+        probe_seconds: between two health probes.
+    """
 
     kind = "upstream"
     method = Method.MODELLED
@@ -61,15 +68,21 @@ class UpstreamEngine:
         settings: EngineSettings,
         steps: StepSink,
         *,
+        headers: Callable[[EngineRequest], Mapping[str, str]] = lambda _: {},
+        expected: Sequence[str] | None = None,
         probe_seconds: float = PROBE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        self._headers = headers
+        self._waits = expected is not None
+        self._expected = tuple(expected or ())
+        self._config: dict[str, Any] | None = None
         self._base = base_url(settings.upstream.url)
         self._probe_seconds = probe_seconds
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
-        self._models: tuple[EngineModel, ...] = ()
+        self._models = tuple(EngineModel(name) for name in self._expected)
         self._names: dict[str, str] = {}
         """Served name to the upstream's own."""
         self._reason = "not started"
@@ -82,7 +95,7 @@ class UpstreamEngine:
     # Life.
 
     async def start(self) -> None:
-        config = model_config(self._settings.upstream.model_config_path)
+        self._config = model_config(self._settings.upstream.model_config_path)
         if urlsplit(self._base).scheme not in ("http", "https") or not urlsplit(self._base).hostname:
             raise EngineStartError(
                 f"engine.upstream.url {self._settings.upstream.url!r} is not an address: write it as http://host:port"
@@ -90,7 +103,7 @@ class UpstreamEngine:
         upstream = self._settings.upstream
         headers = {"accept-encoding": "identity"}
         if upstream.api_key:
-            headers["authorization"] = f"Bearer {upstream.api_key}"
+            headers["authorization"] = f"Bearer {upstream.api_key.get_secret_value()}"
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=upstream.max_connections, keepalive_timeout=_KEEP_ALIVE_SECONDS),
             timeout=aiohttp.ClientTimeout(
@@ -99,16 +112,28 @@ class UpstreamEngine:
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        reason = ""
         try:
-            self._names, self._models = choose_models(self._settings, await list_models(session, self._base), config)
+            self._choose(await list_models(session, self._base))
         except BaseException as error:
-            await session.close()
-            if isinstance(error, Away):
-                raise EngineStartError(f"the upstream {self._base} {error}") from None
-            raise
+            if isinstance(error, Away) and self._waits:
+                reason = f"the upstream {error}"
+                log.warning("the upstream %s %s", self._base, error)
+            else:
+                await session.close()
+                if isinstance(error, Away):
+                    raise EngineStartError(f"the upstream {self._base} {error}") from None
+                raise
         self._session = session
-        self._reason = ""
+        self._reason = reason
         self._probing = asyncio.create_task(self._probe_for_ever(), name="upstream-probe")
+
+    def _choose(self, listed: Mapping[str, Listed]) -> None:
+        names, models = choose_models(self._settings, listed, self._config)
+        missing = [name for name in self._expected if name not in names]
+        if missing:
+            raise Away(f"does not serve {', '.join(missing)}; it serves {', '.join(listed)}")
+        self._names, self._models = names, models
 
     def flush(self) -> float | None:
         # its runs book what they know as they go; what an upstream does with a prompt is not seen before it answers
@@ -139,7 +164,10 @@ class UpstreamEngine:
         if session is None:
             return self.status()
         try:
-            gone = set(self._names.values()) - set(await list_models(session, self._base))
+            listed = await list_models(session, self._base)
+            if not self._names:
+                self._choose(listed)
+            gone = set(self._names.values()) - set(listed)
             if gone == set(self._names.values()):
                 raise Away(f"no longer serves {', '.join(sorted(gone))}")
         except Away as away:
@@ -204,7 +232,7 @@ class UpstreamEngine:
     async def _send(
         self, session: aiohttp.ClientSession, request: EngineRequest, body: bytes
     ) -> aiohttp.ClientResponse:
-        headers = {"content-type": "application/json", "x-request-id": request.request_id}
+        headers = {"content-type": "application/json", "x-request-id": request.request_id, **self._headers(request)}
 
         async def send() -> aiohttp.ClientResponse:
             return await session.post(self._base + request.path, data=body, headers=headers, allow_redirects=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from serving.engines.settings import EngineSettings
 _LIST_SECONDS = 10.0
 """An upstream busy with long prompts may be slow to list its models."""
 _DTYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+_TOLD = ("revision", "config", "weight_bytes_each", "dtype")
 _DEFAULT_MODEL = EngineSettings.model_fields["model"].default
 
 
@@ -27,8 +30,24 @@ class Away(Exception):
         self.slow = slow
 
 
-async def list_models(session: aiohttp.ClientSession, base: str) -> dict[str, int | None]:
-    """The upstream's model names and their context lengths. Raises ``Away`` with what is wrong."""
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An entry of the upstream's list."""
+
+    max_context_tokens: int | None
+    parent: str | None = None
+    """Of a LoRA adapter, as vLLM lists it."""
+    told: Mapping[str, Any] | None = None
+    """What a wattgate engine replica tells the gateway of its model (see ``told_of``)."""
+
+
+def told_of(model: EngineModel) -> dict[str, Any]:
+    """What the gateway has to know of a model in a replica of its own, JSON-ready."""
+    return {name: getattr(model, name) for name in _TOLD}
+
+
+async def list_models(session: aiohttp.ClientSession, base: str) -> dict[str, Listed]:
+    """What the upstream serves, by its name there. Raises ``Away`` with what is wrong."""
     try:
         async with (
             asyncio.timeout(_LIST_SECONDS),
@@ -54,15 +73,19 @@ async def list_models(session: aiohttp.ClientSession, base: str) -> dict[str, in
     models = {}
     for entry in data:
         if isinstance(entry, dict) and isinstance(entry.get("id"), str):
-            length = entry.get("max_model_len")
-            models[entry["id"]] = length if isinstance(length, int) else None
+            length, parent, told = entry.get("max_model_len"), entry.get("parent"), entry.get("wattgate")
+            models[entry["id"]] = Listed(
+                length if isinstance(length, int) else None,
+                parent if isinstance(parent, str) else None,
+                told if isinstance(told, dict) else None,
+            )
     if not models:
         raise Away("serves no model: load one there")
     return models
 
 
 def choose_models(
-    settings: EngineSettings, listed: dict[str, int | None], config: dict[str, Any] | None
+    settings: EngineSettings, listed: Mapping[str, Listed], config: dict[str, Any] | None
 ) -> tuple[dict[str, str], tuple[EngineModel, ...]]:
     """Served names to the upstream's own, and the models under their served names.
 
@@ -87,18 +110,26 @@ def choose_models(
     dtype = str(only.get("dtype") or only.get("torch_dtype")).removeprefix("torch.") if only else None
     dtype = dtype if dtype in _DTYPE_BYTES else None
     plain = only is not None and "quantization_config" not in only
-    models = tuple(
-        EngineModel(
+    served_as = {own: name for name, own in names.items()}
+    models = []
+    for name, own in names.items():
+        model = EngineModel(
             name=name,
-            max_context_tokens=listed[own],
+            max_context_tokens=listed[own].max_context_tokens,
             revision=settings.revision,
             config=only,
             weight_bytes_each=_DTYPE_BYTES[dtype] if dtype and plain else None,
             dtype=dtype,
+            parent=served_as.get(listed[own].parent or ""),
         )
-        for name, own in names.items()
-    )
-    return names, models
+        told = listed[own].told
+        models.append(model if told is None else _with(model, told))
+    return names, tuple(models)
+
+
+def _with(model: EngineModel, told: Mapping[str, Any]) -> EngineModel:
+    fields: dict[str, Any] = {key: told.get(key) for key in _TOLD}
+    return replace(model, **fields)
 
 
 def base_url(url: str) -> str:

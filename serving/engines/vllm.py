@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import orjson
 
-from metering.work import Method
+from metering.work import EngineSteps, Method
 from serving.bundled_model import BUNDLED_MODEL, BUNDLED_SERVED_NAME, BundledModelError, prepare_bundled_model
 from serving.engines.asgi import AsgiAnswer, asgi_call
 from serving.engines.base import (
@@ -39,6 +41,9 @@ _CPU_CONTEXT_TOKENS = 4096
 _CPU_BATCHED_TOKENS = 2048
 _BUNDLED_EXTRA = {"tool-call-parser": "hermes", "enable-auto-tool-choice": True}
 """vLLM refuses tools without a parser; with Hermes' form the model calls a named tool (the engine tests show it)."""
+_ERROR = b'data: {"error"'
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Choices of vLLM's ``--max-lora-rank`` (``vllm.config.lora.MaxLoRARanks``)."""
 _DTYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 
 
@@ -92,12 +97,55 @@ def vllm_arguments(
         flags["gpu-memory-utilization"] = settings.gpu_memory_utilization
     flags |= {key.lstrip("-").replace("_", "-"): value for key, value in settings.extra.items()}
     out: list[str] = []
+    if settings.lora:
+        out += ["--lora-modules", *(json.dumps({"name": name, "path": path}) for name, path in settings.lora.items())]
+        flags |= {"enable-lora": True, "max-loras": len(settings.lora), "max-lora-rank": _lora_rank(settings.lora)}
     for key, value in flags.items():
         if value is True:
             out.append(f"--{key}")
         elif value is not False and value is not None:
             out += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
     return out
+
+
+def _lora_rank(adapters: Mapping[str, str]) -> int:
+    """vLLM's rank that holds all of them.
+
+    Raises:
+        EngineStartError: a folder that is no adapter in PEFT's form, or a rank above vLLM's largest.
+    """
+    ranks = {}
+    for name, folder in adapters.items():
+        try:
+            ranks[name] = int(json.loads((Path(folder) / "adapter_config.json").read_text())["r"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise EngineStartError(
+                f"engine.vllm.lora.{name}: {folder} is no LoRA adapter in PEFT's form (adapter_config.json with its r)"
+            ) from None
+    largest = max(ranks, key=lambda name: ranks[name])
+    fitting = next((rank for rank in _LORA_RANKS if rank >= ranks[largest]), None)
+    if fitting is None:
+        raise EngineStartError(f"engine.vllm.lora.{largest}: rank {ranks[largest]} is above vLLM's {_LORA_RANKS[-1]}")
+    return fitting
+
+
+def adapter_revision(folder: Path) -> str:
+    """A digest of the adapter's files: another adapter under the same name is another model to the cache."""
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(folder.glob("adapter_*")):
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def served_name(settings: EngineSettings) -> str:
+    """The name that clients ask for."""
+    if settings.served_model_name is not None:
+        return settings.served_model_name
+    if settings.model == BUNDLED_MODEL:
+        return BUNDLED_SERVED_NAME
+    path = Path(settings.model).expanduser()
+    return path.resolve().name if path.is_dir() else settings.model
 
 
 def model_context_limit(folder: Path) -> int | None:
@@ -144,6 +192,7 @@ class VllmEngine:
         self._tell(f"loading {name} into vLLM on the {'GPU' if gpu else 'CPU'} (about a minute)")
         try:
             await self._load(arguments, name)
+            self._models += await asyncio.to_thread(_adapters, self._models[0], vllm.lora)
         except EngineStartError:
             raise
         except Exception as error:
@@ -158,13 +207,11 @@ class VllmEngine:
                 folder = prepare_bundled_model(self._tell)
             except BundledModelError as error:
                 raise EngineStartError(str(error)) from error
-            return str(folder), self._settings.served_model_name or BUNDLED_SERVED_NAME
+            return str(folder), served_name(self._settings)
         if model.startswith((".", "/", "~")) and not (Path(model).expanduser() / "config.json").exists():
             raise EngineStartError(f"no model in {model}: the folder has no config.json")
         path = Path(model).expanduser()
-        if path.is_dir():
-            return str(path), self._settings.served_model_name or path.resolve().name
-        return model, self._settings.served_model_name or model
+        return str(path) if path.is_dir() else model, served_name(self._settings)
 
     @staticmethod
     def _set_cpu_environment(settings: VllmSettings) -> None:
@@ -190,7 +237,7 @@ class VllmEngine:
             raise EngineStartError(f"vLLM does not accept engine.vllm.extra: {' '.join(arguments)}") from error
         llm = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(args))
         try:
-            recorder = StepRecorder(self._step_sink, name, llm.vllm_config.scheduler_config.max_num_batched_tokens)
+            recorder = StepRecorder(self._tell_steps, name, llm.vllm_config.scheduler_config.max_num_batched_tokens)
             _record_steps(llm.output_processor, recorder)
             tasks = await llm.get_supported_tasks()
             app = build_app(args, tasks, llm.model_config)
@@ -213,6 +260,11 @@ class VllmEngine:
                 dtype=dtype,
             ),
         )
+
+    def _tell_steps(self, steps: EngineSteps) -> None:
+        # adapters run in the same forward passes as their model
+        for model in self._models:
+            self._step_sink(replace(steps, model=model.name))
 
     def models(self) -> tuple[EngineModel, ...]:
         return self._models
@@ -255,6 +307,11 @@ class VllmEngine:
         ) as answer:
             if answer.status != 200:
                 raise self._refusal(answer.status, await _whole(answer))
+            if request.stream:
+                # vLLM says 200 before it has computed anything: an engine that dies in the prefill is told as one
+                first = await answer.begin()
+                if (first is None or first.startswith(_ERROR)) and not self.status().ready:
+                    raise EngineUnavailable("The engine died before it answered.")
             yield EngineAnswer(answer.frames, first_token_seconds=lambda: recording.first_token_seconds)
 
     def _refusal(self, status: int, body: bytes) -> GatewayError:
@@ -278,6 +335,14 @@ class VllmEngine:
         self._closed = True
         if llm is not None:
             await asyncio.to_thread(llm.shutdown)
+
+
+def _adapters(model: EngineModel, folders: Mapping[str, str]) -> tuple[EngineModel, ...]:
+    """Their models. The FLOPs are the model's: an adapter adds about its rank over the model's width to them."""
+    return tuple(
+        replace(model, name=name, parent=model.name, revision=adapter_revision(Path(folder)))
+        for name, folder in folders.items()
+    )
 
 
 async def _whole(answer: AsgiAnswer) -> bytes:

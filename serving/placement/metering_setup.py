@@ -29,6 +29,7 @@ from serving.engines.vllm import engine_cores, has_gpu
 from serving.metering_settings import MeteringSettings
 from serving.placement.calibration import with_calibration
 from serving.placement.intensity import first_stamp
+from serving.placement.placed import engine_config, placed_models
 
 SECONDS_PER_YEAR = 365 * 24 * 3600.0
 """SCI's worked example (ISO/IEC 21031) counts years of 365 days."""
@@ -46,10 +47,11 @@ class NodeHardware:
 
 
 def simulated_device(settings: EngineSettings) -> Device:
+    """The declared one; under the model's name where it has one, so that two are told apart."""
     source = "declared (simulated)"
     simulated = settings.simulated
     return Device(
-        name="simulated device",
+        name=f"simulated device {settings.served_model_name}" if settings.served_model_name else "simulated device",
         kind="simulated",
         peak_flops={"bf16": Figure(simulated.peak_flops, source)},
         bandwidth_bytes_per_second=Figure(simulated.bandwidth_bytes_per_second, source),
@@ -180,34 +182,89 @@ def _gpu_meters(
     return list(plan.meters), list(plan.load_models), list(plan.explanation) if plan.uncovered else []
 
 
+@dataclass(frozen=True, slots=True)
+class NodePower:
+    """What is metered on a node with several engines, and which of it each engine runs on."""
+
+    meters: tuple[PowerMeter, ...]
+    load_models: tuple[LoadPower, ...]
+    refusals: tuple[str, ...]
+    devices: Mapping[str, frozenset[str]]
+    """Served model to its accelerators' components; a model that is not here runs on all of them."""
+    embodied: Mapping[str, Embodied]
+    prices_per_hour: Mapping[str, float]
+
+
+def node_power(config: GatewayConfig) -> NodePower:
+    """Of the engine in the gateway's replicas, or of all models that are placed apart.
+
+    CPU engines share one model of the whole CPU, over the cores of all of them; GPU engines the node's meters.
+    """
+    meters: list[PowerMeter] = []
+    models: list[LoadPower] = []
+    refusals: list[str] = []
+    devices: dict[str, frozenset[str]] = {}
+    embodied: dict[str, Embodied] = {}
+    prices: dict[str, float] = {}
+    groups: dict[str, tuple[GatewayConfig, list[str]]] = {}
+    placed = placed_models(config)
+    for one in placed:
+        own = engine_config(config, one)
+        key = own.engine.kind if own.engine.kind == "vllm" else one.name
+        groups.setdefault(key, (_on_all_cores(own, config), []))[1].append(one.name)
+    for group, names in groups.values() if placed else [(config, [])]:
+        hardware = node_hardware(group)
+        more_meters, more_models, why = power_meters(group, hardware)
+        if not placed or group.engine.kind != "upstream":
+            refusals += why
+        found = [component for meter in more_meters for component in meter.components]
+        found += [model.component for model in more_models]
+        accelerators = frozenset(c.name for c in found if c.boundary is Boundary.ACCELERATOR)
+        devices |= dict.fromkeys(names, accelerators)
+        meters += more_meters
+        models += more_models
+        device = hardware.detected.device if hardware.detected else None
+        if device is not None and device.embodied_kilograms is not None and hardware.detected is not None and found:
+            grams = device.embodied_kilograms.value * 1000 * hardware.detected.count
+            embodied[found[0].name] = Embodied(grams, config.metering.lifetime_years * SECONDS_PER_YEAR)
+        if (
+            config.metering.price_per_device_hour is not None
+            and hardware.detected is not None
+            and (found or not placed)
+        ):
+            first = found[0].name if found else UNMETERED.name
+            prices[first] = config.metering.price_per_device_hour * hardware.detected.count
+    return NodePower(tuple(meters), tuple(models), tuple(refusals), devices, embodied, prices)
+
+
+def _on_all_cores(own: GatewayConfig, config: GatewayConfig) -> GatewayConfig:
+    """A CPU engine's configuration with the cores of all CPU engines beside it."""
+    if own.engine.kind != "vllm" or has_gpu():
+        return own
+    available = sorted(os.sched_getaffinity(0))
+    engines = [one.settings.engine for one in placed_models(config)]
+    cores = {core for engine in engines if engine.kind == "vllm" for core in engine_cores(engine.vllm, available)}
+    vllm = own.engine.vllm.model_copy(update={"cpu_cores": tuple(sorted(cores))})
+    return own.model_copy(update={"engine": own.engine.model_copy(update={"vllm": vllm})})
+
+
 def build_node_meter(
-    config: GatewayConfig, hardware: NodeHardware, tell: Callable[[str], None] = lambda _: None
+    config: GatewayConfig, power: NodePower | None = None, tell: Callable[[str], None] = lambda _: None
 ) -> NodeMeter:
     """The node's meter with its power source, embodied carbon and static intensity."""
     metering = config.metering
-    meters, models, refusals = power_meters(config, hardware)
-    for refusal in refusals:
+    power = power or node_power(config)
+    for refusal in power.refusals:
         tell(f"not metered: {refusal}")
-    components = [component.name for meter in meters for component in meter.components]
-    components += [model.component.name for model in models]
-    embodied: dict[str, Embodied] = {}
-    prices: dict[str, float] = {}
-    device = hardware.detected.device if hardware.detected else None
-    if device is not None and device.embodied_kilograms is not None and hardware.detected is not None and components:
-        grams = device.embodied_kilograms.value * 1000 * hardware.detected.count
-        embodied[components[0]] = Embodied(grams, metering.lifetime_years * SECONDS_PER_YEAR)
-    if metering.price_per_device_hour is not None and hardware.detected is not None:
-        first = components[0] if components else UNMETERED.name
-        prices[first] = metering.price_per_device_hour * hardware.detected.count
     settings = NodeSettings(
         window_seconds=metering.window_seconds,
         weight=WeightKind(metering.weight),
         idle_policy=IdlePolicy(metering.idle_policy),
         pue=metering.pue,
-        embodied=embodied,
-        prices_per_hour=prices,
+        embodied=dict(power.embodied),
+        prices_per_hour=dict(power.prices_per_hour),
         price_per_kwh=metering.price_per_kwh,
     )
-    node = NodeMeter(meters, settings, load_models=models)
+    node = NodeMeter(power.meters, settings, load_models=power.load_models)
     node.set_intensity(first_stamp(metering))
     return node

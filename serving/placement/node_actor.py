@@ -29,7 +29,7 @@ from serving.config import GatewayConfig
 from serving.metrics import Metrics
 from serving.placement.history import HistoryKeeper, history_file
 from serving.placement.intensity import IntensityFeed, configured_intensity, first_stamp
-from serving.placement.metering_setup import build_node_meter, node_hardware
+from serving.placement.metering_setup import build_node_meter, node_power
 
 NANO = 1e9
 TICKS_PER_WINDOW = 4
@@ -124,8 +124,9 @@ class NodeMeterActor:
     """An async actor: every method runs on one event loop, so the core needs no locks."""
 
     def __init__(self, config: GatewayConfig, multiprocess_folder: str) -> None:
-        self._hardware = node_hardware(config)
-        self._node = build_node_meter(config, self._hardware)
+        power = node_power(config)
+        self._devices = power.devices
+        self._node = build_node_meter(config, power)
         self._node.start(time.monotonic())
         self._folder = Path(multiprocess_folder)
         self._export = NodeMetrics(Metrics(CollectorRegistry()))
@@ -218,15 +219,18 @@ class NodeMeterActor:
             if not psutil.pid_exists(pid):
                 multiprocess.mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
 
-    async def attach(self, source: str, profiles: list[ModelProfile]) -> dict[str, Any]:
-        """Announce a replica and its models; answers what the replica needs to know of the node."""
+    async def attach(self, source: str, profiles: list[ModelProfile], engine: str | None = None) -> dict[str, Any]:
+        """Announce a replica and its models; answers what the replica needs to know of the node.
+
+        ``engine``: the model's name under `models`, where the replica runs on that model's devices only.
+        """
         await self.start()
         self._know(profiles)
         # written whole or not at all: whoever starts anew reads it
         draft = self._folder / f"{PROFILES}.draft"
         draft.write_bytes(pickle.dumps(list(self._profiles.values())))
         draft.replace(self._folder / PROFILES)
-        self._node.attach(source)
+        self._node.attach(source, None if engine is None else self._devices.get(engine))
         return {"pid": os.getpid()}
 
     async def submit(self, batch: WorkBatch) -> Acknowledgement:

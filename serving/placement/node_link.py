@@ -1,4 +1,4 @@
-"""A process's way to its node's meter."""
+"""A replica's way to the meter of its node: the actor, found or made."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from metering.receipt import Receipt
 from metering.settlement import Acknowledgement
 from metering.work import WorkBatch
 from serving.config import GatewayConfig
+from serving.meter_link import MeterLink
+from serving.metrics import Metrics
 
 NODE_METER = "wattgate-node-meter"
 
@@ -48,4 +50,17 @@ def node_meter_handle(config: GatewayConfig, multiprocess_folder: str) -> Any:
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
         )
         .remote(config, multiprocess_folder)
+    )
+
+
+def meter_link(
+    actor: Any, config: GatewayConfig, source: str, metrics: Metrics, host_watts_per_core: float | None
+) -> MeterLink:
+    """A replica's line to the node's meter."""
+    return MeterLink(
+        source,
+        ActorMeter(actor),
+        flush_seconds=config.metering.window_seconds / 2,
+        on_fault=lambda fault: metrics.add("wattgate_meter_faults_total", 1, fault),
+        host_watts_per_core=host_watts_per_core,
     )

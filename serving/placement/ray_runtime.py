@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
 import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HAPROXY_RETRY_ON = "conn-failure empty-response"
-"""A killed replica closes connections without an answer: such a request is sent to a sibling."""
+from serving.placement.proxy_launcher import find_haproxy, write_launcher
+
+HAPROXY_RETRY_ON = "conn-failure empty-response 503"
+"""A killed replica closes connections without an answer, and one whose engine has died says 503: such a request, if
+it fits the proxy's buffer, is sent once more, to a sibling where there is one."""
+_RETRIES = 1
 HAPROXY_NO_SPLICING = "no option splice-request"
 """While a request is spliced, HAProxy (2.8) does not see its client go: a unary call whose body came in a
 segment of its own ran to its end. Ray's template has no place for further options, but takes the value of
@@ -21,6 +26,9 @@ _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 _REPLICA_PORTS = 1000
 _LAST_WORDS_SECONDS = 5.0
 """For the node meters to write their history at the end."""
+_HAPROXY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+GATEWAY = "wattgate"
+"""Name of the gateway's application."""
 
 
 def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
@@ -61,8 +69,11 @@ def environment(run_folder: Path, *, longest_request_seconds: float) -> dict[str
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_RETRY_ON": f"{HAPROXY_RETRY_ON}\n    {HAPROXY_NO_SPLICING}",
+        "RAY_SERVE_HAPROXY_RETRIES": str(_RETRIES),
         # a reload cuts streams older than this
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(longest_request_seconds) + 60),
+        # a proxy that was killed is missed after three of these
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _REPLICA_PORTS // 2 - 1),
@@ -88,6 +99,11 @@ def start_ray(run_folder: Path, run_environment: dict[str, str]) -> None:
     (run_folder / "haproxy").mkdir(exist_ok=True)
     (run_folder / "metrics").mkdir(exist_ok=True)
     os.environ.update(run_environment)
+    os.environ.pop(_HAPROXY, None)
+    haproxy = find_haproxy()
+    launcher = None if haproxy is None else write_launcher(run_folder / "haproxy", haproxy)
+    if launcher is not None:
+        os.environ[_HAPROXY] = str(launcher)
     import ray
 
     ray.init(
@@ -116,35 +132,24 @@ def start_serve(host: str, port: int) -> None:
     )
 
 
-def write_error_page(run_folder: Path) -> None:
-    """What HAProxy answers by itself when no replica can: our envelope instead of Ray's plain text.
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A Serve application of ours."""
 
-    Ray writes the page when its proxy manager starts; HAProxy reads it at each reload, the first of which
-    comes with the first replica.
-    """
-    page = run_folder / "haproxy" / "500.http"
-    envelope = {
-        "error": {
-            "message": "No gateway replica can answer now; try again in a few seconds.",
-            "type": "server_error",
-            "param": None,
-            "code": "no_replica",
-        }
-    }
-    body = json.dumps(envelope)
-    page.write_bytes(
-        (
-            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 5\r\n"
-            f"cache-control: no-store\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n{body}"
-        ).encode()
-    )
+    name: str
+    route: str
+    target: Any
+    """What ``bind`` returned."""
 
 
-def run_application(application: Any, name: str = "wattgate", route_prefix: str = "/") -> None:
-    """Deploy and wait until it runs. Again with other live settings, it only changes those."""
+def run_applications(applications: Sequence[Application]) -> None:
+    """Deploy side by side and wait until all run. Again with other live settings, it only changes those."""
     from ray import serve
 
-    serve.run(application, name=name, route_prefix=route_prefix)
+    if applications:
+        serve.run_many(
+            [serve.RunTarget(target=one.target, name=one.name, route_prefix=one.route) for one in applications]
+        )
 
 
 def stop_node_meters() -> None:
@@ -160,14 +165,17 @@ def stop_node_meters() -> None:
         ray.wait([meter.stop.remote() for meter in meters], num_returns=len(meters), timeout=_LAST_WORDS_SECONDS)
 
 
-def stop_all(name: str = "wattgate") -> None:
-    """Let the replicas finish what they accepted, have their last reports booked and kept, then end Ray."""
+def stop_all(names: Iterable[str] = (GATEWAY,)) -> None:
+    """Let the replicas finish what they accepted, one application after the other, have their last reports booked
+    and kept, then end Ray.
+    """
     import ray
     from ray import serve
 
     if ray.is_initialized():
         try:
-            serve.delete(name)
+            for name in names:
+                serve.delete(name)
             stop_node_meters()
         finally:
             ray.shutdown()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.config import ConfigError, load_config
+from serving.placement.placed import placed_models
 from serving.placement.replica import serve_deployment
 
 
@@ -28,5 +29,10 @@ def build(arguments: Mapping[str, str]) -> Any:
         raise ConfigError("cache.tenant_secret: replicas must share one; set WATTGATE_CACHE_SECRET")
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         raise ConfigError("PROMETHEUS_MULTIPROC_DIR is not set: the node's replicas share their counters there")
+    if any(placed.apart for placed in placed_models(config)):
+        raise ConfigError(
+            "models, fallback: replicas of a model's own are for one machine (`wattgate serve`); on a cluster run one "
+            "RayService a model, and a gateway that has them as upstreams"
+        )
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).parent
     return serve_deployment(config, folder, None if config.cache.tier == "off" else config.cache.redis)

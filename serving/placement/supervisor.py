@@ -9,22 +9,26 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psutil
 from pydantic import SecretStr
 
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError
 from serving.config import GatewayConfig
+from serving.engines.settings import EngineSettings
 from serving.engines.vllm import engine_cores, has_gpu
 from serving.placement import ray_runtime
 from serving.placement.caching import new_secret
 from serving.placement.calibration import ensure_calibration
 from serving.placement.janitor import RUN_VARIABLE, Janitor, sweep
+from serving.placement.model_replica import model_deployment
+from serving.placement.placed import InternalLink, PlacedModel, placed_models
 from serving.placement.processes import adopt_orphans, end_descendants, reap_adopted
+from serving.placement.ray_runtime import GATEWAY, Application
 from serving.placement.replica import serve_deployment
 
 _POLL_SECONDS = 0.2
@@ -54,6 +58,8 @@ class Supervisor:
         """Children that others here wait for."""
         self._notices_read = 0
         self._deploy_error: BaseException | None = None
+        self._placed: tuple[PlacedModel, ...] = ()
+        self._link: InternalLink | None = None
 
     @property
     def url(self) -> str:
@@ -103,16 +109,23 @@ class Supervisor:
             batches = config.batches.model_copy(update={"folder": self._folder / "batches"})
             self.config = config.model_copy(update={"batches": batches})
         os.environ[RUN_VARIABLE] = str(self._folder)
-        if config.engine.kind == "vllm" and not has_gpu():
-            ensure_calibration(engine_cores(config.engine.vllm, sorted(os.sched_getaffinity(0))), self._tell)
+        self._placed = placed_models(config)
+        self._calibrate([one.settings.engine for one in self._placed] or [config.engine])
         redis_url = self._start_redis()
         self._tell("starting Ray Serve and its HAProxy")
         variables = ray_runtime.environment(self._folder, longest_request_seconds=config.server.request_timeout_seconds)
         ray_runtime.start_ray(self._folder, variables)
         ray_runtime.start_serve(config.server.host, config.server.port)
-        ray_runtime.write_error_page(self._folder)
         self._own = frozenset(child.pid for child in psutil.Process().children())
         self._deploy(redis_url)
+
+    def _calibrate(self, engines: Iterable[EngineSettings]) -> None:
+        if has_gpu():
+            return
+        available = sorted(os.sched_getaffinity(0))
+        # the same cores are measured once
+        for cores in {engine_cores(engine.vllm, available): None for engine in engines if engine.kind == "vllm"}:
+            ensure_calibration(cores, self._tell)
 
     def _check_port(self) -> None:
         server = self.config.server
@@ -141,11 +154,19 @@ class Supervisor:
 
     def _deploy(self, redis_url: str | None) -> None:
         self._redis_url = redis_url
-        application = serve_deployment(self.config, self.run_folder, redis_url)
+        self._link = link = InternalLink(self.url, SecretStr(new_secret()))
+        models = [
+            Application(one.application, one.route, model_deployment(self.config, one, self.run_folder, link))
+            for one in self._placed
+            if one.apart
+        ]
+        gateway = Application(GATEWAY, "/", self._gateway())
 
         def deploy() -> None:
             try:
-                ray_runtime.run_application(application)
+                # the gateway looks for the models when it starts
+                ray_runtime.run_applications(models)
+                ray_runtime.run_applications([gateway])
             except BaseException as error:
                 self._deploy_error = error
 
@@ -184,8 +205,14 @@ class Supervisor:
         return None
 
     def watch(self) -> None:
-        """Pass on what replicas have to say while they run (a replacement loading, say), and bury adopted dead."""
+        """Pass on what replicas have to say while they run (a replacement loading, say), bury adopted dead, and bring
+        back what has died and nobody else looks after.
+        """
         reap_adopted(self._own)
+        if self._redis is not None and not self._redis.running:
+            self._tell("the embedded Redis has died: starting it again, empty")
+            with contextlib.suppress(EmbeddedRedisError):
+                self._redis.start()
         if failure := self._read_notices():
             self._tell(f"a replica failed to start: {failure}")
 
@@ -193,15 +220,26 @@ class Supervisor:
         """Change the live settings (admission, the tenants' grants) without a restart."""
         grants = {"tenants": config.access.tenants, "default_tenant": config.access.default_tenant}
         access = self.config.access.model_copy(update=grants)
-        self.config = self.config.model_copy(update={"admission": config.admission, "access": access})
-        ray_runtime.run_application(serve_deployment(self.config, self.run_folder, self._redis_url))
+        models = {
+            name: model.model_copy(update={"admission": config.models[name].admission})
+            if name in config.models
+            else model
+            for name, model in self.config.models.items()
+        }
+        live = {"admission": config.admission, "access": access, "models": models}
+        self.config = self.config.model_copy(update=live)
+        ray_runtime.run_applications([Application(GATEWAY, "/", self._gateway())])
+
+    def _gateway(self) -> Any:
+        return serve_deployment(self.config, self.run_folder, self._redis_url, self._link)
 
     def close(self) -> None:
         """Idempotent; ends every process below this one and removes the run's files."""
         if self._folder is None:
             return
         with contextlib.suppress(Exception):
-            ray_runtime.stop_all()
+            # the gateway first: what it has accepted still needs the models
+            ray_runtime.stop_all([GATEWAY, *(one.application for one in self._placed if one.apart)])
         if self._redis is not None:
             self._redis.close()
             self._redis = None

@@ -54,7 +54,7 @@ class Stack:
     def __init__(self, engine: Engine, config: GatewayConfig) -> None:
         hardware = node_hardware(config)
         self.engine = engine
-        self.node = build_node_meter(config, hardware)
+        self.node = build_node_meter(config)
         self.watched = [Watched(meter) for meter in self.node._meters]
         self.node._meters = tuple(self.watched)
         self.node.start(time.monotonic())

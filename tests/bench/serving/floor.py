@@ -83,7 +83,7 @@ def empty_replica(port: int, replay: dict[str, Any]) -> None:
         deployment = serve.deployment(
             serve.ingress(build)(), name="empty", max_ongoing_requests=8192, ray_actor_options={"num_cpus": 0}
         )
-        ray_runtime.run_application(deployment.bind())
+        ray_runtime.run_applications([ray_runtime.Application(ray_runtime.GATEWAY, "/", deployment.bind())])
         print("up", flush=True)
         stop.wait()
     finally:

@@ -33,6 +33,16 @@ admission: {max_concurrency: 256}
 server: {port: 0}
 cache: {tier: %s}
 """
+SEPARATE = """
+models:
+  simulated-1b:
+    engine:
+      kind: simulated
+      simulated: {prefill_seconds_per_token: 0, step_seconds: 0, step_seconds_per_sequence: 0}
+    admission: {max_concurrency: 256}
+server: {port: 0}
+cache: {tier: off}
+"""
 
 
 def body(number: int | str, *, stream: bool, storable: bool = False) -> bytes:
@@ -91,15 +101,15 @@ def summary(name: str, target: str, rounds: list[Measured]) -> dict[str, Any]:
     }
 
 
-async def measure(targets: dict[str, str], hits: dict[str, str]) -> list[dict[str, Any]]:
-    loads = (
+async def measure(targets: dict[str, str], hits: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    loads = [
         ("unary, 1 client", 1, 300, False, targets),
         ("unary, 16 clients", 16, 1600, False, targets),
         (f"stream of {CHUNKS}, 1 client", 1, 60, True, targets),
         (f"stream of {CHUNKS}, 16 clients", 16, 320, True, targets),
-        ("exact hit, 1 client", 1, 300, False, hits),
-        ("exact hit, 16 clients", 16, 1600, False, hits),
-    )
+    ]
+    if hits is not None:
+        loads += [("exact hit, 1 client", 1, 300, False, hits), ("exact hit, 16 clients", 16, 1600, False, hits)]
     rows = []
     for name, clients, requests, stream, urls in loads:
         hit = urls is hits
@@ -149,17 +159,40 @@ def run() -> dict[str, Any]:
     return {"command": "make bench", "rounds": ROUNDS, "rows": rows, "ratios": ratios(rows)}
 
 
-def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The gateway against each floor, per load."""
+def run_separate() -> dict[str, Any]:
+    """The model in a replica of its own against the model in the gateway's."""
+    with tempfile.TemporaryDirectory() as folder:
+        together, apart = Path(folder) / "together.yaml", Path(folder) / "apart.yaml"
+        together.write_text(CONFIG % "off")
+        apart.write_text(SEPARATE)
+        colocated = GatewayProcess("--config", str(together)).wait_ready()
+        separate = GatewayProcess("--config", str(apart)).wait_ready()
+        try:
+            rows = uvloop.run(measure({"colocated": colocated.url, "separate": separate.url}))
+        finally:
+            colocated.stop()
+            separate.stop()
+    return {
+        "command": "make bench",
+        "rounds": ROUNDS,
+        "rows": rows,
+        "ratios": ratios(rows, "separate", ("colocated",)),
+    }
+
+
+def ratios(
+    rows: list[dict[str, Any]], target: str = "gateway", floors: tuple[str, ...] = ("bare uvicorn", "empty replica")
+) -> list[dict[str, Any]]:
+    """The target against each floor, per load."""
     by = {(row["load"], row["target"]): row for row in rows}
     return [
         {
             "load": load,
             "against": floor,
-            "added p50 ms": by[load, "gateway"]["p50 ms"] - by[load, floor]["p50 ms"],
-            "added p99 ms": by[load, "gateway"]["p99 ms"] - by[load, floor]["p99 ms"],
-            "share of its rate": by[load, "gateway"]["per second"] / by[load, floor]["per second"],
+            "added p50 ms": by[load, target]["p50 ms"] - by[load, floor]["p50 ms"],
+            "added p99 ms": by[load, target]["p99 ms"] - by[load, floor]["p99 ms"],
+            "share of its rate": by[load, target]["per second"] / by[load, floor]["per second"],
         }
         for load in dict.fromkeys(row["load"] for row in rows)
-        for floor in ("bare uvicorn", "empty replica")
+        for floor in floors
     ]

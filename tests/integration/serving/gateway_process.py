@@ -63,10 +63,10 @@ class GatewayProcess:
             self.process.kill()
             return self.process.wait()
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, *, headers: dict[str, str] | None = None, **labels: str) -> float:
         """Sum of a series over the label values that are not named."""
         total = 0.0
-        for line in httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines():
+        for line in httpx.get(f"{self.url}/metrics", headers=headers, timeout=30).text.splitlines():
             found = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
             if found:
                 have = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found.group(1) or ""))

@@ -22,20 +22,8 @@ UNITS = {
 }
 BOUNDED = frozenset(
     {"model", "tenant", "endpoint", "status", "cache", "kind", "path", "outcome", "tier", "why", "operation", "fault"}
-    | {
-        "guard",
-        "reason",
-        "cause",
-        "phase",
-        "component",
-        "boundary",
-        "method",
-        "source",
-        "scope",
-        "zone",
-        "signal",
-        "quality",
-    }
+    | {"guard", "reason", "phase", "component", "boundary", "method", "source", "scope", "zone", "signal", "quality"}
+    | {"cause", "fallback"}
 )
 
 

@@ -188,3 +188,24 @@ async def test_context_variables_set_at_the_start_are_the_applications_own() -> 
     async with asgi_call(app, "/", b"", request_id="r", on_start=lambda: variable.set("inside") and None):
         pass
     assert (seen, variable.get()) == (["inside"], "outside")
+
+
+async def test_waiting_for_the_first_frame_takes_nothing_from_the_answer() -> None:
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await start(send)
+        await write(send, b"one")
+        await write(send, b"two", more=False)
+
+    async with asgi_call(app, "/", b"", request_id="r") as answer:
+        assert [await answer.begin(), await answer.begin()] == [b"one", b"one"]
+        assert [frame async for frame in answer.frames] == [b"one", b"two"]
+
+
+async def test_an_answer_without_a_frame_has_no_first_one() -> None:
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await start(send)
+        await write(send, b"", more=False)
+
+    async with asgi_call(app, "/", b"", request_id="r") as answer:
+        assert await answer.begin() is None
+        assert [frame async for frame in answer.frames] == []

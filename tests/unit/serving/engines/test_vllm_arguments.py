@@ -10,7 +10,7 @@ import pytest
 
 from serving.engines.base import EngineStartError
 from serving.engines.settings import EngineSettings, VllmSettings
-from serving.engines.vllm import VllmEngine, engine_cores, model_context_limit, vllm_arguments
+from serving.engines.vllm import VllmEngine, adapter_revision, engine_cores, model_context_limit, vllm_arguments
 from serving.errors import EngineUnavailable
 from tests.unit.serving.engines.contract import EngineKit
 
@@ -109,3 +109,39 @@ async def test_before_its_start_and_after_its_end_it_is_unavailable() -> None:
         await EngineKit(unstarted, "m").ask({})
     await unstarted.close()
     assert unstarted.status().reason == "closed"
+
+
+def adapter(folder: Path, name: str, **config: Any) -> str:
+    path = folder / name
+    path.mkdir()
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    (path / "adapter_model.safetensors").write_bytes(name.encode())
+    return str(path)
+
+
+def test_adapters_are_told_with_room_for_the_largest(tmp_path: Path) -> None:
+    lora = {"small": adapter(tmp_path, "small", r=4), "large": adapter(tmp_path, "large", r=20)}
+    arguments = vllm_arguments(VllmSettings(lora=lora), "org/model", "name", revision=None, gpu=False, bf16=False)
+    at = arguments.index("--lora-modules")
+    told = [json.loads(argument) for argument in arguments[at + 1 : at + 3]]
+    assert told == [{"name": name, "path": path} for name, path in lora.items()]
+    assert arguments[arguments.index("--max-lora-rank") + 1] == "32"
+    assert arguments[arguments.index("--max-loras") + 1] == "2"
+    assert "--enable-lora" in arguments
+    assert "enable-lora" not in flags()
+
+
+@pytest.mark.parametrize(("config", "reason"), [({}, "PEFT"), ({"r": "x"}, "PEFT"), ({"r": 1000}, "rank 1000")])
+def test_what_is_no_adapter_is_named(tmp_path: Path, config: dict[str, Any], reason: str) -> None:
+    with pytest.raises(EngineStartError, match=rf"engine.vllm.lora.mine: .*{reason}"):
+        flags(lora={"mine": adapter(tmp_path, "mine", **config)})
+    with pytest.raises(EngineStartError, match=r"engine.vllm.lora.mine: .*nowhere"):
+        flags(lora={"mine": str(tmp_path / "nowhere")})
+
+
+def test_another_adapter_under_the_same_name_is_another_revision(tmp_path: Path) -> None:
+    path = Path(adapter(tmp_path, "mine", r=4))
+    before = adapter_revision(path)
+    assert adapter_revision(path) == before
+    (path / "adapter_model.safetensors").write_bytes(b"trained anew")
+    assert adapter_revision(path) != before

@@ -25,7 +25,7 @@ def test_a_simulated_engine_runs_on_its_declared_device_only() -> None:
 def test_an_upstream_elsewhere_has_no_energy_and_says_why() -> None:
     chosen = config(engine={"kind": "upstream"})
     told: list[str] = []
-    node = build_node_meter(chosen, node_hardware(chosen), told.append)
+    node = build_node_meter(chosen, tell=told.append)
     assert node.power == "unknown"
     assert "metering.device" in told[0]
 

@@ -1,0 +1,61 @@
+"""The queues before the engines, from the live settings of admission."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from serving.admission.queue import AdmissionQueue, QueuePolicy
+from serving.admission.settings import AdmissionSettings
+from serving.config import GatewayConfig
+from serving.placement.placed import PlacedModel, placed_models
+
+THE_ENGINE = ""
+"""Stands for the one engine in the gateway's replicas, whatever it serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapSettings:
+    requests: int
+    """Of one gateway replica."""
+    policy: QueuePolicy
+
+
+def cap_settings(config: GatewayConfig) -> dict[str, CapSettings]:
+    """By model; of a model with replicas of its own, a gateway replica's part of all that they take."""
+    placed = placed_models(config)
+    if not placed:
+        return {THE_ENGINE: CapSettings(config.admission.max_concurrency, config.admission.policy())}
+    return {
+        one.name: CapSettings(_share(one, config.server.replicas), one.settings.admission.policy()) for one in placed
+    }
+
+
+def _share(placed: PlacedModel, gateways: int) -> int:
+    each = placed.settings.admission.max_concurrency
+    return -(-each * placed.settings.replicas // gateways) if placed.apart else each
+
+
+def build_caps(config: GatewayConfig) -> dict[str, AdmissionQueue]:
+    """A queue for each engine."""
+    return {name: AdmissionQueue(cap.requests, policy=cap.policy) for name, cap in cap_settings(config).items()}
+
+
+def by_served_name(config: GatewayConfig, caps: Mapping[str, AdmissionQueue]) -> dict[str, AdmissionQueue]:
+    """Adapters wait in their model's queue: they share its batch."""
+    return {name: caps[one.name] for one in placed_models(config) for name in one.served_names}
+
+
+def with_live_admission(config: GatewayConfig, live: Mapping[str, Any]) -> GatewayConfig:
+    """The configuration with the admission of ``live_settings`` in it; models that are not in it keep theirs."""
+    models = {
+        name: model.model_copy(
+            update={"admission": AdmissionSettings.model_validate(live["models"][name]["admission"])}
+        )
+        if name in live.get("models", {})
+        else model
+        for name, model in config.models.items()
+    }
+    admission = AdmissionSettings.model_validate(live["admission"])
+    return config.model_copy(update={"admission": admission, "models": models})

@@ -1,0 +1,31 @@
+"""How every replica of ours is deployed on Ray Serve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serving.config import GatewayConfig
+
+_VERSION = "1"
+"""The same for the life of a run: without one Ray draws a new version for each deployment, and every change of
+the live settings would replace the replica and load the model again.
+"""
+
+
+def asgi_deployment(replica: type, config: GatewayConfig, *, name: str, replicas: int) -> Any:
+    """A deployment of a class with an ASGI application."""
+    from ray import serve
+
+    deployment = serve.deployment(
+        replica,
+        name=name,
+        num_replicas=replicas,
+        # admission is ours, counted and checked in one step: Ray's own limit only has to be out of the way
+        max_ongoing_requests=2 * config.server.max_concurrent_requests,
+        health_check_period_s=2,
+        health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=config.server.shutdown_grace_seconds,
+        ray_actor_options={"num_cpus": 0},
+    )
+    # Ray keeps this argument to itself; a config file deployed through its REST API sets it the same way
+    return deployment.options(version=_VERSION, _internal=True)
