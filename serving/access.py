@@ -110,6 +110,9 @@ class KeyRing:
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise Unauthenticated("No API key was sent: expected an 'Authorization: Bearer ...' header.")
+        if not key.isascii():
+            # what bytes a client makes of other letters is its own choice: such a key could not be known again
+            raise Unauthenticated("The API key has letters outside ASCII in it; no key here has.")
         return digest_of(key.strip())
 
     def _blinded(self, digest: bytes) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from serving.engines.settings import EngineSettings
 from serving.metering_settings import MeteringSettings
 from serving.models_settings import FallbackSettings, ModelSettings, check_cap
 from serving.tenancy.tenant import TenantSettings
+
+_SENDABLE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 class ConfigError(Exception):
@@ -75,6 +78,17 @@ class AccessSettings(Section):
     def _from_here(cls, path: Path | None) -> Path | None:
         # the replicas' working folder is not the command's
         return None if path is None else path.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _keys_can_be_sent(self) -> Self:
+        named = [("admin_key", self.admin_key), *((f"api_keys.{name}", key) for name, key in self.api_keys.items())]
+        for name, key in named:
+            if key is not None and not _SENDABLE.fullmatch(key.get_secret_value()):
+                raise ValueError(
+                    f"{name} cannot be sent in a header: keys are ASCII letters, digits and signs "
+                    "(`wattgate keys create` makes good ones)"
+                )
+        return self
 
     @property
     def keyless(self) -> bool:

@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -93,8 +94,10 @@ class Completions:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         received = self._clock()
         headers = dict(scope["headers"])
-        request_id = _request_id(headers.get(b"x-request-id"))
-        answer = _Answer(send, request_id)
+        request_id = uuid.uuid4().hex
+        # the client's own is told and logged, but it may come twice: nothing is booked under it
+        client_id = _client_id(headers.get(b"x-request-id"))
+        answer = _Answer(send, client_id or request_id)
         call, status, code = None, 200, None
         self.inside += 1
         try:
@@ -123,12 +126,13 @@ class Completions:
         finally:
             self.inside -= 1
             if self._sinks:
-                self._tell(call, request_id, scope["path"], status, code, received, headers)
+                self._tell(call, request_id, client_id, scope["path"], status, code, received, headers)
 
     def _tell(
         self,
         call: Call | None,
         request_id: str,
+        client_id: str | None,
         path: str,
         status: int,
         error: str | None,
@@ -141,6 +145,8 @@ class Completions:
             ended = Ended(request_id, path, status, error, wall - seconds, seconds, parent=parent)
         else:
             ended = ended_call(call, self._gateway, status=status, error=error, now=now, wall=wall, parent=parent)
+        if client_id is not None:
+            ended = replace(ended, client_request_id=client_id)
         for sink in self._sinks:
             sink.ended(ended)
 
@@ -227,10 +233,10 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-def _request_id(sent: bytes | None) -> str:
-    """The client's own id where it is harmless, else a new one."""
+def _client_id(sent: bytes | None) -> str | None:
+    """The client's own id where it is harmless."""
     text = _text(sent)
-    return text if text and _REQUEST_ID.fullmatch(text) else uuid.uuid4().hex
+    return text if text and _REQUEST_ID.fullmatch(text) else None
 
 
 def _timeout(sent: bytes | None, most: float) -> float:

@@ -18,6 +18,7 @@ class Ended:
     """Times are seconds; ``started_wall_seconds`` since the epoch, the rest from there."""
 
     request_id: str
+    """Ours, the receipt's id."""
     path: str
     status: int
     """499: the client went."""
@@ -40,6 +41,8 @@ class Ended:
     """How the engine's work was obtained: measured, modelled or simulated."""
     asked: Mapping[str, int | float] | None = None
     """Sampling parameters, numbers only."""
+    client_request_id: str | None = None
+    """The client's ``x-request-id``; it may come more than once."""
     parent: str | None = None
     """The client's ``traceparent``."""
 

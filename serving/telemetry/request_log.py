@@ -72,6 +72,7 @@ def line(request: Ended) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "time": datetime.fromtimestamp(request.started_wall_seconds, UTC).isoformat(timespec="milliseconds"),
         "request_id": request.request_id,
+        "client_request_id": request.client_request_id,
         "tenant": request.tenant,
         "model": request.model,
         "path": request.path,

@@ -70,6 +70,7 @@ def attributes(request: Ended, operation: str) -> dict[str, Any]:
         "http.response.status_code": request.status,
         "error.type": request.error,
         "wattgate.request_id": request.request_id,
+        "wattgate.client_request_id": request.client_request_id,
         "wattgate.tenant": request.tenant,
         "wattgate.cache": request.cache,
         "wattgate.priority": request.priority,

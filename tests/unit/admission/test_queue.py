@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
+import random
 from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -316,6 +318,59 @@ async def test_a_full_queue_refuses_with_the_time_its_work_will_take() -> None:
             pass
     assert refused.value.headers == {"retry-after": str(math.ceil(5 * 3.0 / 2))}
     assert refused.value.code == "queue_full"
+    await finish(*holders)
+
+
+@settings(max_examples=60)
+@given(cap=st.integers(1, 6), waiting=st.integers(0, 24), seconds=st.floats(0.5, 60), spread=st.floats(0, 0.5))
+async def test_retry_after_is_within_a_factor_of_two_of_when_there_was_room(
+    cap: int, waiting: int, seconds: float, spread: float
+) -> None:
+    clock, draw = ManualClock(), random.Random(1)
+    queue = AdmissionQueue(cap, waiting, clock)
+    ends: list[tuple[float, int]] = []
+    holders: list[Holder] = []
+
+    async def arrive() -> None:
+        holders.append(Holder(queue))
+        await turn()
+
+    async def next_end() -> None:
+        """Time goes on to the next end of a request; what it lets in is timed from then on."""
+        at, number = heapq.heappop(ends)
+        clock.seconds = at
+        holders[number].release.set()
+        await turn()
+
+    def time_those_inside() -> None:
+        known = {number for _, number in ends}
+        for number, holder in enumerate(holders):
+            if holder.inside and number not in known:
+                heapq.heappush(ends, (clock() + seconds * (1 + draw.uniform(-spread, spread)), number))
+
+    # a steady load that fills the slots and the queue
+    for _ in range(cap + waiting):
+        await arrive()
+        time_those_inside()
+    for _ in range(3 * cap):
+        await next_end()
+        await arrive()
+        time_those_inside()
+    told, asked = queue.retry_after_seconds(), clock()
+    with pytest.raises(RateLimited) as refused:
+        async with queue.permit():
+            pass
+    assert refused.value.headers["retry-after"] == str(told)
+    # whoever came now would be inside when all that wait have begun and one more has ended
+    inside = holders[-1]
+    while inside.waiting:
+        await next_end()
+        time_those_inside()
+    if ends:
+        await next_end()
+    truth = clock() - asked
+    assert told <= 2 * truth + seconds / cap + 1, (told, truth)
+    assert told >= truth / 2 - seconds / cap, (told, truth)
     await finish(*holders)
 
 

@@ -40,6 +40,14 @@ def test_no_other_key_is_known_nor_repeated_in_the_answer(key: str) -> None:
     assert len(key) < 5 or key not in refused.value.message
 
 
+@pytest.mark.parametrize("sent", ["schlüssel", "key-1\u00e9", "\udcff", "клю\u0447"])
+def test_a_key_that_no_key_can_be_is_told_why(sent: str) -> None:
+    with pytest.raises(Unauthenticated, match="ASCII") as refused:
+        RING.tenant(f"Bearer {sent}")
+    assert refused.value.code == "invalid_api_key"
+    assert not RING.is_admin(f"Bearer {sent}")
+
+
 def test_keys_are_not_kept() -> None:
     assert "key-1" not in repr(vars(RING))
     assert "key-1" not in repr(vars(RING)["_digests"])

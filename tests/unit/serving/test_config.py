@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from serving.config import ConfigError, GatewayConfig, LoadedConfig, is_loopback, load_config, walk
 
@@ -36,6 +36,13 @@ def refusal(load: Load, *args: Any, **kwargs: Any) -> str:
     message = str(refused.value)
     assert "\n" not in message
     return message
+
+
+@pytest.mark.parametrize("key", ["schlüssel", " key", "key ", "a\nb", ""])
+def test_a_key_that_cannot_be_sent_is_refused_with_its_name(key: str) -> None:
+    for access in ({"api_keys": {"acme": key}}, {"admin_key": key}):
+        with pytest.raises(ValidationError, match=r"(api_keys\.acme|admin_key) cannot be sent in a header"):
+            GatewayConfig.model_validate({"access": access})
 
 
 def test_everything_is_optional(load: Load) -> None:

@@ -41,6 +41,21 @@ def house(*sinks: Any) -> House:
     return House(keys=KeyRing({"acme": KEY["authorization"][7:]}), sinks=sinks)
 
 
+async def test_a_clients_id_is_told_beside_ours(tmp_path: Path) -> None:
+    path, told = tmp_path / "requests.jsonl", Told()
+    log = RequestLog(path)
+    there = house(log, told)
+    reply = await there.send(there.chat(), x_request_id="theirs", **KEY)
+    await there.send(there.chat("other"), **KEY)
+    await there.send({}, x_request_id="theirs", **KEY)
+    await asyncio.to_thread(log.close)
+    lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    assert [line.get("client_request_id") for line in lines] == ["theirs", None, "theirs"]
+    assert lines[0]["request_id"] == reply.json["usage"]["wattgate"]["receipt_id"] != "theirs"
+    assert len({line["request_id"] for line in lines}) == 3
+    assert [request.client_request_id for request in told.requests] == ["theirs", None, "theirs"]
+
+
 async def test_a_line_for_every_end_and_no_word_of_the_request(tmp_path: Path) -> None:
     path = tmp_path / "requests.jsonl"
     log = RequestLog(path)

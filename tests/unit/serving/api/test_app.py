@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -63,6 +64,23 @@ async def test_a_client_that_goes_in_mid_body_is_let_go(house: House) -> None:
     half.leave()
     await half.end()
     assert half.messages == []
+
+
+async def test_requests_with_the_same_id_of_their_client_have_each_their_own_receipt(house: House) -> None:
+    replies = [await house.send(house.chat(text), x_request_id="mine") for text in ("one", "two")]
+    assert [reply.headers["x-request-id"] for reply in replies] == ["mine", "mine"]
+    receipts = [reply.json["usage"]["wattgate"]["receipt_id"] for reply in replies]
+    assert len({*receipts, "mine"}) == 3
+    assert receipts == [request.request_id for request in house.engine.requests]
+
+
+async def test_a_key_outside_ascii_gets_a_clear_401(new_house: Callable[..., House]) -> None:
+    house = new_house(keys={"acme": "key"})
+    for key in ("schlüssel", "key\u00ff"):
+        refused = await house.send(house.chat(), authorization=f"Bearer {key}")
+        assert (refused.status, refused.error["code"]) == (401, "invalid_api_key")
+        assert "ASCII" in refused.error["message"]
+        assert (await house.get("/v1/models", authorization=f"Bearer {key}")).status == 401
 
 
 @pytest.mark.parametrize("sent", ["abc-123", "a.b:c_d", "A" * 128])
