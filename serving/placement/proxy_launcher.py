@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import shlex
 import shutil
 from pathlib import Path
 
 RETRY_AFTER_SECONDS = 5
-_ENVELOPE = {
-    "error": {
-        "message": "No gateway replica can answer now; try again in a few seconds.",
-        "type": "server_error",
-        "param": None,
-        "code": "no_replica",
-    }
-}
+_NO_REPLICA = ("No gateway replica can answer now; try again in a few seconds.", "server_error", "no_replica")
+_TOO_SLOW = ("The request body did not arrive in time.", "timeout_error", "request_timeout")
+_TOO_SLOW_PAGE = "request_timeout.http"
 _SCRIPT = """#!/bin/sh
 # Ray starts this in HAProxy's place. With no route yet, Ray's configuration answers 404: say that we are not ready.
 for argument; do
@@ -36,14 +32,30 @@ exec {haproxy} "$@"
 """
 
 
-def error_page() -> bytes:
+def _envelope(message: str, kind: str, code: str) -> str:
+    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
+
+
+def _page(status: str, body: str, *headers: str) -> bytes:
     """A whole answer, for HAProxy's ``errorfile``."""
-    body = json.dumps(_ENVELOPE)
-    return (
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n"
-        f"retry-after: {RETRY_AFTER_SECONDS}\r\ncache-control: no-store\r\nconnection: close\r\n"
-        f"content-length: {len(body)}\r\n\r\n{body}"
-    ).encode()
+    fixed = ("content-type: application/json", "cache-control: no-store", "connection: close")
+    lines = (f"HTTP/1.1 {status}", *fixed, *headers, f"content-length: {len(body)}", "", body)
+    return "\r\n".join(lines).encode()
+
+
+def error_page() -> bytes:
+    """When no replica can be reached."""
+    return _page("503 Service Unavailable", _envelope(*_NO_REPLICA), f"retry-after: {RETRY_AFTER_SECONDS}")
+
+
+def too_slow_page() -> bytes:
+    """When a request did not arrive; the proxy waits for the whole of it."""
+    return _page("408 Request Timeout", _envelope(*_TOO_SLOW))
+
+
+def slow_body_options(folder: Path, seconds: float) -> tuple[str, str]:
+    """Of HAProxy: how long a request may take to arrive, and what is said then."""
+    return f"timeout http-request {max(1, math.ceil(seconds))}s", f"errorfile 408 {folder / _TOO_SLOW_PAGE}"
 
 
 def find_haproxy() -> Path | None:
@@ -57,15 +69,20 @@ def find_haproxy() -> Path | None:
     return None if system is None else Path(system)
 
 
-def write_launcher(folder: Path, haproxy: Path) -> Path | None:
-    """The program, in the proxy's folder of a run; None where nothing may be executed there."""
+def write_launcher(folder: Path, haproxy: Path | None) -> Path | None:
+    """The pages and the program, in the proxy's folder of a run; None where there is nothing to launch, or nothing
+    may be executed there.
+    """
     page, body = folder / "no_replica.http", folder / "no_replica.json"
     page.write_bytes(error_page())
-    body.write_text(json.dumps(_ENVELOPE))
+    body.write_text(_envelope(*_NO_REPLICA))
+    (folder / _TOO_SLOW_PAGE).write_bytes(too_slow_page())
     rule = (
         f"    http-request return status 503 content-type application/json file {body} "
         f"hdr retry-after {RETRY_AFTER_SECONDS}"
     )
+    if haproxy is None:
+        return None
     program = folder / "haproxy"
     program.write_text(_SCRIPT.format(rule=rule, page=shlex.quote(str(page)), haproxy=shlex.quote(str(haproxy))))
     program.chmod(0o700)

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.placement.proxy_launcher import find_haproxy, write_launcher
+from serving.placement.proxy_launcher import find_haproxy, slow_body_options, write_launcher
 
 HAPROXY_RETRY_ON = "conn-failure empty-response 503"
 """A killed replica closes connections without an answer, and one whose engine has died says 503: such a request, if
 it fits the proxy's buffer, is sent once more, to a sibling where there is one."""
-_RETRIES = 1
-HAPROXY_NO_SPLICING = "no option splice-request"
-"""While a request is spliced, HAProxy (2.8) does not see its client go: a unary call whose body came in a
-segment of its own ran to its end. Ray's template has no place for further options, but takes the value of
-retry-on as it is, so this follows it on a line of its own."""
+HAPROXY_RETRIES = 1
+HAPROXY_OPTIONS = ("no option splice-request", "option http-buffer-request")
+"""Ray's template has no place for further options, but takes the value of retry-on as it is, so they follow it on
+lines of their own. While a request is spliced, HAProxy (2.8) does not see its client go: a unary call whose body came
+in a segment of its own ran to its end. And only a request that HAProxy has whole can be sent again: without waiting
+for the body it has not, where a client sends head and body apart, as httpx and with it the OpenAI SDK do.
+"""
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 """Tokens do not pass through Ray's object store; its smallest useful size will do."""
 _REPLICA_PORTS = 1000
@@ -68,8 +70,10 @@ def environment(run_folder: Path, *, longest_request_seconds: float) -> dict[str
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_RETRY_ON": f"{HAPROXY_RETRY_ON}\n    {HAPROXY_NO_SPLICING}",
-        "RAY_SERVE_HAPROXY_RETRIES": str(_RETRIES),
+        "RAY_SERVE_HAPROXY_RETRY_ON": "\n    ".join(
+            (HAPROXY_RETRY_ON, *HAPROXY_OPTIONS, *slow_body_options(proxy, longest_request_seconds))
+        ),
+        "RAY_SERVE_HAPROXYHAPROXY_RETRIES": str(HAPROXY_RETRIES),
         # a reload cuts streams older than this
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(longest_request_seconds) + 60),
         # a proxy that was killed is missed after three of these
@@ -100,8 +104,7 @@ def start_ray(run_folder: Path, run_environment: dict[str, str]) -> None:
     (run_folder / "metrics").mkdir(exist_ok=True)
     os.environ.update(run_environment)
     os.environ.pop(_HAPROXY, None)
-    haproxy = find_haproxy()
-    launcher = None if haproxy is None else write_launcher(run_folder / "haproxy", haproxy)
+    launcher = write_launcher(run_folder / "haproxy", find_haproxy())
     if launcher is not None:
         os.environ[_HAPROXY] = str(launcher)
     import ray
