@@ -18,6 +18,7 @@ from rich.table import Table
 from serving.cli.figures import bad_input_exits
 
 if TYPE_CHECKING:
+    from metering.history import History
     from metering.report import Report
     from metering.report_savings import Baseline
 
@@ -37,6 +38,10 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
     store: Annotated[Path | None, typer.Option(help="History file; the gateway's own by default.")] = None,
+    prometheus: Annotated[
+        str | None,
+        typer.Option(help="Address of a Prometheus that scrapes the gateways: read its history instead, of all nodes."),
+    ] = None,
     baseline_zone: Annotated[
         str | None, typer.Option(help="Compare with this zone's annual mean, as WORLD or POL.")
     ] = None,
@@ -44,9 +49,8 @@ def report(
 ) -> None:
     """Tokens, energy and carbon, how each figure was made, and what is missing."""
     from metering.errors import BadInput
-    from metering.history import HistoryStore, HistoryUnavailable, parse_since
+    from metering.history import parse_since
     from metering.report import build_report
-    from serving.placement.history import history_file
 
     with bad_input_exits():
         now = time.time()
@@ -55,10 +59,7 @@ def report(
         if end <= start:
             raise BadInput(f"the period ends ({until}) before it begins ({since})")
         groups = [name.strip() for name in by.split(",") if name.strip()]
-        try:
-            history = HistoryStore(store or history_file()).read(start, end)
-        except HistoryUnavailable as error:
-            raise BadInput(str(error)) from error
+        history = _history(store, prometheus, start, end)
         made = build_report(
             history,
             since_epoch_seconds=start,
@@ -79,6 +80,22 @@ def report(
         except OSError as error:
             raise BadInput(f"cannot write {output}: {error.strerror or error}") from error
         typer.echo(f"wrote {output}", err=True)
+
+
+def _history(store: Path | None, prometheus: str | None, start: float, end: float) -> History:
+    from metering.errors import BadInput
+    from metering.history import HistoryStore, HistoryUnavailable
+    from serving.placement.history import history_file
+    from serving.telemetry.prometheus_history import PrometheusHistory, PrometheusUnavailable
+
+    if store is not None and prometheus is not None:
+        raise BadInput("--store and --prometheus are two histories of the same: give one")
+    try:
+        if prometheus is not None:
+            return PrometheusHistory(prometheus).read(start, end)
+        return HistoryStore(store or history_file()).read(start, end)
+    except (HistoryUnavailable, PrometheusUnavailable) as error:
+        raise BadInput(str(error)) from error
 
 
 def _baseline(zone: str | None, pue: float | None) -> Baseline:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import pickle
 import time
@@ -20,8 +19,6 @@ from metering.errors import BadInput
 from metering.history import HistoryStore
 from metering.history_rows import served_rows, window_rows
 from metering.model_profile import ModelProfile
-from metering.node import NodeMeter
-from metering.power.base import Boundary
 from metering.receipt import Receipt
 from metering.settlement import Acknowledgement, IntensityStamp
 from metering.work import WorkBatch
@@ -30,94 +27,13 @@ from serving.metrics import Metrics
 from serving.placement.history import HistoryKeeper, history_file
 from serving.placement.intensity import IntensityFeed, configured_intensity, first_stamp
 from serving.placement.metering_setup import build_node_meter, node_power
+from serving.placement.node_metrics import NodeMetrics
 
 NANO = 1e9
 TICKS_PER_WINDOW = 4
 SECONDS_PER_DAY = 86_400.0
 PROFILES = "profiles.pickle"
 """In the run's own folder, beside the metrics."""
-
-
-class NodeMetrics:
-    """Closed windows and final receipts as Prometheus series."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._faults: dict[str, int] = {}
-        self._intensity: tuple[str, ...] | None = None
-
-    def fault(self, name: str) -> None:
-        self._metrics.add("wattgate_meter_faults_total", 1, name)
-
-    def intensity(self, stamp: IntensityStamp | None) -> None:
-        """The figure in use. The series it had under other labels cannot be deleted here: it becomes NaN."""
-        labels = None if stamp is None else (stamp.zone, stamp.source, stamp.signal, stamp.quality)
-        if self._intensity is not None and self._intensity != labels:
-            self._metrics.set("wattgate_intensity_grams_per_kwh", math.nan, *self._intensity)
-            self._metrics.set("wattgate_carbon_free_ratio", math.nan, *self._intensity[:2])
-        self._intensity = labels
-        if stamp is not None and labels is not None:
-            self._metrics.set("wattgate_intensity_grams_per_kwh", stamp.grams_per_kwh, *labels)
-            if stamp.carbon_free_ratio is not None:
-                self._metrics.set("wattgate_carbon_free_ratio", stamp.carbon_free_ratio, *labels[:2])
-
-    def window(self, closed: ClosedWindow, method: str, source: str) -> None:
-        add, put = self._metrics.add, self._metrics.set
-        for close in closed.components:
-            name = close.component.name
-            if close.energy_nanojoules is None:
-                add("wattgate_meter_faults_total", 1, "gap")
-                continue
-            joules = close.energy_nanojoules / NANO
-            add("wattgate_energy_joules_total", joules, name, close.component.boundary.value, method, source)
-            add("wattgate_idle_joules_total", close.idle_nanojoules / NANO, name)
-            put("wattgate_power_watts", joules / closed.window.seconds, name)
-        for engine in closed.engines:
-            if engine.mfu_ratio is not None:
-                put("wattgate_mfu_ratio", engine.mfu_ratio, engine.model)
-        for (model, tenant), line in closed.lines.items():
-            add("wattgate_flops_total", line.flops_prefill, model, "prefill")
-            add("wattgate_flops_total", line.flops_decode, model, "decode")
-            overhead = operational = embodied = devices = electricity = 0
-            for boundary in Boundary:
-                amounts = line.work[boundary]
-                add("wattgate_request_joules_total", amounts.energy_nanojoules / NANO, model, tenant, boundary.value)
-                overhead += amounts.overhead_nanojoules
-                operational += amounts.operational_nanograms
-                embodied += amounts.embodied_nanograms
-                devices += amounts.device_nanocost
-                electricity += amounts.electricity_nanocost
-            idle = line.idle
-            add("wattgate_request_joules_total", idle.energy_nanojoules / NANO, model, tenant, "idle")
-            overhead += idle.overhead_nanojoules
-            add("wattgate_request_joules_total", overhead / NANO, model, tenant, "overhead")
-            operational += idle.operational_nanograms
-            embodied += idle.embodied_nanograms
-            marginal = closed.stamp is not None and closed.stamp.signal == "marginal"
-            scope = "operational_marginal" if marginal else "operational"
-            add("wattgate_request_grams_total", operational / NANO, model, tenant, scope)
-            add("wattgate_request_grams_total", embodied / NANO, model, tenant, "embodied")
-            for cause, nanocost in (
-                ("devices", devices + idle.device_nanocost),
-                ("electricity", electricity + idle.electricity_nanocost),
-            ):
-                if nanocost:
-                    add("wattgate_request_cost_total", nanocost / NANO, model, tenant, cause)
-
-    def books(self, node: NodeMeter) -> None:
-        books = node.books()
-        for component in books.components:
-            difference = component.difference.energy_nanojoules / NANO
-            self._metrics.set("wattgate_books_difference_joules", difference, component.component.name)
-        counters = books.counters
-        for fault in (
-            "late_records", "malformed_records", "forced_windows", "meter_failures", "meter_resets",
-            "dead_sources", "abandoned_requests", "mfu_over_unity", "lost_batches",
-        ):  # fmt: skip
-            now = int(getattr(counters, fault))
-            if (grown := now - self._faults.get(fault, 0)) > 0:
-                self._metrics.add("wattgate_meter_faults_total", grown, fault)
-            self._faults[fault] = now
 
 
 class NodeMeterActor:
@@ -195,9 +111,13 @@ class NodeMeterActor:
 
     def _take(self, closed: Iterable[ClosedWindow]) -> None:
         for window in closed:
-            self._export.window(window, self._node.power_method.value, self._node.power)
+            self._export.window(window, self._node.power_method.value, self._node.power, self._peaks)
             self._keep(window)
         self._export.books(self._node)
+
+    @property
+    def _peaks(self) -> dict[str, float | None]:
+        return {name: profile.peak_flops for name, profile in self._profiles.items()}
 
     def _keep(self, window: ClosedWindow) -> None:
         if self._keeper is not None:
@@ -206,7 +126,7 @@ class NodeMeterActor:
                     window,
                     method=self._node.power_method,
                     power=self._node.power,
-                    peak_flops={name: profile.peak_flops for name, profile in self._profiles.items()},
+                    peak_flops=self._peaks,
                     embodied=self._node.settings.embodied,
                     priced=self._node.settings.prices_per_hour,
                     price_per_kwh=self._node.settings.price_per_kwh,
@@ -237,8 +157,10 @@ class NodeMeterActor:
         # a restarted actor is attached to by nobody: the first report starts it
         await self.start()
         acknowledgement = self._node.submit(batch)
-        if self._keeper is not None and acknowledgement.booked and batch.served:
-            self._keeper.add(served_rows(batch.served, time.time()))
+        if acknowledgement.booked and batch.served:
+            self._export.served(batch.served)
+            if self._keeper is not None:
+                self._keeper.add(served_rows(batch.served, time.time()))
         return acknowledgement
 
     async def stop(self) -> None:

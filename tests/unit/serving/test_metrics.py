@@ -23,18 +23,21 @@ UNITS = {
 BOUNDED = frozenset(
     {"model", "tenant", "endpoint", "status", "cache", "kind", "path", "outcome", "tier", "why", "operation", "fault"}
     | {"guard", "reason", "phase", "component", "boundary", "method", "source", "scope", "zone", "signal", "quality"}
-    | {"cause", "fallback"}
+    | {"cause", "fallback", "batch"}
 )
 
 
 def used_in_code() -> dict[str, set[int]]:
-    """Names given to ``add``, ``set`` and ``observe`` in serving, with the number of labels; -1 where not countable."""
+    """Names given to ``add``, ``set`` or ``put``, ``observe``, with the number of labels; -1 where not countable."""
     found: dict[str, set[int]] = {}
     for file in Path(serving.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
                 continue
             if file.name == "metrics.py":
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called not in ("add", "put", "set", "observe"):
                 continue
             name = node.args[0].value
             if isinstance(name, str) and name.startswith("wattgate_"):

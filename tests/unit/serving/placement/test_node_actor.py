@@ -17,7 +17,8 @@ from metering.settlement import IntensityStamp
 from metering.work import Served, WorkBatch, WorkRecord
 from serving.config import load_config
 from serving.metrics import Metrics
-from serving.placement.node_actor import NodeMeterActor, NodeMetrics
+from serving.placement.node_actor import NodeMeterActor
+from serving.placement.node_metrics import NodeMetrics
 from tests.unit.metering.model_configs import SMOLLM2_135M
 
 
