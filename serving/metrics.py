@@ -362,6 +362,22 @@ CATALOGUE: tuple[MetricSpec, ...] = (
     ),
     MetricSpec("wattgate_event_loop_tasks", "gauge", "tasks", (), "Tasks on the gateway replicas' event loops."),
     MetricSpec(
+        "wattgate_events_total",
+        "counter",
+        "events",
+        ("kind",),
+        "Changes recorded, by kind: model, config, cap, cache_epoch, intensity_source, drift (texts: /v1/events).",
+    ),
+    MetricSpec(
+        "wattgate_drift_ratio",
+        "gauge",
+        "ratio",
+        ("what", "statistic"),
+        "Statistic of the last window against its reference, over its threshold; above 1 it is more than chance.",
+        (),
+        "livemax",
+    ),
+    MetricSpec(
         "wattgate_event_loop_lag_seconds",
         "gauge",
         "seconds",

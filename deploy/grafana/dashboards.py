@@ -110,6 +110,13 @@ CARBON = Page(
                     "{{boundary}}",
                     stacked=True,
                 ),
+                one(
+                    "Cost by cause, an hour",
+                    "none",
+                    f"3600 * sum by (cause) (rate(wattgate_request_cost_total{{{MODEL}}}[$__rate_interval]))",
+                    "{{cause}}",
+                    stacked=True,
+                ),
                 one("Power as metered", "watt", "sum by (component) (wattgate_power_watts)", "{{component}}"),
                 one(
                     "Grid intensity (g/kWh)",
@@ -211,6 +218,26 @@ SERVING = Page(
                     ),
                 ),
                 one("MFU of each window", "percentunit", f"avg by (model) (wattgate_mfu_ratio{{{MODEL}}})"),
+                one(
+                    "MFU of the device time attributed",
+                    "percentunit",
+                    f"sum by (model) (rate(wattgate_flops_total{{{MODEL}}}[$__rate_interval])) "
+                    f"/ sum by (model) (rate(wattgate_possible_flops_total{{{MODEL}}}[$__rate_interval]))",
+                ),
+                one(
+                    "Tokens worked on, by phase",
+                    "none",
+                    f"sum by (phase) (rate(wattgate_executed_tokens_total{{{MODEL}}}[$__rate_interval]))",
+                    "{{phase}}",
+                    stacked=True,
+                ),
+                one(
+                    "Least device time: each alone, over as batched",
+                    "none",
+                    f'sum(rate(wattgate_roofline_seconds_total{{{MODEL},batch="alone"}}[$__rate_interval])) '
+                    f'/ sum(rate(wattgate_roofline_seconds_total{{{MODEL},batch="shared"}}[$__rate_interval]))',
+                    "times",
+                ),
                 one(
                     "FLOPs by phase",
                     "flops",
@@ -417,6 +444,12 @@ TUNING = Page(
 
 PAGES = (CARBON, SERVING, CACHE, TUNING)
 ANNOTATIONS = (
+    (
+        "Events",
+        "sum by (kind) ((wattgate_events_total unless wattgate_events_total offset 1m) "
+        "or increase(wattgate_events_total[1m])) > 0",
+        "green",
+    ),
     ("Cap changed", "changes(sum by (model) (wattgate_concurrency_cap)[1m:]) > 0", "blue"),
     ("Engine died", "increase(wattgate_engine_deaths_total[1m]) > 0", "red"),
     ("Alerts", 'ALERTS{alertstate="firing",alertname=~"Wattgate.*"}', "orange"),

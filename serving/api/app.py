@@ -415,7 +415,7 @@ def build_app(
             Route("/healthz", pages.healthz),
             Route("/readyz", pages.readyz),
             Route("/metrics", pages.metrics),
-            *CachePages(gateway, keys).routes(),
+            *CachePages(gateway, keys, events).routes(),
             *OperationsPages(pages.see_figures, events).routes(),
             *more_routes,
         ],

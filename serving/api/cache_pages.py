@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -17,6 +18,7 @@ from cache.tiers import ResponseCache
 from serving.access import KeyRing
 from serving.errors import EngineUnavailable, Forbidden, InvalidRequest, NotFound
 from serving.gateway import Gateway
+from serving.operations.events import EventLog
 
 _LONGEST_FEEDBACK_BYTES = 4096
 
@@ -24,9 +26,10 @@ _LONGEST_FEEDBACK_BYTES = 4096
 class CachePages:
     """``/v1/cache``: each method raises a ``GatewayError`` for what cannot be done."""
 
-    def __init__(self, gateway: Gateway, keys: KeyRing) -> None:
+    def __init__(self, gateway: Gateway, keys: KeyRing, events: EventLog | None = None) -> None:
         self._gateway = gateway
         self._keys = keys
+        self._events = events
 
     def routes(self) -> list[Route]:
         return [
@@ -81,7 +84,12 @@ class CachePages:
             raise InvalidRequest("Name exactly one of ?tenant=, ?model= and ?all=true.", param="tenant")
         if asker is not None and tenant != asker:
             raise Forbidden("This key may clear its own tenant's answers only.", code="not_yours")
-        return _done(await self._cache().invalidate(tenant=tenant, model=model, everything=everything))
+        result = await self._cache().invalidate(tenant=tenant, model=model, everything=everything)
+        if result.done and self._events is not None:
+            cleared = "everything" if everything else f"model {model}" if model is not None else f"tenant {tenant}"
+            who = "an operator" if asker is None else f"tenant {asker}"
+            await asyncio.to_thread(self._events.record, "cache_epoch", f"cache cleared: {cleared}, by {who}", model)
+        return _done(result)
 
     async def feedback(self, request: Request) -> Response:
         tenant = self._keys.tenant(request.headers.get("authorization"))

@@ -10,8 +10,22 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from serving.operations.events import Kind
-from serving.operations.statistics import ks, ks_threshold, mean_z, proportion_z, psi, psi_threshold, quantile_edges
+from serving.operations.statistics import (
+    ks,
+    ks_threshold,
+    mean_shift,
+    mean_z,
+    proportion_z,
+    psi,
+    psi_threshold,
+    quantile_edges,
+)
+
+Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +48,10 @@ class Window:
     requests: tuple[Seen, ...]
     mfu_ratios: tuple[float, ...] = ()
     joules_per_token: tuple[float, ...] = ()
+    embeddings: tuple[Vector, ...] = ()
+    """Of prompts, where something embeds them."""
+    verified_wrong: tuple[bool, ...] = ()
+    """Semantic hits that were verified, and whether they were wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +66,8 @@ class Limits:
     """Smallest change of a rate that is told."""
     relative: float = 0.15
     """Smallest relative change of a mean that is told."""
+    shift: float = 0.2
+    """Smallest move of the embeddings' mean that is told, in units of one sample's spread."""
     least: int = 50
     """Fewer values in either window: not compared."""
 
@@ -76,19 +96,28 @@ def compare(reference: Window, present: Window, limits: Limits = Limits()) -> li
     out: list[Finding] = []
     before, after = reference.requests, present.requests
     if min(len(before), len(after)) >= limits.least:
+        answered = [seen for seen in before if not seen.refused], [seen for seen in after if not seen.refused]
         lengths: tuple[tuple[str, Callable[[Seen], int]], ...] = (
             ("prompt length", lambda seen: seen.prompt_tokens),
             ("answer length", lambda seen: seen.answer_tokens),
         )
         for what, length in lengths:
-            out += _distribution(what, [length(seen) for seen in before], [length(seen) for seen in after], limits)
+            old_lengths, new_lengths = ([length(seen) for seen in window] for window in answered)
+            if min(len(old_lengths), len(new_lengths)) >= limits.least:
+                out += _distribution(what, old_lengths, new_lengths, limits)
         rates: tuple[tuple[str, Callable[[Seen], bool]], ...] = (
             ("refusal rate", lambda seen: seen.refused),
             ("truncation rate", lambda seen: seen.truncated),
             ("hit ratio", lambda seen: seen.hit),
         )
         for what, holds in rates:
-            out.append(_rate(what, [holds(seen) for seen in before], [holds(seen) for seen in after], limits))
+            old, new = (before, after) if what == "refusal rate" else answered
+            if min(len(old), len(new)) >= limits.least:
+                out.append(_rate(what, [holds(seen) for seen in old], [holds(seen) for seen in new], limits))
+    if min(len(reference.verified_wrong), len(present.verified_wrong)) >= limits.least:
+        out.append(_rate("false hits", reference.verified_wrong, present.verified_wrong, limits))
+    if min(len(reference.embeddings), len(present.embeddings)) >= limits.least:
+        out.append(_embeddings(reference.embeddings, present.embeddings, limits))
     for what, old, new in (
         ("MFU", reference.mfu_ratios, present.mfu_ratios),
         ("joules per token", reference.joules_per_token, present.joules_per_token),
@@ -131,6 +160,12 @@ def _rate(what: str, old: Sequence[bool], new: Sequence[bool], limits: Limits) -
     return Finding(what, "z", z, limits.z, before, after, abs(z) > limits.z and abs(after - before) > limits.points)
 
 
+def _embeddings(old: Sequence[Vector], new: Sequence[Vector], limits: Limits) -> Finding:
+    statistic, threshold, shift = mean_shift(np.stack(old), np.stack(new), limits.z)
+    drifted = statistic > threshold and shift > limits.shift
+    return Finding("prompt embeddings", "mean shift", statistic, threshold, 0.0, shift, drifted)
+
+
 def _mean(what: str, old: Sequence[float], new: Sequence[float], limits: Limits) -> Finding:
     z = mean_z(old, new)
     before, after = math.fsum(old) / len(old), math.fsum(new) / len(new)
@@ -140,43 +175,58 @@ def _mean(what: str, old: Sequence[float], new: Sequence[float], limits: Limits)
 
 @dataclass(slots=True)
 class DriftWatch:
-    """Fills windows of ``size`` requests; the first is the reference until ``rebase``. Tells what moved, once a window.
+    """Traffic: fills windows of ``size`` requests; the first is the reference until ``rebase``. Tells what moved, once
+    a window.
 
-    ``record`` takes an event's kind and text (``EventLog.record``).
+    ``record`` takes an event's kind and text (``EventLog.record``), ``measured`` every finding, drifted or not.
     """
 
     record: Callable[[Kind, str], object]
     size: int = 500
     limits: Limits = Limits()
+    measured: Callable[[Finding], None] = lambda finding: None
     reference: Window | None = None
     findings: list[Finding] = field(default_factory=list)
     """Of the last full window."""
     _requests: list[Seen] = field(default_factory=list)
-    _mfu: list[float] = field(default_factory=list)
-    _joules: list[float] = field(default_factory=list)
+    _embeddings: list[Vector] = field(default_factory=list)
+    _verified: list[bool] = field(default_factory=list)
 
-    def metered(self, mfu_ratio: float | None, joules_per_token: float | None) -> None:
-        """Figures of a closed metering window that did work; what is unknown is left out."""
-        if mfu_ratio is not None:
-            self._mfu.append(mfu_ratio)
-        if joules_per_token is not None:
-            self._joules.append(joules_per_token)
+    def embedded(self, vector: Vector) -> None:
+        """A prompt's vector, where something embeds prompts."""
+        if len(self._embeddings) < self.size:
+            self._embeddings.append(vector)
+
+    def verified(self, wrong: bool) -> None:
+        """What verifying a semantic hit has shown."""
+        self._verified.append(wrong)
 
     def ended(self, seen: Seen) -> None:
         self._requests.append(seen)
         if len(self._requests) < self.size:
             return
-        window = Window(tuple(self._requests), tuple(self._mfu), tuple(self._joules))
-        self._requests, self._mfu, self._joules = [], [], []
+        window = Window(tuple(self._requests), embeddings=tuple(self._embeddings), verified_wrong=tuple(self._verified))
+        self._clear()
         if self.reference is None:
             self.reference = window
             return
         self.findings = compare(self.reference, window, self.limits)
-        for finding in self.findings:
-            if finding.drifted:
-                self.record("drift", finding.text)
+        tell(self.findings, self.record, self.measured)
 
     def rebase(self) -> None:
         """The next full window becomes the reference: after a change that was meant."""
         self.reference, self.findings = None, []
-        self._requests, self._mfu, self._joules = [], [], []
+        self._clear()
+
+    def _clear(self) -> None:
+        self._requests, self._embeddings, self._verified = [], [], []
+
+
+def tell(
+    findings: Sequence[Finding], record: Callable[[Kind, str], object], measured: Callable[[Finding], None]
+) -> None:
+    """Every finding as a figure, those that drifted as events."""
+    for finding in findings:
+        measured(finding)
+        if finding.drifted:
+            record("drift", finding.text)

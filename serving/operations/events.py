@@ -12,6 +12,8 @@ from typing import Literal, get_args
 
 Kind = Literal["model", "config", "cap", "cache_epoch", "intensity_source", "drift"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+EVENTS = "events.jsonl"
+"""The log's name in the run's folder."""
 _TAIL_BYTES = 256 * 1024
 """What a reader looks at: some two thousand events."""
 
@@ -30,9 +32,15 @@ class Event:
 class EventLog:
     """An append-only file, shared by the node's processes. Writing blocks for one small write."""
 
-    def __init__(self, path: Path, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: Path,
+        wall: Callable[[], float] = time.time,
+        recorded: Callable[[Kind], None] = lambda kind: None,
+    ) -> None:
         self._path = path
         self._wall = wall
+        self._recorded = recorded
 
     def record(self, kind: Kind, text: str, model: str | None = None) -> Event:
         """Raises ``ValueError`` for a kind that is none of ``KINDS``."""
@@ -45,6 +53,7 @@ class EventLog:
             os.write(file, json.dumps(asdict(event)).encode() + b"\n")
         finally:
             os.close(file)
+        self._recorded(kind)
         return event
 
     def read(self, since_seconds: float = 0.0) -> list[Event]:

@@ -6,6 +6,9 @@ import bisect
 import math
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 def ks(reference: Sequence[float], present: Sequence[float]) -> float:
     """Largest distance between the two empirical distribution functions, 0 to 1 (Kolmogorov and Smirnov).
@@ -49,10 +52,14 @@ def psi(reference: Sequence[float], present: Sequence[float], edges: Sequence[fl
 
 def psi_threshold(reference_size: int, present_size: int, bins: int, z: float) -> float:
     """What PSI exceeds by chance only as often as a normal exceeds ``z``: (1/n + 1/m) times the quantile of
-    chi-squared with ``bins - 1`` degrees (Yurdakul 2018), by Wilson and Hilferty's approximation (1931)."""
+    chi-squared with ``bins - 1`` degrees (Yurdakul 2018)."""
     degrees = max(1, bins - 1)
-    quantile = degrees * (1 - 2 / (9 * degrees) + z * math.sqrt(2 / (9 * degrees))) ** 3
-    return quantile * (1 / reference_size + 1 / present_size)
+    return degrees * _chi_squared_share(degrees, z) * (1 / reference_size + 1 / present_size)
+
+
+def _chi_squared_share(degrees: float, z: float) -> float:
+    """Quantile of chi-squared over its degrees, where a normal has ``z`` (Wilson and Hilferty 1931)."""
+    return (1 - 2 / (9 * degrees) + z * math.sqrt(2 / (9 * degrees))) ** 3
 
 
 def proportion_z(reference_hits: int, reference_size: int, present_hits: int, present_size: int) -> float:
@@ -75,3 +82,24 @@ def mean_z(reference: Sequence[float], present: Sequence[float]) -> float:
     if spread == 0:
         return 0.0 if after == before else math.copysign(math.inf, after - before)
     return (after - before) / spread
+
+
+def mean_shift(reference: NDArray[np.floating], present: NDArray[np.floating], z: float) -> tuple[float, float, float]:
+    """How far the mean of vectors (one a row) has moved: (statistic, its threshold under no change, shift).
+
+    The statistic is the squared distance of the means over what it is expected to be by chance,
+    tr(C) (1/n + 1/m) with the pooled covariance C. By chance it is distributed as chi-squared over its degrees,
+    with tr(C)^2 / tr(C^2) of them (Box 1954): that threshold is exceeded as often as a normal exceeds ``z``. The shift
+    is the distance over sqrt(tr(C)), the spread of one sample.
+    """
+    one, other = np.asarray(reference, dtype=np.float64), np.asarray(present, dtype=np.float64)
+    a, b = one.mean(axis=0), other.mean(axis=0)
+    centred = np.concatenate([one - a, other - b])
+    covariance = centred.T @ centred / max(1, len(centred) - 2)
+    spread = float(np.trace(covariance))
+    apart = float(((a - b) ** 2).sum())
+    if spread <= 0:
+        return (0.0, 1.0, 0.0) if apart == 0 else (math.inf, 1.0, math.inf)
+    degrees = spread**2 / float((covariance**2).sum())
+    statistic = apart / (spread * (1 / len(one) + 1 / len(other)))
+    return statistic, _chi_squared_share(degrees, z), math.sqrt(apart / spread)

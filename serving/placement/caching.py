@@ -16,6 +16,8 @@ from serving.cache_settings import CacheSettings as CacheSection
 from serving.config import GatewayConfig
 from serving.label_file import LabelFile
 from serving.metrics import Metrics
+from serving.operations.drift import DriftWatch
+from serving.operations.drift_feed import WatchedEmbedder
 from serving.placement.judging import Judgement, build_judgement
 from serving.shadow import ShadowVerifier
 
@@ -60,13 +62,17 @@ class BuiltCache:
     shadow: ShadowVerifier | None = None
 
 
-def build_shadow(settings: CacheSection, judgement: Judgement, metrics: Metrics) -> ShadowVerifier | None:
+def build_shadow(
+    settings: CacheSection, judgement: Judgement, metrics: Metrics, drift: DriftWatch | None = None
+) -> ShadowVerifier | None:
     """None where nothing is to be verified."""
     if settings.shadow_share <= 0.0:
         return None
     labels = LabelFile(settings.shadow_labels) if settings.shadow_labels is not None else None
 
     def keep(score: float, right: bool, served: bool) -> None:
+        if served and drift is not None:
+            drift.verified(not right)
         if labels is None:
             return
         try:
@@ -85,7 +91,11 @@ def build_shadow(settings: CacheSection, judgement: Judgement, metrics: Metrics)
 
 
 async def build_cache(
-    config: GatewayConfig, redis_url: str | None, metrics: Metrics, tell: Callable[[str], None] = lambda _: None
+    config: GatewayConfig,
+    redis_url: str | None,
+    metrics: Metrics,
+    tell: Callable[[str], None] = lambda _: None,
+    drift: DriftWatch | None = None,
 ) -> BuiltCache:
     """Neither a Redis nor an embedder that is away keeps the gateway from starting."""
     settings = config.cache
@@ -97,10 +107,13 @@ async def build_cache(
     store = RedisStore(redis_url, secret=secret, observer=observer) if redis_url else None
     wanted = settings.tier == "semantic" and store is not None
     judgement = await build_judgement(settings, metrics, tell) if wanted else None
+    embedder = judgement.embedder if judgement else None
+    if embedder is not None and drift is not None:
+        embedder = WatchedEmbedder(embedder, drift.embedded)
     cache = ResponseCache(
         secret=secret,
         store=store,
-        embedder=judgement.embedder if judgement else None,
+        embedder=embedder,
         judge=judgement.judge if judgement else None,
         settings=CacheSettings(
             ttl_seconds=settings.ttl_seconds,
@@ -111,4 +124,4 @@ async def build_cache(
         ),
         observer=observer,
     )
-    return BuiltCache(cache, build_shadow(settings, judgement, metrics) if judgement else None)
+    return BuiltCache(cache, build_shadow(settings, judgement, metrics, drift) if judgement else None)

@@ -24,10 +24,14 @@ from metering.settlement import Acknowledgement, IntensityStamp
 from metering.work import WorkBatch
 from serving.config import GatewayConfig
 from serving.metrics import Metrics
+from serving.operations.engine_drift import EngineWatch
+from serving.operations.events import EVENTS, EventLog
 from serving.placement.history import HistoryKeeper, history_file
 from serving.placement.intensity import IntensityFeed, configured_intensity, first_stamp
 from serving.placement.metering_setup import build_node_meter, node_power
 from serving.placement.node_metrics import NodeMetrics
+from serving.placement.telemetry import export_finding
+from serving.tuning.engine_model import EngineModel
 
 NANO = 1e9
 TICKS_PER_WINDOW = 4
@@ -45,7 +49,17 @@ class NodeMeterActor:
         self._node = build_node_meter(config, power)
         self._node.start(time.monotonic())
         self._folder = Path(multiprocess_folder)
-        self._export = NodeMetrics(Metrics(CollectorRegistry()))
+        metrics = Metrics(CollectorRegistry())
+        self._export = NodeMetrics(metrics)
+        self._events = EventLog(
+            self._folder.parent / EVENTS, recorded=lambda kind: metrics.add("wattgate_events_total", 1, kind)
+        )
+        self._engines = EngineWatch(
+            self._events.record,
+            measured=lambda finding: export_finding(metrics, finding),
+            fitted=self._fitted(config.telemetry.engine_model),
+        )
+        self._stamp: IntensityStamp | None = None
         self._metering = config.metering
         self._interval = config.metering.window_seconds / TICKS_PER_WINDOW
         self._tasks: tuple[asyncio.Task[None], ...] = ()
@@ -95,6 +109,17 @@ class NodeMeterActor:
     def _use(self, stamp: IntensityStamp | None) -> None:
         self._node.set_intensity(stamp)
         self._export.intensity(stamp)
+        before, self._stamp = _source(self._stamp), stamp
+        if before is not None and before != _source(stamp):
+            self._events.record("intensity_source", f"grid intensity: {before} -> {_source(stamp) or 'unknown'}")
+
+    def _fitted(self, path: Path | None) -> EngineModel | None:
+        try:
+            return None if path is None else EngineModel.load(path)
+        except BadInput:
+            # metering goes on without what it would be held against
+            self._export.fault("engine_model_unreadable")
+            return None
 
     async def _tick(self) -> None:
         while True:
@@ -113,6 +138,7 @@ class NodeMeterActor:
         for window in closed:
             self._export.window(window, self._node.power_method.value, self._node.power, self._peaks)
             self._keep(window)
+            self._engines.closed(window)
         self._export.books(self._node)
 
     @property
@@ -178,3 +204,8 @@ class NodeMeterActor:
     async def books(self) -> dict[str, Any]:
         """The node's totals, JSON-ready."""
         return self._node.books().as_dict()
+
+
+def _source(stamp: IntensityStamp | None) -> str | None:
+    """Where an intensity is from, whatever its value."""
+    return None if stamp is None else f"{stamp.zone}, {stamp.source}, {stamp.signal}"

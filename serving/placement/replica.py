@@ -6,11 +6,10 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from serving.api.app import build_app
@@ -20,7 +19,7 @@ from serving.engines.fallback import FallbackEngine
 from serving.gateway import Gateway
 from serving.limits.desk import Desk
 from serving.metrics import Metrics
-from serving.operations.events import EventLog, changes
+from serving.operations.events import EVENTS, EventLog, changes
 from serving.placement.batching import build_batches
 from serving.placement.caching import build_cache
 from serving.placement.caps import build_caps, by_served_name, cap_settings, with_live_admission
@@ -30,7 +29,8 @@ from serving.placement.key_watch import build_keys
 from serving.placement.limiting import build_limiter
 from serving.placement.notices import Notices
 from serving.placement.placed import InternalLink
-from serving.placement.telemetry import build_sinks
+from serving.placement.scrape import scraper
+from serving.placement.telemetry import build_drift, build_sinks
 
 log = logging.getLogger("wattgate")
 
@@ -51,7 +51,10 @@ class Replica:
         self.source = f"replica-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.metrics = Metrics(CollectorRegistry())
         self._dead_counted = False
-        self.events = EventLog(run_folder / "events.jsonl")
+        self.events = EventLog(
+            run_folder / EVENTS, recorded=lambda kind: self.metrics.add("wattgate_events_total", 1, kind)
+        )
+        self.drift = build_drift(config.telemetry, self.metrics, self.events)
         self._live = live_settings(config)
 
     async def start(self) -> ASGIApp:
@@ -66,7 +69,7 @@ class Replica:
         self._placed = build_engines(config, self.caps, self._link, self.source, self.metrics, self._notices.tell)
         self.engine, self.meter = self._placed.engine, self._placed.meter
         await self._placed.start()
-        built = await build_cache(config, self._redis_url, self.metrics, self._notices.tell)
+        built = await build_cache(config, self._redis_url, self.metrics, self._notices.tell, self.drift)
         self.gateway = Gateway(
             engine=self.engine,
             cap=next(iter(self.caps.values())),
@@ -84,7 +87,7 @@ class Replica:
             self.keys.settings,
             assumed_output_tokens=config.limits.assumed_output_tokens,
         )
-        self.sinks = build_sinks(config.telemetry, self.metrics)
+        self.sinks = build_sinks(config.telemetry, self.metrics, self.drift)
         batches = build_batches(config, self.keys, self.metrics)
         self.batches = batches.runner
         await self._placed.warm_up()
@@ -142,6 +145,8 @@ class Replica:
             self.caps[model].resize(cap.requests, policy=cap.policy)
         for change in changes("config", self._live, live):
             self.events.record("cap" if "admission.max_concurrency" in change else "config", change)
+            if self.drift is not None:
+                self.drift.rebase()
         self._live = live
 
     def check_health(self) -> None:
@@ -174,17 +179,6 @@ def live_settings(config: GatewayConfig) -> dict[str, Any]:
             name: {"admission": model.admission.model_dump(mode="json")} for name, model in config.models.items()
         }
     return live
-
-
-def scraper(folder: str) -> Callable[[], tuple[bytes, str]]:
-    """The exposition of all of the node's processes, from their shared folder."""
-
-    def scrape() -> tuple[bytes, str]:
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-        return generate_latest(registry), CONTENT_TYPE_LATEST
-
-    return scrape
 
 
 def serve_deployment(

@@ -6,12 +6,33 @@ from pathlib import Path
 
 from serving.config import TelemetrySettings
 from serving.metrics import Metrics
+from serving.operations.drift import DriftWatch, Finding
+from serving.operations.drift_feed import DriftSink
+from serving.operations.events import EventLog
 from serving.telemetry.ended import EndedSink
 
 
-def build_sinks(settings: TelemetrySettings, metrics: Metrics) -> tuple[EndedSink, ...]:
+def export_finding(metrics: Metrics, finding: Finding) -> None:
+    ratio = abs(finding.value) / finding.threshold
+    metrics.set("wattgate_drift_ratio", ratio, finding.what, finding.statistic)
+
+
+def build_drift(settings: TelemetrySettings, metrics: Metrics, events: EventLog) -> DriftWatch | None:
+    """The watch over a replica's traffic."""
+    if settings.drift_window_requests == 0:
+        return None
+    return DriftWatch(
+        events.record,
+        size=settings.drift_window_requests,
+        measured=lambda finding: export_finding(metrics, finding),
+    )
+
+
+def build_sinks(
+    settings: TelemetrySettings, metrics: Metrics, drift: DriftWatch | None = None
+) -> tuple[EndedSink, ...]:
     """None where nothing is configured; each is imported only where it is used."""
-    sinks: list[EndedSink] = []
+    sinks: list[EndedSink] = [DriftSink(drift)] if drift is not None else []
     if settings.request_log is not None:
         from serving.telemetry.request_log import RequestLog
 

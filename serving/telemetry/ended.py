@@ -36,6 +36,9 @@ class Ended:
     queue_seconds: float = 0.0
     overhead_seconds: float = 0.0
     first_token_seconds: float | None = None
+    prompt_tokens: int = 0
+    """As the answer's usage says, a hit's too."""
+    output_tokens: int = 0
     use: Use = NOTHING
     work: str | None = None
     """How the engine's work was obtained: measured, modelled or simulated."""
@@ -90,6 +93,8 @@ def ended_call(
         queue_seconds=call.queue_seconds,
         overhead_seconds=call.overhead_seconds,
         first_token_seconds=first,
+        prompt_tokens=int((call.usage or {}).get("prompt_tokens") or 0),
+        output_tokens=int((call.usage or {}).get("completion_tokens") or 0),
         use=use_of(call, gateway),
         work=gateway.engine.method.value,
         asked=asked,

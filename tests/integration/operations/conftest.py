@@ -11,8 +11,10 @@ from tests.system_packages import program
 
 
 @pytest.fixture(scope="session")
-def gateway() -> Iterator[GatewayProcess]:
-    gateway = GatewayProcess("--engine", "simulated", "--port", "0").wait_ready()
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    config = tmp_path_factory.mktemp("gateway") / "gateway.yaml"
+    config.write_text("metering: {price_per_kwh: 0.2, price_per_device_hour: 1.5}\n")
+    gateway = GatewayProcess("--engine", "simulated", "--port", "0", "--config", str(config)).wait_ready()
     yield gateway
     gateway.stop()
 

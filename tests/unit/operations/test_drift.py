@@ -4,9 +4,10 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from serving.operations.drift import DriftWatch, Limits, Seen, Window, against_model, compare
+from serving.operations.drift import DriftWatch, Limits, Seen, Vector, Window, against_model, compare
 from serving.operations.events import EventLog
 
 
@@ -76,6 +77,34 @@ def test_an_engine_that_works_worse_is_found_with_by_how_much() -> None:
     assert joules.text.startswith("joules per token: 0.")
 
 
+def vectors(seed: int, towards: float = 0.0, size: int = 300) -> tuple[Vector, ...]:
+    draw = np.random.default_rng(seed)
+    topics = np.random.default_rng(99).normal(size=(4, 64))
+    found = topics[draw.integers(0, 4, size)] + draw.normal(size=(size, 64)) + towards * topics[0]
+    return tuple((found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32))
+
+
+def test_prompts_about_something_else_are_found_and_ordinary_ones_are_not() -> None:
+    reference = Window((), embeddings=vectors(0))
+    for seed in range(1, 9):
+        assert drifted(reference, Window((), embeddings=vectors(seed))) == set()
+    assert drifted(reference, Window((), embeddings=vectors(1, towards=1.0))) == {"prompt embeddings"}
+
+
+def test_semantic_hits_that_are_wrong_more_often_are_found() -> None:
+    reference = Window((), verified_wrong=(True,) + (False,) * 99)
+    assert drifted(reference, Window((), verified_wrong=(True, True) + (False,) * 98)) == set()
+    assert drifted(reference, Window((), verified_wrong=(True,) * 20 + (False,) * 80)) == {"false hits"}
+
+
+def test_refused_requests_are_in_no_length() -> None:
+    reference, present = traffic(0), traffic(1)
+    refused = tuple(
+        Seen(0, 0, refused=True) if number % 3 == 0 else seen for number, seen in enumerate(present.requests)
+    )
+    assert drifted(reference, replace(present, requests=refused)) == {"refusal rate"}
+
+
 def test_a_difference_that_is_sure_but_small_is_not_told() -> None:
     reference = traffic(0)
     slightly = replace(reference, mfu_ratios=tuple(mfu * 1.05 for mfu in reference.mfu_ratios))
@@ -119,9 +148,23 @@ def test_after_a_change_that_was_meant_the_next_window_is_the_reference(tmp_path
     watch = DriftWatch(log.record, size=100)
     for seen in traffic(0, 100).requests:
         watch.ended(seen)
-    watch.metered(0.3, None)
     watch.rebase()
     for window in (1, 2):
         for seen in traffic(window, 100).requests:
             watch.ended(replace(seen, prompt_tokens=seen.prompt_tokens * 4))
     assert log.read() == []
+
+
+def test_the_watch_gathers_vectors_and_verdicts_and_shows_every_finding(tmp_path: Path) -> None:
+    shown: list[str] = []
+    watch = DriftWatch(
+        EventLog(tmp_path / "events.jsonl").record, size=300, measured=lambda finding: shown.append(finding.what)
+    )
+    for seed in range(2):
+        for vector in vectors(seed):
+            watch.embedded(vector)
+        for _ in range(60):
+            watch.verified(False)
+        for seen in traffic(seed, 300).requests:
+            watch.ended(seen)
+    assert {"prompt embeddings", "false hits", "prompt length", "hit ratio"} <= set(shown)

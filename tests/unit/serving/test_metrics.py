@@ -23,7 +23,7 @@ UNITS = {
 BOUNDED = frozenset(
     {"model", "tenant", "endpoint", "status", "cache", "kind", "path", "outcome", "tier", "why", "operation", "fault"}
     | {"guard", "reason", "phase", "component", "boundary", "method", "source", "scope", "zone", "signal", "quality"}
-    | {"cause", "fallback", "batch"}
+    | {"cause", "fallback", "batch", "what", "statistic"}
 )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from serving.access import KeyRing
+from serving.operations.events import EventLog
 from tests.unit.serving.conftest import Exchange, House
 
 NewHouse = Callable[..., House]
@@ -61,6 +63,18 @@ async def test_the_operator_clears_a_model_or_all(shared: House, query: str) -> 
     await stored(shared, **A)
     assert (await delete(shared, "/v1/cache", query, **ADMIN)).status == 200
     assert await verdict(shared, **A) == "MISS"
+
+
+async def test_clearing_is_an_event_that_names_who_and_what(new_house: NewHouse, tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    house = new_house(keys=KeyRing({"a": "key-a"}, admin_key="boss"), events=log)
+    await delete(house, "/v1/cache", "tenant=b", **A)
+    assert log.read() == []
+    await delete(house, "/v1/cache", "tenant=a", **A)
+    await delete(house, "/v1/cache", "model=m", **ADMIN)
+    first, second = log.read()
+    assert (first.kind, first.text) == ("cache_epoch", "cache cleared: tenant a, by tenant a")
+    assert (second.text, second.model) == ("cache cleared: model m, by an operator", "m")
 
 
 async def test_a_thumbs_down_leaves_a_tombstone(shared: House) -> None:

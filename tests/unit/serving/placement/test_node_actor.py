@@ -17,6 +17,7 @@ from metering.settlement import IntensityStamp
 from metering.work import Served, WorkBatch, WorkRecord
 from serving.config import load_config
 from serving.metrics import Metrics
+from serving.operations.events import EVENTS, EventLog
 from serving.placement.node_actor import NodeMeterActor
 from serving.placement.node_metrics import NodeMetrics
 from tests.unit.metering.model_configs import SMOLLM2_135M
@@ -112,6 +113,18 @@ async def test_an_intensity_that_changes_leaves_nan_under_its_old_labels() -> No
     assert value(registry, name, **fallback) == 381.0
     export.intensity(None)
     assert math.isnan(value(registry, name, **fallback) or 0.0)
+
+
+async def test_another_source_of_the_intensity_is_an_event_and_another_value_is_none(tmp_path: Path) -> None:
+    (tmp_path / "metrics").mkdir()
+    made = actor(tmp_path / "metrics", **{"metering.history.enabled": False})
+    made._use(IntensityStamp(300.0, "DE", "electricity maps", "average", "live"))
+    made._use(IntensityStamp(310.0, "DE", "electricity maps", "average", "live"))
+    assert made._events.read() == []
+    made._use(IntensityStamp(381.0, "DEU", "codecarbon (in place of electricity maps)", "average", "static"))
+    (event,) = EventLog(tmp_path / EVENTS).read()
+    assert event.kind == "intensity_source"
+    assert "DE, electricity maps, average -> DEU, codecarbon (in place of electricity maps)" in event.text
 
 
 async def test_grams_of_a_marginal_source_are_a_series_of_their_own(tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""The engine's watch over closed metering windows: a slower engine is found, a fuller or emptier hour is not."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from metering.booking import EngineWindow
+from metering.books import ClosedWindow, ComponentClose, LineTotals
+from metering.ledger import Amounts
+from metering.power.base import Boundary, Component
+from metering.weights import WeightKind
+from metering.windows import Window
+from serving.operations.drift import Finding
+from serving.operations.engine_drift import EngineWatch, expected_seconds
+from serving.tuning.engine_model import EngineModel, FlopCount, Plane, Power
+
+GPU = Component("gpu", Boundary.ACCELERATOR)
+FITTED = EngineModel(
+    "m",
+    "device",
+    (Plane(0.004, 0.001, 0.0001, 1e-7, 1e-8),),
+    power=Power(10.0, 110.0),
+    peak_flops=1e12,
+    flops=FlopCount(per_token=2e9, per_pair=1e4, per_row=1e8),
+)
+
+
+def window(draw: random.Random, slower: float = 1.0, model: str = "m") -> ClosedWindow:
+    """Decode of a drawn batch for a drawn part of a second, at the fitted model's speed and power."""
+    batch, steps = draw.uniform(2, 6), draw.uniform(5, 20)
+    tokens = batch * steps
+    pairs = tokens * 300
+    busy = FITTED.step_seconds(batch, 0, batch * 300) * steps * slower * draw.uniform(0.97, 1.03)
+    flops = tokens * (2e9 + 1e8) + pairs * 1e4
+    length = busy + draw.uniform(0.0, 0.5)
+    engine = EngineWindow(model, flops, 0, tokens, busy, batch, 1, flops / (1e12 * length), None)
+    line = LineTotals()
+    line.work[Boundary.ACCELERATOR] = Amounts(energy_nanojoules=round(110 * busy * 1e9))
+    close = ComponentClose(GPU, round(120e9), "", busy, 0, 0, WeightKind.ROOFLINE_TIME)
+    return ClosedWindow(Window(0.0, length), 0.0, (close,), (engine,), {(model, "t"): line}, (), None, False)
+
+
+def watched(**options: Any) -> tuple[EngineWatch, list[str], list[Finding]]:
+    events: list[str] = []
+    shown: list[Finding] = []
+    watch = EngineWatch(
+        lambda kind, text, model: events.append(f"{kind} {model} {text}"), measured=shown.append, size=100, **options
+    )
+    return watch, events, shown
+
+
+def test_a_slower_engine_is_found_and_an_emptier_hour_is_not() -> None:
+    watch, events, shown = watched()
+    draw = random.Random(1)
+    for _ in range(200):
+        watch.closed(window(draw))
+    assert events == []
+    assert {finding.what for finding in shown} == {"MFU", "joules per token"}
+    for _ in range(100):
+        watch.closed(window(draw, slower=1.5))
+    assert [text.split(":")[0] for text in events] == ["drift m MFU", "drift m joules per token"]
+
+
+def test_the_fitted_model_is_held_against_from_the_first_windows_on() -> None:
+    watch, events, _ = watched(fitted=FITTED)
+    draw = random.Random(2)
+    for _ in range(100):
+        watch.closed(window(draw))
+    assert events == []
+    watch, events, _ = watched(fitted=FITTED)
+    for _ in range(100):
+        watch.closed(window(draw, slower=1.6))
+    assert [text.split(":")[0] for text in events] == [
+        "drift m MFU against the fitted model",
+        "drift m joules per token against the fitted model",
+    ]
+
+
+def test_a_model_that_was_fitted_to_another_is_held_against_nothing() -> None:
+    watch, events, shown = watched(fitted=FITTED)
+    draw = random.Random(3)
+    for _ in range(100):
+        watch.closed(window(draw, slower=3.0, model="another"))
+    assert (events, shown) == ([], [])
+
+
+def test_a_windows_expected_time_is_that_of_its_steps() -> None:
+    (engine,) = window(random.Random(4)).engines
+    steps = engine.tokens_decode / engine.mean_batch
+    one = FITTED.step_seconds(engine.mean_batch, 0, engine.mean_batch * 300)
+    assert expected_seconds(FITTED, engine) == pytest.approx(steps * one, rel=1e-6)
