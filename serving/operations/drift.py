@@ -178,13 +178,16 @@ class DriftWatch:
     """Traffic: fills windows of ``size`` requests; the first is the reference until ``rebase``. Tells what moved, once
     a window.
 
-    ``record`` takes an event's kind and text (``EventLog.record``), ``measured`` every finding, drifted or not.
+    ``record`` takes an event's kind and text (``EventLog.record``), ``measured`` every finding, drifted or not; both
+    from wherever ``later`` runs.
     """
 
     record: Callable[[Kind, str], object]
     size: int = 500
     limits: Limits = Limits()
     measured: Callable[[Finding], None] = lambda finding: None
+    later: Callable[[Callable[[], None]], object] = lambda work: work()
+    """Where comparing is done: some ten milliseconds that an event loop should not stand still for."""
     reference: Window | None = None
     findings: list[Finding] = field(default_factory=list)
     """Of the last full window."""
@@ -210,7 +213,11 @@ class DriftWatch:
         if self.reference is None:
             self.reference = window
             return
-        self.findings = compare(self.reference, window, self.limits)
+        reference = self.reference
+        self.later(lambda: self._compare(reference, window))
+
+    def _compare(self, reference: Window, window: Window) -> None:
+        self.findings = compare(reference, window, self.limits)
         tell(self.findings, self.record, self.measured)
 
     def rebase(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from serving.config import TelemetrySettings
@@ -25,6 +26,7 @@ def build_drift(settings: TelemetrySettings, metrics: Metrics, events: EventLog)
         events.record,
         size=settings.drift_window_requests,
         measured=lambda finding: export_finding(metrics, finding),
+        later=ThreadPoolExecutor(1, "drift").submit,
     )
 
 
