@@ -111,9 +111,9 @@ def compare(reference: Window, present: Window, limits: Limits = Limits()) -> li
             ("hit ratio", lambda seen: seen.hit),
         )
         for what, holds in rates:
-            old, new = (before, after) if what == "refusal rate" else answered
-            if min(len(old), len(new)) >= limits.least:
-                out.append(_rate(what, [holds(seen) for seen in old], [holds(seen) for seen in new], limits))
+            first, second = (before, after) if what == "refusal rate" else answered
+            if min(len(first), len(second)) >= limits.least:
+                out.append(_rate(what, [holds(seen) for seen in first], [holds(seen) for seen in second], limits))
     if min(len(reference.verified_wrong), len(present.verified_wrong)) >= limits.least:
         out.append(_rate("false hits", reference.verified_wrong, present.verified_wrong, limits))
     if min(len(reference.embeddings), len(present.embeddings)) >= limits.least:
