@@ -52,7 +52,7 @@ def load_architecture(model: str | Path, *, assume: str | None = None) -> ModelA
         if not isinstance(config, dict):
             raise BadInput(f"{path} does not hold a JSON object: give a model's config.json")
         return architecture_from_config(config, assume=assume)
-    if path.suffix or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
+    if path.suffix == ".json" or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
         raise BadInput(f"no model at {model}: give a directory, a config.json or a hub id as owner/name")
     return architecture_from_config(_hub_config(str(model)), assume=assume)
 

@@ -223,6 +223,19 @@ def test_directory_without_config_is_refused(tmp_path: Path) -> None:
         load_architecture(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["owner/name", "meta-llama/Llama-3.1-8B", "Qwen/Qwen2.5-0.5B"])
+def test_an_owner_and_a_name_are_a_hub_id_dots_and_all(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def config(model: str) -> dict[str, Any]:
+        asked.append(model)
+        return LLAMA_3_1_8B
+
+    monkeypatch.setattr("metering.architecture._hub_config", config)
+    assert load_architecture(name).parameters_total == 8_030_261_248
+    assert asked == [name]
+
+
 def test_missing_path_is_refused_without_asking_a_hub(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no model at"):
         load_architecture(tmp_path / "nowhere")
