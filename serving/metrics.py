@@ -325,6 +325,15 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "wattgate_mfu_ratio", "gauge", "ratio", ("model",), "MFU of the last closed window; node.", (), "livemostrecent"
     ),
     MetricSpec(
+        "wattgate_mbu_ratio",
+        "gauge",
+        "ratio",
+        ("model",),
+        "Memory bandwidth used in the last closed window, over the device's: decode is bound by it; node.",
+        (),
+        "livemostrecent",
+    ),
+    MetricSpec(
         "wattgate_intensity_grams_per_kwh",
         "gauge",
         "g/kWh",

@@ -217,7 +217,14 @@ SERVING = Page(
                         (f"sum(wattgate_concurrency_cap{{{MODEL}}})", "cap"),
                     ),
                 ),
-                one("MFU of each window", "percentunit", f"avg by (model) (wattgate_mfu_ratio{{{MODEL}}})"),
+                Panel(
+                    "MFU and MBU of each window",
+                    "percentunit",
+                    (
+                        (f"avg by (model) (wattgate_mfu_ratio{{{MODEL}}})", "{{model}} compute"),
+                        (f"avg by (model) (wattgate_mbu_ratio{{{MODEL}}})", "{{model}} bandwidth"),
+                    ),
+                ),
                 one(
                     "MFU of the device time attributed",
                     "percentunit",

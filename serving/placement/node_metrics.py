@@ -56,6 +56,8 @@ class NodeMetrics:
         for engine in closed.engines:
             if engine.mfu_ratio is not None:
                 put("wattgate_mfu_ratio", engine.mfu_ratio, engine.model)
+            if engine.mbu_ratio is not None:
+                put("wattgate_mbu_ratio", engine.mbu_ratio, engine.model)
         for (model, tenant), line in closed.lines.items():
             self._work(model, tenant, line, peak_flops.get(model))
             overhead = operational = embodied = devices = electricity = 0
