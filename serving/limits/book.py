@@ -59,6 +59,8 @@ class Use:
     microjoules: int = 0
     operational_nanograms: int = 0
     embodied_nanograms: int = 0
+    nanocost: int = 0
+    """In thousand-millionths of the operator's currency; nothing without prices."""
     cache_hits: int = 0
     avoided_tokens: int = 0
     avoided_microjoules: int = 0

@@ -104,11 +104,12 @@ def use_of(call: Call, gateway: Gateway) -> Use:
     """What a request used, complete or broken off; nothing but itself where it never reached an engine."""
     usage = call.usage or {}
     if call.hit is not None:
-        joules, operational, embodied = _figures(call.hit)
+        joules, operational, embodied, cost = _figures(call.hit)
         return Use(
             microjoules=joules,
             operational_nanograms=operational,
             embodied_nanograms=embodied,
+            nanocost=cost,
             cache_hits=1,
             avoided_tokens=int(usage.get("prompt_tokens") or 0) + int(usage.get("completion_tokens") or 0),
             avoided_microjoules=max(0, round(call.hit.avoided_joules * MICRO)),
@@ -124,7 +125,7 @@ def use_of(call: Call, gateway: Gateway) -> Use:
     if output is None:
         # each sequence's first token comes from its prefill
         output = call.trace.decoded_tokens + sum(record.prefill_tokens > 0 for record in records)
-    joules, operational, embodied = _figures(gateway.meter.provisional(call.trace, call.outcome.value))
+    joules, operational, embodied, cost = _figures(gateway.meter.provisional(call.trace, call.outcome.value))
     return Use(
         failed=int(call.usage is None),
         prompt_tokens=int(prompt),
@@ -133,14 +134,16 @@ def use_of(call: Call, gateway: Gateway) -> Use:
         microjoules=joules,
         operational_nanograms=operational,
         embodied_nanograms=embodied,
+        nanocost=cost,
     )
 
 
-def _figures(receipt: Receipt) -> tuple[int, int, int]:
-    """Microjoules, operational and embodied nanograms; unknown is booked as nothing."""
+def _figures(receipt: Receipt) -> tuple[int, int, int, int]:
+    """Microjoules, operational and embodied nanograms, cost; unknown is booked as nothing."""
     joules = receipt.energy_joules.total if receipt.energy_joules is not None else 0.0
     return (
         max(0, round(joules * MICRO)),
         max(0, round((receipt.operational_grams or 0.0) * NANO)),
         max(0, round((receipt.embodied_grams or 0.0) * NANO)),
+        max(0, round((receipt.cost or {}).get("total", 0.0) * NANO)),
     )

@@ -54,6 +54,11 @@ class Ended:
         return self.use.microjoules / MICRO
 
     @property
+    def cost(self) -> float | None:
+        """None without prices."""
+        return self.use.nanocost / NANO if self.use.nanocost else None
+
+    @property
     def grams(self) -> float:
         return self.use.nanograms / NANO
 

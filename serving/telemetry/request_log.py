@@ -93,6 +93,7 @@ def line(request: Ended) -> dict[str, Any]:
             "output_tokens": use.output_tokens,
             "joules": request.joules,
             "grams": request.grams,
+            "cost": request.cost,
             "work": request.work,
         }
     return {name: value for name, value in fields.items() if value is not None}

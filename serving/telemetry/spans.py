@@ -78,6 +78,7 @@ def attributes(request: Ended, operation: str) -> dict[str, Any]:
         "wattgate.overhead_seconds": request.overhead_seconds,
         "wattgate.energy_joules": request.joules,
         "wattgate.co2e_grams": request.grams,
+        "wattgate.cost": request.cost,
         "wattgate.work": request.work,
     }
     found |= {_ASKED[name]: value for name, value in (request.asked or {}).items()}

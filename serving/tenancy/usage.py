@@ -44,6 +44,7 @@ def _figures(use: Use) -> dict[str, Any]:
         "energy_joules": use.microjoules / MICRO,
         "operational_grams": use.operational_nanograms / NANO,
         "embodied_grams": use.embodied_nanograms / NANO,
+        **({"cost": use.nanocost / NANO} if use.nanocost else {}),
         "cache": {
             "hits": use.cache_hits,
             "avoided_tokens": use.avoided_tokens,

@@ -1,0 +1,32 @@
+"""What a request used, for its tenant's books."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metering.receipt import Receipt, cost_of
+from serving.gateway import Call
+from serving.limits.book import Use
+from serving.limits.desk import use_of
+from serving.tenancy.tenant import LimitSettings
+from serving.tenancy.usage import usage_page
+
+
+def hit(receipt: Receipt) -> Use:
+    call = Call("r", "t", "/v1/chat/completions", {"model": "m"}, 0.0, 60.0)
+    call.hit = receipt
+    gateway: Any = None
+    return use_of(call, gateway)
+
+
+def month(use: Use) -> dict[str, Any]:
+    return dict(usage_page("t", use, use + use, LimitSettings(), "gateway", "modelled", 0.0)["month"])
+
+
+def test_cost_is_added_up_to_the_thousand_millionth_and_told() -> None:
+    use = hit(Receipt("r", cost=cost_of(None, 1e-9)))
+    assert (use.nanocost, month(use)["cost"]) == (1, 2e-9)
+
+
+def test_without_prices_there_is_no_cost_rather_than_none_of_it() -> None:
+    assert "cost" not in month(hit(Receipt("r")))
