@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from cache.embedding import Embedder
 from serving.operations.drift import DriftWatch, Seen, Vector
@@ -52,9 +51,6 @@ class WatchedEmbedder:
         if vector is not None:
             self._seen(vector)
         return vector
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._embedder, name)
 
     @property
     def id(self) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+from pathlib import Path
+
 import httpx
 import pytest
 
-from tests.integration.serving.gateway_process import GatewayProcess
+from tests.integration.operations.load import chat
+from tests.integration.serving.gateway_process import GatewayProcess, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.redis]
 
@@ -15,3 +19,30 @@ def test_the_model_that_is_served_is_an_event(gateway: GatewayProcess) -> None:
     assert event["kind"] == "model"
     assert event["model"] == "simulated-1b"
     assert event["text"].startswith("simulated-1b is served (simulated, replica-")
+
+
+def test_longer_prompts_and_a_cleared_cache_are_events_that_are_counted(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text("engine: {kind: simulated}\ntelemetry: {drift_window_requests: 60}\n")
+    gateway = GatewayProcess("--config", str(config), "--port", "0").wait_ready()
+    try:
+        for words in (5, 200):
+            with concurrent.futures.ThreadPoolExecutor(16) as pool:
+                asked = [
+                    pool.submit(chat, gateway.url, f"{number} {words} " + "word " * (words + number % 7), tokens=4)
+                    for number in range(60)
+                ]
+                assert {done.result() for done in asked} == {"MISS"}
+        assert httpx.delete(f"{gateway.url}/v1/cache?all=true", timeout=30).status_code == 200
+
+        def told() -> list[dict[str, str]]:
+            found = httpx.get(f"{gateway.url}/v1/events?since=1", timeout=30).json()["data"]
+            return found if {"drift", "cache_epoch"} <= {event["kind"] for event in found} else []
+
+        events = until(told, what="events of drift and of the cleared cache")
+        assert any(event["text"].startswith("prompt length: ") for event in events if event["kind"] == "drift")
+        assert gateway.metric("wattgate_events_total", kind="cache_epoch") == 1
+        assert gateway.metric("wattgate_drift_ratio", what="prompt length", statistic="KS") > 1
+        assert "\nray_" not in httpx.get(f"{gateway.url}/metrics", timeout=30).text
+    finally:
+        gateway.stop()
