@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
@@ -37,6 +37,9 @@ class NodeMeterClient(Protocol):
     async def submit(self, batch: WorkBatch) -> Acknowledgement: ...
 
     async def receipt(self, tenant: str, request_id: str) -> Receipt | None: ...
+
+    async def finals(self, keys: Sequence[tuple[str, str]]) -> list[Receipt | None]:
+        """The final receipt of each (tenant, request id); None where there is none yet."""
 
 
 @dataclass(slots=True)
@@ -154,6 +157,10 @@ class MeterLink:
     async def receipt(self, tenant: str, request_id: str) -> Receipt | None:
         """The final receipt, as far as the node still has it."""
         return await self._client.receipt(tenant, request_id)
+
+    async def finals(self, keys: Sequence[tuple[str, str]]) -> list[Receipt | None]:
+        """The final receipt of each (tenant, request id); None where there is none yet."""
+        return await self._client.finals(keys)
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="meter-link")

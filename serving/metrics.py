@@ -209,7 +209,8 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "faults",
         ("operation",),
         "What the quota store could not do: reserve (then counted by the replica, or refused where strict), settle "
-        "(sent again), dropped (a settlement lost), usage, breaker.",
+        "(sent again), dropped (a settlement lost), usage, breaker; finals (asked for again), final_missing (a request "
+        "keeps its provisional figures).",
     ),
     MetricSpec(
         "wattgate_batches_total",

@@ -91,6 +91,8 @@ class Settlement:
     tenant: str
     limits: LimitSettings
     use: Use
+    wall_seconds: float | None = None
+    """Whose day and month it belongs to; None: those of now."""
 
 
 def periods(wall_seconds: float) -> tuple[str, str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from metering.receipt import Receipt
 from serving.api.body import asked_tokens
 from serving.errors import GatewayError
 from serving.gateway import Call, Gateway, Reply
 from serving.limits.book import MICRO, NANO, Use
+from serving.limits.finals import FinalFigures, energy_use
 from serving.limits.limiter import Admission, TenantLimiter
 from serving.tenancy.tenant import TenantSettings
 
@@ -26,12 +26,15 @@ class Desk:
         grants: Callable[[str], TenantSettings],
         *,
         assumed_output_tokens: int = 256,
+        finals: FinalFigures | None = None,
     ) -> None:
-        """``assumed_output_tokens``: reserved for a request that does not say how long its answer may be."""
+        """``assumed_output_tokens``: reserved for a request that does not say how long its answer may be.
+        ``finals`` corrects what was settled; None leaves it at the provisional receipt."""
         self._gateway = gateway
         self.limiter = limiter
         self._grants = grants
         self._assumed_output_tokens = assumed_output_tokens
+        self._finals = finals
 
     @contextlib.asynccontextmanager
     async def open(self, call: Call) -> AsyncIterator[Reply]:
@@ -48,7 +51,7 @@ class Desk:
         except GatewayError as error:
             self._gateway.turned_away(call, error.status)
             raise
-        tab = _Tab(self._gateway, self.limiter, admission, call)
+        tab = _Tab(self._gateway, self.limiter, admission, call, self._finals)
         try:
             async with self._gateway.open(call) as reply:
                 reply.headers.update(admission.headers)
@@ -65,7 +68,15 @@ class Desk:
 
 
 class _Tab:
-    def __init__(self, gateway: Gateway, limiter: TenantLimiter, admission: Admission, call: Call) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        limiter: TenantLimiter,
+        admission: Admission,
+        call: Call,
+        finals: FinalFigures | None,
+    ) -> None:
+        self._finals = finals
         self._gateway = gateway
         self._limiter = limiter
         self._admission = admission
@@ -73,7 +84,11 @@ class _Tab:
         self._settled = False
 
     def _use(self) -> Use:
-        return use_of(self._call, self._gateway)
+        call = self._call
+        use = use_of(call, self._gateway)
+        if self._finals is not None and call.hit is None and call.trace is not None and call.trace.records:
+            self._finals.expect(self._admission, call.trace.request_id, use)
+        return use
 
     async def settle_now(self) -> None:
         """While the client still waits for the last byte: its next request must find its place free."""
@@ -104,12 +119,7 @@ def use_of(call: Call, gateway: Gateway) -> Use:
     """What a request used, complete or broken off; nothing but itself where it never reached an engine."""
     usage = call.usage or {}
     if call.hit is not None:
-        joules, operational, embodied, cost = _figures(call.hit)
-        return Use(
-            microjoules=joules,
-            operational_nanograms=operational,
-            embodied_nanograms=embodied,
-            nanocost=cost,
+        return energy_use(call.hit) + Use(
             cache_hits=1,
             avoided_tokens=int(usage.get("prompt_tokens") or 0) + int(usage.get("completion_tokens") or 0),
             avoided_microjoules=max(0, round(call.hit.avoided_joules * MICRO)),
@@ -125,25 +135,9 @@ def use_of(call: Call, gateway: Gateway) -> Use:
     if output is None:
         # each sequence's first token comes from its prefill
         output = call.trace.decoded_tokens + sum(record.prefill_tokens > 0 for record in records)
-    joules, operational, embodied, cost = _figures(gateway.meter.provisional(call.trace, call.outcome.value))
-    return Use(
+    return energy_use(gateway.meter.provisional(call.trace, call.outcome.value)) + Use(
         failed=int(call.usage is None),
         prompt_tokens=int(prompt),
         cached_prompt_tokens=int(sum(record.cached_tokens for record in records) if cached is None else cached),
         output_tokens=int(output),
-        microjoules=joules,
-        operational_nanograms=operational,
-        embodied_nanograms=embodied,
-        nanocost=cost,
-    )
-
-
-def _figures(receipt: Receipt) -> tuple[int, int, int, int]:
-    """Microjoules, operational and embodied nanograms, cost; unknown is booked as nothing."""
-    joules = receipt.energy_joules.total if receipt.energy_joules is not None else 0.0
-    return (
-        max(0, round(joules * MICRO)),
-        max(0, round((receipt.operational_grams or 0.0) * NANO)),
-        max(0, round((receipt.embodied_grams or 0.0) * NANO)),
-        max(0, round((receipt.cost or {}).get("total", 0.0) * NANO)),
     )

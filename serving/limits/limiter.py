@@ -104,7 +104,15 @@ class TenantLimiter:
     def settle(self, admission: Admission, use: Use) -> None:
         """Book what was used and give back the rest; returns at once, the books follow."""
         self._learn(admission.tenant, use)
-        settlement = Settlement(admission.lease, admission.tenant, admission.limits, use)
+        self._book_soon(admission, Settlement(admission.lease, admission.tenant, admission.limits, use))
+
+    def correct(self, admission: Admission, difference: Use, wall_seconds: float) -> None:
+        """Add to what was settled at a time, once: the final receipt differs by it."""
+        lease = f"{admission.lease}-final"
+        settlement = Settlement(lease, admission.tenant, admission.limits, difference, wall_seconds)
+        self._book_soon(admission, settlement)
+
+    def _book_soon(self, admission: Admission, settlement: Settlement) -> None:
         if admission.book is not self._book:
             # reserved here while Redis was away: what it holds comes back here, what it used is booked there too
             self._settle_locally(settlement)

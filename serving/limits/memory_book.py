@@ -93,10 +93,11 @@ class MemoryBook:
             tenant.tokens.refill(limit, now)
             _, held, _ = tenant.leases.pop(settlement.lease, (0.0, 0, 0))
             tenant.tokens.add(held - settlement.use.tokens, limit)
-            kept = periods(now)
-            for period in kept:
+            at = now if settlement.wall_seconds is None else settlement.wall_seconds
+            for period in periods(at):
                 tenant.accounts[period] = tenant.accounts.get(period, NOTHING) + settlement.use
-            tenant.accounts = {period: tenant.accounts[period] for period in kept}
+            kept = {*periods(now), *periods(at)}
+            tenant.accounts = {period: use for period, use in tenant.accounts.items() if period in kept}
 
     async def usage(self, tenant: str, now: float) -> tuple[Use, Use]:
         accounts = self._tenants.get(tenant, _Tenant()).accounts

@@ -158,7 +158,8 @@ class RedisBook:
         for settlement in settlements:
             limit, use = settlement.limits.tokens_per_minute, settlement.use
             pairs = [part for name in USE_FIELDS if (value := getattr(use, name)) for part in (name, value)]
-            keys = (*self._keys(settlement.tenant, now), self._key(settlement.tenant, f"done:{settlement.lease}"))
+            at = now if settlement.wall_seconds is None else settlement.wall_seconds
+            keys = (*self._keys(settlement.tenant, at), self._key(settlement.tenant, f"done:{settlement.lease}"))
             calls.append((keys, (f"{now:.6f}", settlement.lease, -1 if limit is None else limit, use.tokens, *pairs)))
         await self._run(_SETTLE, calls)
 

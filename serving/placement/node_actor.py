@@ -201,6 +201,11 @@ class NodeMeterActor:
     async def receipt(self, tenant: str, request_id: str) -> Receipt | None:
         return self._node.receipt(tenant, request_id)
 
+    async def finals(self, keys: list[tuple[str, str]]) -> list[Receipt | None]:
+        """What of these is final; None for the rest."""
+        found = [self._node.final(tenant, request_id) for tenant, request_id in keys]
+        return [None if final is None else final.receipt for final in found]
+
     async def books(self) -> dict[str, Any]:
         """The node's totals, JSON-ready."""
         return self._node.books().as_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from metering.receipt import Receipt
@@ -26,6 +27,10 @@ class ActorMeter:
 
     async def receipt(self, tenant: str, request_id: str) -> Receipt | None:
         answer: Receipt | None = await self._handle.receipt.remote(tenant, request_id)
+        return answer
+
+    async def finals(self, keys: Sequence[tuple[str, str]]) -> list[Receipt | None]:
+        answer: list[Receipt | None] = await self._handle.finals.remote(list(keys))
         return answer
 
 

@@ -18,6 +18,7 @@ from serving.engines.base import Engine
 from serving.engines.fallback import FallbackEngine
 from serving.gateway import Gateway
 from serving.limits.desk import Desk
+from serving.limits.finals import FinalFigures
 from serving.metrics import Metrics
 from serving.operations.events import EVENTS, EventLog, changes
 from serving.placement.batching import build_batches
@@ -81,11 +82,19 @@ class Replica:
             reveal_similarity=config.cache.reveal_similarity,
         )
         self.limiter = build_limiter(config, self._redis_url, self.metrics)
+        self.finals = FinalFigures(
+            self.limiter,
+            self.meter.finals,
+            period_seconds=config.metering.window_seconds,
+            on_fault=lambda what: self.metrics.add("wattgate_limit_faults_total", 1, what),
+        )
+        self.finals.start()
         desk = Desk(
             self.gateway,
             self.limiter,
             self.keys.settings,
             assumed_output_tokens=config.limits.assumed_output_tokens,
+            finals=self.finals,
         )
         self.sinks = build_sinks(config.telemetry, self.metrics, self.drift)
         batches = build_batches(config, self.keys, self.metrics)
@@ -158,6 +167,7 @@ class Replica:
     async def close(self) -> None:
         self._lag_task.cancel()
         await self.batches.close(self._config.server.shutdown_grace_seconds / 3)
+        await self.finals.close()
         await self.limiter.close()
         for sink in self.sinks:
             await asyncio.to_thread(sink.close)

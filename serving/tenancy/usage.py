@@ -27,7 +27,8 @@ def usage_page(
             "day": _budget(limits.grams_per_day, day),
             "month": _budget(limits.grams_per_month, month),
         },
-        "note": "Settled requests, by their provisional receipts; the UTC day and month.",
+        "note": "Settled requests, by their final receipts (those of the last seconds by their provisional ones); "
+        "the UTC day and month.",
     }
 
 

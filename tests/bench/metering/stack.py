@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -90,6 +90,10 @@ class Stack:
 
     async def receipt(self, tenant: str, request_id: str) -> Receipt | None:
         return self.node.receipt(tenant, request_id)
+
+    async def finals(self, keys: Sequence[tuple[str, str]]) -> list[Receipt | None]:
+        found = [self.node.final(*key) for key in keys]
+        return [None if final is None else final.receipt for final in found]
 
     async def _tick(self) -> None:
         while True:

@@ -136,6 +136,28 @@ async def accounts_are_a_tenants_own_and_a_days(book: LimitBook) -> None:
     assert await book.usage(other.tenant, other.now) == (NOTHING, NOTHING)
 
 
+async def a_correction_belongs_to_its_requests_day_and_frees_or_takes_budget(book: LimitBook) -> None:
+    tester = Tester(book, grams_per_day=1.0, tokens_per_minute=600)
+    lease, _ = await tester.ask(tokens=100)
+    await tester.settle(lease, Use(output_tokens=100, microjoules=5, operational_nanograms=NANO))
+    for _ in range(2):
+        less = Use(requests=0, microjoules=2, operational_nanograms=-(NANO // 4))
+        at = tester.now
+        await book.settle([Settlement(f"{lease}-final", tester.tenant, tester.limits, less, at)], tester.now)
+    used = Use(output_tokens=100, microjoules=7, operational_nanograms=NANO - NANO // 4)
+    assert await book.usage(tester.tenant, tester.now) == (used, used)
+    verdict = (await tester.ask(grams=0.2))[1]
+    assert (verdict.refused, verdict.tokens_left) == (None, 500)
+    before = tester.now
+    tester.now += 86400
+    late = Settlement("late-final", tester.tenant, tester.limits, Use(requests=0, embodied_nanograms=3), before)
+    await tester.settle("today", Use(output_tokens=1))
+    await book.settle([late], tester.now)
+    day, month = await book.usage(tester.tenant, tester.now)
+    assert day == Use(output_tokens=1)
+    assert (month.embodied_nanograms, month.requests) == (3, 2)
+
+
 LAWS = [
     requests_refill_over_a_minute,
     tokens_are_reserved_and_settled_with_the_real_figure,
@@ -145,4 +167,5 @@ LAWS = [
     a_hard_budget_refuses_and_a_soft_one_tells,
     a_settlement_counts_once,
     accounts_are_a_tenants_own_and_a_days,
+    a_correction_belongs_to_its_requests_day_and_frees_or_takes_budget,
 ]
