@@ -53,6 +53,12 @@ class EngineSteps:
     """Forward passes."""
     sequence_steps: int
     """Sequences summed over the forward passes; divided by ``steps`` it is the mean batch."""
+    prefill_tokens: int = 0
+    """Prompt tokens computed in them. This and what follows: 0 from an engine that does not tell."""
+    decode_tokens: int = 0
+    """Tokens decoded in them."""
+    context_tokens: int = 0
+    """Context that those attended to, summed over them."""
 
 
 @dataclass(frozen=True, slots=True)

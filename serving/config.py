@@ -21,6 +21,7 @@ from metering.intensity.static import find_zone
 from serving.admission.settings import AdmissionSettings
 from serving.batches.settings import BatchSettings
 from serving.cache_settings import CacheSettings
+from serving.control_settings import CapControlSettings
 from serving.engines.settings import EngineSettings
 from serving.metering_settings import MeteringSettings
 from serving.models_settings import FallbackSettings, ModelSettings, check_cap
@@ -114,6 +115,11 @@ class TelemetrySettings(Section):
 
     request_log: str | None = None
     """File that gets one JSON line a request; `-` is standard error (the replica's log). None: no lines."""
+    workload_log: Path | None = None
+    """File that gets the arrival time and the lengths of each answered request, nothing else: a workload for `wattgate
+    load`, `tune` and `plan`. None: none."""
+    workload_log_megabytes: float = Field(default=64.0, gt=0)
+    """Size at which that file gets the ending `.1`, in place of the one before it; 64 MB are about 700,000 requests."""
     otlp_endpoint: str | None = None
     """OpenTelemetry collector, OTLP over HTTP (`http://host:4318`), for one span a request. None: no spans."""
 
@@ -128,6 +134,11 @@ class TelemetrySettings(Section):
     @classmethod
     def _from_here(cls, path: str | None) -> str | None:
         return path if path in (None, "-") else str(Path(path).expanduser().absolute())
+
+    @field_validator("workload_log")
+    @classmethod
+    def _beside_us(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().absolute()
 
 
 class GatewayConfig(Section):
@@ -145,6 +156,7 @@ class GatewayConfig(Section):
     """Several models side by side, in place of `engine`: the name that clients ask for, to its `engine`, `admission`,
     `replicas` (of the engine) and `fallback` (another name here as `model`, or an `upstream`). Each runs in replicas of
     its own behind the same proxy."""
+    control: CapControlSettings = CapControlSettings()
     limits: LimitsSettings = LimitsSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     batches: BatchSettings = BatchSettings()

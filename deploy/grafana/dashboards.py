@@ -446,6 +446,32 @@ TUNING = Page(
                 one("Joules per output token", "joule", f"model:wattgate_joules_per_output_token:rate5m{{{MODEL}}}"),
             ),
         ),
+        (
+            "The controller",
+            (
+                one("Cap wanted", "none", f"sum by (model) (wattgate_control_wanted_cap{{{MODEL}}})"),
+                one(
+                    "p95 seen, as a share of its bound",
+                    "percentunit",
+                    f"max by (model, metric) (wattgate_control_seen_seconds{{{MODEL}}})"
+                    f" / max by (model, metric) (wattgate_control_bound_seconds{{{MODEL}}})",
+                    "{{model}} {{metric}}",
+                ),
+                one(
+                    "Windows that kept the promise",
+                    "percentunit",
+                    f'sum by (model) (increase(wattgate_control_windows_total{{{MODEL}, kept="yes"}}[15m]))'
+                    f" / (sum by (model) (increase(wattgate_control_windows_total{{{MODEL}}}[15m])) > 0)",
+                ),
+                one(
+                    "Decisions",
+                    "ops",
+                    f"sum by (move, reason) (rate(wattgate_control_decisions_total{{{MODEL}}}[$__rate_interval]))"
+                    " or vector(0)",
+                    "{{move}} {{reason}}",
+                ),
+            ),
+        ),
     ),
 )
 

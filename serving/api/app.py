@@ -39,6 +39,7 @@ from serving.errors import (
 from serving.gateway import Call, Gateway, Reply
 from serving.limits.desk import Desk
 from serving.limits.limiter import TenantLimiter
+from serving.operations.decisions import DecisionLog
 from serving.operations.events import EventLog
 from serving.operations.pages import OperationsPages
 from serving.telemetry.ended import Ended, EndedSink, ended_call
@@ -390,6 +391,7 @@ def build_app(
     request_timeout_seconds: float,
     scrape: Callable[[], tuple[bytes, str]],
     events: EventLog | None = None,
+    decisions: DecisionLog | None = None,
     more_routes: Sequence[Route] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> ASGIApp:
@@ -416,7 +418,7 @@ def build_app(
             Route("/readyz", pages.readyz),
             Route("/metrics", pages.metrics),
             *CachePages(gateway, keys, events).routes(),
-            *OperationsPages(pages.see_figures, events).routes(),
+            *OperationsPages(pages.see_figures, events, decisions).routes(),
             *more_routes,
         ],
         exception_handlers={GatewayError: _gateway_error, HTTPException: _http_error, Exception: _crash},

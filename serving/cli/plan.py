@@ -44,7 +44,8 @@ def plan(
     ] = None,
     device: Annotated[list[str] | None, typer.Option(help="Catalogue name, as 'H100 SXM5'; may be repeated.")] = None,
     engine_model: Annotated[
-        list[Path] | None, typer.Option(help="Fitted engine model (JSON of `wattgate tune`); may be repeated.")
+        list[str] | None,
+        typer.Option(help="Fitted engine model of `wattgate tune`: file, or model@device; may be repeated."),
     ] = None,
     devices_per_replica: Annotated[
         int, typer.Option(min=1, help="Devices that one replica's model is split over.")
@@ -83,7 +84,8 @@ def plan(
     from metering.errors import BadInput
     from metering.hardware.catalogue import find_device
     from serving.cli.estimate_options import site
-    from serving.tuning.engine_model import EngineModel, roofline_model
+    from serving.tuning.engine_library import find_engine_model
+    from serving.tuning.engine_model import roofline_model
     from serving.tuning.plan import Option
     from serving.tuning.plan import plan as find
     from serving.tuning.simulation import Limits
@@ -93,7 +95,7 @@ def plan(
         bounds = Slo.parse(slo or ())
         if replicas is None and not bounds.bounds:
             raise BadInput("say what the fleet must keep, as --slo 'ttft_p95<=500ms', or how large it is: --replicas")
-        engines = [EngineModel.load(path) for path in engine_model or ()]
+        engines = [find_engine_model(name) for name in engine_model or ()]
         if bool(model) != bool(device):
             raise BadInput("a model that was not fitted needs a --device, and a --device a --model")
         for name in model or ():

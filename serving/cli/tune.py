@@ -33,6 +33,7 @@ from serving.cli.workload_options import (
 )
 
 if TYPE_CHECKING:
+    from metering.shape import ModelArchitecture
     from serving.config import GatewayConfig
     from serving.tuning.bench import Bench, GatewayBench
     from serving.tuning.search import Goal, Tried
@@ -52,7 +53,8 @@ def tune(
     engine: EngineOption = None,
     model: ModelOption = None,
     simulate: Annotated[
-        Path | None, typer.Option(help="Tune the simulator behind this fitted engine model; no gateway is started.")
+        str | None,
+        typer.Option(help="Tune the simulator behind this fitted engine model (file, or model@device of one kept)."),
     ] = None,
     objective: Annotated[TuneObjective, typer.Option(help="What to have the least of (tokens/s: the most).")] = (
         TuneObjective.GRAMS
@@ -191,35 +193,48 @@ def _space(
 
 
 def _bench(
-    config: GatewayConfig, simulate: Path | None, slo: Slo, space: Space, clients: int | None, progress: Progress
+    config: GatewayConfig, simulate: str | None, slo: Slo, space: Space, clients: int | None, progress: Progress
 ) -> Bench:
     from metering.intensity.static import StaticIntensity
     from metering.site import Site
     from serving.tuning.bench import GatewayBench, SimulatedBench
-    from serving.tuning.engine_model import EngineModel
-    from serving.tuning.statistics import DevicePeaks
+    from serving.tuning.engine_library import find_engine_model
 
     if simulate is not None:
         metering = config.metering
         place = StaticIntensity(metering.zone, grams_per_kwh=metering.intensity_grams_per_kwh)
-        return SimulatedBench(EngineModel.load(simulate), Site(place.reading, metering.pue), slo)
+        return SimulatedBench(find_engine_model(simulate), Site(place.reading, metering.pue), slo, clients)
     # loaded only where a gateway is started: the simulator needs none of it
+    from serving.control_settings import CapControlSettings
     from serving.placement.metering_setup import node_hardware
 
-    detected = node_hardware(config).detected
-    precision = {"auto": "bfloat16" if detected is not None and detected.kind != "cpu" else "float32"}
-    peak = None if detected is None else detected.peak_for(precision.get(config.engine.vllm.dtype, "float32"))
-    # a port of its own: the gateway that is in use may be up
+    # a port of its own: the gateway that is in use may be up. The cap is what is tuned: nothing else may move it
     server = config.server.model_copy(update={"port": 0})
+    own = config.model_copy(update={"server": server, "control": CapControlSettings()})
     return GatewayBench(
-        config.model_copy(update={"server": server}),
+        own,
         slo,
-        "an upstream's device" if detected is None else detected.name,
+        node_hardware(config).detected,
         space.highest_cap,
         progress,
+        architecture=_architecture(config),
         clients=clients,
-        peaks=DevicePeaks(peak.value if peak else None),
     )
+
+
+def _architecture(config: GatewayConfig) -> ModelArchitecture | None:
+    """Only of a model whose config lies on this machine; for the MFU of what is simulated later."""
+    from metering.architecture import load_architecture
+    from metering.errors import BadInput
+    from serving.bundled_model import BUNDLED_MODEL, bundled_model_folder
+
+    if config.engine.kind != "vllm":
+        return None
+    model = config.engine.model
+    try:
+        return load_architecture(bundled_model_folder() if model == BUNDLED_MODEL else model)
+    except BadInput:
+        return None
 
 
 @contextmanager
@@ -263,7 +278,7 @@ def _write(
     found: Any,
     goal: Goal,
     bench: Bench,
-    simulate: Path | None,
+    simulate: str | None,
 ) -> list[Path]:
     from metering.errors import BadInput
     from serving.tuning.bench import GatewayBench
@@ -279,40 +294,19 @@ def _write(
             path.write_text(recommended_yaml(found.setting.applied(config), found.why), encoding="utf-8")
             written.append(path)
         if isinstance(bench, GatewayBench):
-            written += _fit(folder, bench, config)
+            written += _fit(folder, bench)
     except OSError as error:
         raise BadInput(f"cannot write into {folder}: {error.strerror}; name another folder with --out") from None
     return written
 
 
-def _fit(folder: Path, bench: GatewayBench, config: GatewayConfig) -> list[Path]:
-    """The engine model, where the runs had enough steps."""
-    from metering.errors import BadInput
-    from serving.placement.metering_setup import node_hardware
-    from serving.tuning.engine_model import EngineModel, Power
-    from serving.tuning.fitting import fit_plane
+def _fit(folder: Path, bench: GatewayBench) -> list[Path]:
+    """The engine model, where the runs had enough steps: beside the pictures, and in the user's library."""
+    from serving.tuning.engine_library import keep
 
-    hardware = node_hardware(config).detected
-    try:
-        plane, quality = fit_plane(bench.steps, source="the runs of wattgate tune")
-    except BadInput:
+    fitted = bench.engine_model()
+    if fitted is None:
         return []
-    power = peak = None
-    if hardware is not None:
-        device = hardware.device
-        if device.idle_watts and device.max_watts:
-            power = Power(device.idle_watts.value * hardware.count, device.max_watts.value * hardware.count)
-        found = hardware.peak_for("float32" if hardware.kind == "cpu" else "bfloat16")
-        peak = found.value if found else None
-    fitted = EngineModel(
-        model=config.engine.served_model_name or config.engine.model,
-        device="an upstream's device" if hardware is None else hardware.name,
-        planes=(plane,),
-        power=power,
-        peak_flops=peak,
-        method="fitted",
-        fit=quality,
-    )
     path = folder / "engine_model.json"
     fitted.save(path)
-    return [path]
+    return [path, keep(fitted)]

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from serving.tuning.engine_library import find_engine_model
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -75,6 +77,20 @@ class SimulatedSettings(_Section):
 
     seed: int = 0
     """Same seed, same prompts: same answers and the same delays."""
+    engine_model: str | None = None
+    """Fitted engine model of `wattgate tune`: a file, or `model@device` of one that it kept. Its step times stand
+    for the three figures below; the declared device stays."""
+
+    @field_validator("engine_model")
+    @classmethod
+    def _is_there(cls, name: str | None) -> str | None:
+        if name is None:
+            return None
+        find_engine_model(name)
+        path = Path(name)
+        # the replicas' working folder is not the command's
+        return str(path.absolute()) if path.is_file() else name
+
     prefill_seconds_per_token: float = Field(default=0.0004, ge=0)
     """Time to first token grows by this for each prompt token, seconds."""
     step_seconds: float = Field(default=0.02, ge=0)

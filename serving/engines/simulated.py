@@ -27,6 +27,7 @@ from serving.engines.base import (
 )
 from serving.engines.settings import EngineSettings
 from serving.errors import EngineRefused, EngineUnavailable
+from serving.tuning.engine_library import find_engine_model
 
 FINGERPRINT = "wattgate-simulated"
 BOOK_SECONDS = 0.5
@@ -69,6 +70,8 @@ class SimulatedEngine:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings.simulated
+        name = settings.simulated.engine_model
+        self._fitted = None if name is None else find_engine_model(name)
         self._name = settings.served_model_name or SIMULATED_NAME
         self._step_sink = steps
         self._sleep = sleep
@@ -123,9 +126,18 @@ class SimulatedEngine:
     async def close(self) -> None:
         self._started = False
 
-    def step_seconds(self) -> float:
+    def step_seconds(self, context_tokens: int) -> float:
+        """Of one more token; by a fitted model, which takes all sequences for as long as this one."""
+        if self._fitted is not None:
+            return self._fitted.step_seconds(self._sequences, 0, self._sequences * context_tokens)
         settings = self._settings
         return settings.step_seconds + settings.step_seconds_per_sequence * max(0, self._sequences - 1)
+
+    def prefill_seconds(self, prompt_tokens: int) -> float:
+        if self._fitted is not None:
+            others, pairs = max(0, self._sequences - 1), prompt_tokens * (prompt_tokens + 1) / 2
+            return self._fitted.step_seconds(others, prompt_tokens, others * prompt_tokens, pairs)
+        return self._settings.prefill_seconds_per_token * prompt_tokens
 
 
 class _Run:
@@ -181,9 +193,9 @@ class _Run:
         """Let the time of one more token pass."""
         engine = self._engine
         if self._made == 0:
-            delay = engine._settings.prefill_seconds_per_token * self._prompt_tokens
+            delay = engine.prefill_seconds(self._prompt_tokens)
         else:
-            delay = engine.step_seconds()
+            delay = engine.step_seconds(self._prompt_tokens + self._made)
         if delay > 0:
             await engine._sleep(delay)
         self._last_seconds = engine._clock()

@@ -78,6 +78,9 @@ class StepRecorder:
         self._woken_seconds = 0.0
         self._steps = 0
         self._sequence_steps = 0
+        self._prefill_tokens = 0
+        self._decode_tokens = 0
+        self._context_tokens = 0
         self._steps_since_seconds = 0.0
 
     @property
@@ -91,6 +94,8 @@ class StepRecorder:
             now = self._clock()
             alone = not self._live
             if alone:
+                # no interval of steps spans a time without work
+                self._flush_steps()
                 self._woken_seconds = now
             self._live[internal_id] = _Sequence(recording, prompt_tokens, now, alone)
 
@@ -186,6 +191,7 @@ class StepRecorder:
             self._record(
                 sequence, scheduled_seconds or self._last_step_seconds, now, prefill_tokens=sequence.context_tokens
             )
+            self._prefill_tokens += sequence.context_tokens
             sequence.resumed = False
             new_tokens -= 1
             sequence.context_tokens += 1
@@ -195,6 +201,8 @@ class StepRecorder:
                 sequence.since_seconds = max(self._last_step_seconds, sequence.until_seconds, sequence.added_seconds)
             sequence.decode_tokens += new_tokens
             sequence.context_tokens += new_tokens
+            self._decode_tokens += new_tokens
+            self._context_tokens += sequence.context_tokens
         sequence.until_seconds = now
         if recording.first_token_seconds is None and output.new_token_ids:
             recording.first_token_seconds = now
@@ -204,6 +212,7 @@ class StepRecorder:
     def _prefilled(self, sequence: _Sequence, output: Any, scheduled_seconds: float | None, now: float) -> None:
         stats = output.prefill_stats
         cached = stats.num_cached_tokens if stats is not None else 0
+        self._prefill_tokens += sequence.prompt_tokens - cached
         self._record(
             sequence,
             min(now, max(sequence.added_seconds, scheduled_seconds or 0.0)),
@@ -249,10 +258,13 @@ class StepRecorder:
                     ended_seconds=self._last_step_seconds,
                     steps=self._steps,
                     sequence_steps=self._sequence_steps,
+                    prefill_tokens=self._prefill_tokens,
+                    decode_tokens=self._decode_tokens,
+                    context_tokens=self._context_tokens,
                 )
             )
-        self._steps = 0
-        self._sequence_steps = 0
+        self._steps = self._sequence_steps = 0
+        self._prefill_tokens = self._decode_tokens = self._context_tokens = 0
 
     def _end(self, internal_id: str) -> None:
         sequence = self._live.pop(internal_id, None) or self._aborted.pop(internal_id, None)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from serving.operations.json_lines import JsonLines
+
 Kind = Literal["model", "config", "cap", "cache_epoch", "intensity_source", "drift"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 EVENTS = "events.jsonl"
 """The log's name in the run's folder."""
-_TAIL_BYTES = 256 * 1024
-"""What a reader looks at: some two thousand events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class EventLog:
         wall: Callable[[], float] = time.time,
         recorded: Callable[[Kind], None] = lambda kind: None,
     ) -> None:
-        self._path = path
+        self._lines = JsonLines(path)
         self._wall = wall
         self._recorded = recorded
 
@@ -47,29 +45,17 @@ class EventLog:
         if kind not in KINDS:
             raise ValueError(f"{kind!r} is no kind of event; there are {', '.join(KINDS)}")
         event = Event(kind, " ".join(text.split()), self._wall(), model)
-        # one write of one line to a file opened for appending: lines of several processes do not mix
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(file, json.dumps(asdict(event)).encode() + b"\n")
-        finally:
-            os.close(file)
+        self._lines.append(asdict(event))
         self._recorded(kind)
         return event
 
     def read(self, since_seconds: float = 0.0) -> list[Event]:
         """The latest events at or after ``since_seconds``, oldest first. A damaged line is passed over."""
-        try:
-            with self._path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _TAIL_BYTES))
-                lines = file.read().splitlines()
-        except FileNotFoundError:
-            return []
         events = []
-        for line in lines:
+        for line in self._lines.tail():
             try:
-                event = Event(**json.loads(line))
-            except (ValueError, TypeError):
+                event = Event(**line)
+            except TypeError:
                 continue
             if event.at_seconds >= since_seconds:
                 events.append(event)

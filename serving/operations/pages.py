@@ -1,4 +1,4 @@
-"""The operators' endpoints: ``/metrics/targets``, ``/v1/events`` and the console."""
+"""The operators' endpoints: ``/metrics/targets``, ``/v1/events``, ``/v1/control`` and the console."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import orjson
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from starlette.routing import Route
 
 from serving.console.page import console_routes
 from serving.errors import InvalidRequest
+from serving.operations.decisions import DecisionLog
 from serving.operations.events import EventLog
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
@@ -27,10 +29,12 @@ class OperationsPages:
         self,
         authorize: Callable[[Request], None],
         events: EventLog | None = None,
+        decisions: DecisionLog | None = None,
         targets: Callable[[], list[str]] | None = None,
     ) -> None:
         self._authorize = authorize
         self._events = events
+        self._decisions = decisions
         self._targets = targets
 
     async def targets(self, request: Request) -> Response:
@@ -49,13 +53,31 @@ class OperationsPages:
     async def events(self, request: Request) -> Response:
         """``?since=`` takes Unix seconds."""
         self._authorize(request)
-        try:
-            since = float(request.query_params.get("since", 0))
-        except ValueError:
-            raise InvalidRequest("since must be a number of Unix seconds.", param="since") from None
+        since = _since(request)
         found = await asyncio.to_thread(self._events.read, since) if self._events is not None else []
-        data = [asdict(event) for event in found]
-        return Response(orjson.dumps({"object": "list", "data": data}), media_type="application/json")
+        return _list([asdict(event) for event in found])
+
+    async def control(self, request: Request) -> Response:
+        """The controller's decisions; ``?since=`` takes Unix seconds."""
+        self._authorize(request)
+        since = _since(request)
+        return _list(await asyncio.to_thread(self._decisions.read, since) if self._decisions is not None else [])
 
     def routes(self) -> list[Route]:
-        return [Route("/metrics/targets", self.targets), Route("/v1/events", self.events), *console_routes()]
+        return [
+            Route("/metrics/targets", self.targets),
+            Route("/v1/events", self.events),
+            Route("/v1/control", self.control),
+            *console_routes(),
+        ]
+
+
+def _since(request: Request) -> float:
+    try:
+        return float(request.query_params.get("since", 0))
+    except ValueError:
+        raise InvalidRequest("since must be a number of Unix seconds.", param="since") from None
+
+
+def _list(data: list[dict[str, Any]]) -> Response:
+    return Response(orjson.dumps({"object": "list", "data": data}), media_type="application/json")

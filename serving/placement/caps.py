@@ -9,10 +9,12 @@ from typing import Any
 from serving.admission.queue import AdmissionQueue, QueuePolicy
 from serving.admission.settings import AdmissionSettings
 from serving.config import GatewayConfig
+from serving.engines.settings import EngineSettings
 from serving.placement.placed import PlacedModel, placed_models
 
 THE_ENGINE = ""
 """Stands for the one engine in the gateway's replicas, whatever it serves."""
+_ELSEWHERE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,24 @@ def cap_settings(config: GatewayConfig) -> dict[str, CapSettings]:
 
 
 def _share(placed: PlacedModel, gateways: int) -> int:
-    each = placed.settings.admission.max_concurrency
+    return _share_of(placed.settings.admission.max_concurrency, placed, gateways)
+
+
+def _share_of(each: int, placed: PlacedModel, gateways: int) -> int:
     return -(-each * placed.settings.replicas // gateways) if placed.apart else each
+
+
+def most_caps(config: GatewayConfig) -> dict[str, int]:
+    """What each engine takes at once at most, by model; of one with replicas of its own, a gateway replica's part."""
+    placed = placed_models(config)
+    if not placed:
+        return {THE_ENGINE: _most(config.engine)}
+    return {one.name: _share_of(_most(one.settings.engine), one, config.server.replicas) for one in placed}
+
+
+def _most(engine: EngineSettings) -> int:
+    # other servers' limits are not known here
+    return engine.vllm.max_batch if engine.kind == "vllm" else _ELSEWHERE
 
 
 def build_caps(config: GatewayConfig) -> dict[str, AdmissionQueue]:

@@ -6,7 +6,9 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from metering.work import EngineSteps
 from serving.config import GatewayConfig
 from serving.engines.base import Engine, EngineRequest, StepSink
 from serving.engines.fallback import FallbackEngine
@@ -16,6 +18,7 @@ from serving.metrics import Metrics
 from serving.models_settings import FallbackSettings
 from serving.placement.metering_setup import model_profile, node_hardware
 from serving.placement.node_link import meter_link, node_meter_handle
+from serving.tuning.step_log import StepLog
 
 _WARM_UP_PROMPT = "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is"
 _WARM_UP_TENANT = "wattgate"
@@ -77,7 +80,13 @@ class MeteredEngine:
         self._hardware = node_hardware(config)
         self._actor = node_meter_handle(node or config, folder)
         self.meter = meter_link(self._actor, config, source, metrics, self._hardware.host_watts_per_core)
-        self.engine = build_engine(config, self.meter.steps, tell)
+        step_log = StepLog(Path(folder).parent)
+
+        def stepped(steps: EngineSteps) -> None:
+            self.meter.steps(steps)
+            step_log.add(steps)
+
+        self.engine = build_engine(config, stepped, tell)
 
     @property
     def engines(self) -> tuple[Engine, ...]:

@@ -14,15 +14,18 @@ from starlette.types import ASGIApp
 
 from serving.api.app import build_app
 from serving.config import AccessSettings, GatewayConfig
+from serving.control_settings import CapControlSettings
 from serving.engines.base import Engine
 from serving.engines.fallback import FallbackEngine
 from serving.gateway import Gateway
 from serving.limits.desk import Desk
 from serving.limits.finals import FinalFigures
 from serving.metrics import Metrics
+from serving.operations.decisions import DECISIONS, DecisionLog
 from serving.operations.events import EVENTS, EventLog, changes
 from serving.placement.batching import build_batches
 from serving.placement.caching import build_cache
+from serving.placement.cap_control import build_cap_controls
 from serving.placement.caps import build_caps, by_served_name, cap_settings, with_live_admission
 from serving.placement.deployment import asgi_deployment
 from serving.placement.engines import build_engines
@@ -56,6 +59,7 @@ class Replica:
             run_folder / EVENTS, recorded=lambda kind: self.metrics.add("wattgate_events_total", 1, kind)
         )
         self.drift = build_drift(config.telemetry, self.metrics, self.events)
+        self.decisions = DecisionLog(run_folder / DECISIONS)
         self._live = live_settings(config)
 
     async def start(self) -> ASGIApp:
@@ -96,7 +100,10 @@ class Replica:
             assumed_output_tokens=config.limits.assumed_output_tokens,
             finals=self.finals,
         )
-        self.sinks = build_sinks(config.telemetry, self.metrics, self.drift)
+        self._control = build_cap_controls(
+            config, self.caps, self.engine, self.meter, self.source, self.metrics, self.events, self.decisions
+        )
+        self.sinks = (*build_sinks(config.telemetry, self.metrics, self.drift), self._control)
         batches = build_batches(config, self.keys, self.metrics)
         self.batches = batches.runner
         await self._placed.warm_up()
@@ -115,6 +122,7 @@ class Replica:
             request_timeout_seconds=config.server.request_timeout_seconds,
             scrape=scraper(os.environ["PROMETHEUS_MULTIPROC_DIR"]),
             events=self.events,
+            decisions=self.decisions,
             more_routes=batches.pages.routes(),
         )
         self.batches.start(app)
@@ -129,6 +137,7 @@ class Replica:
             self.metrics.set("wattgate_event_loop_lag_seconds", max(0.0, loop.time() - asked - _LAG_PERIOD_SECONDS))
             self.metrics.set("wattgate_event_loop_tasks", len(asyncio.all_tasks(loop)))
             await self._key_watch.refresh()
+            self._control.tick()
             for engine in self._placed.engines:
                 self._show(engine)
 
@@ -149,9 +158,13 @@ class Replica:
         """Live settings, as ``live_settings`` made them; no restart, running requests go on."""
         access = AccessSettings.model_validate(live["access"])
         self.keys.grant(access.tenants, access.default_tenant)
-        config = with_live_admission(self._config, live)
-        for model, cap in cap_settings(config).items():
-            self.caps[model].resize(cap.requests, policy=cap.policy)
+        control = CapControlSettings.model_validate(live["control"])
+        before = cap_settings(with_live_admission(self._config, self._live))
+        for model, cap in cap_settings(with_live_admission(self._config, live)).items():
+            # what the controller has made of a cap stays, unless the configured one is another now, or it stops
+            stays = control.mode == "on" and cap.requests == before[model].requests
+            self.caps[model].resize(self.caps[model].cap if stays else cap.requests, policy=cap.policy)
+            self._control.reconfigure(model, control, None if stays else cap.requests)
         for change in changes("config", self._live, live):
             self.events.record("cap" if "admission.max_concurrency" in change else "config", change)
             if self.drift is not None:
@@ -182,6 +195,7 @@ def live_settings(config: GatewayConfig) -> dict[str, Any]:
     """What may change without a restart; no secrets in it, the keys are not live settings."""
     live = {
         "admission": config.admission.model_dump(mode="json"),
+        "control": config.control.model_dump(mode="json"),
         "access": config.access.model_dump(mode="json", include={"tenants", "default_tenant"}),
     }
     if config.models:

@@ -217,7 +217,7 @@ class Supervisor:
             self._tell(f"a replica failed to start: {failure}")
 
     def apply(self, config: GatewayConfig) -> None:
-        """Change the live settings (admission, the tenants' grants) without a restart."""
+        """Change the live settings (admission, the controller, the tenants' grants) without a restart."""
         grants = {"tenants": config.access.tenants, "default_tenant": config.access.default_tenant}
         access = self.config.access.model_copy(update=grants)
         models = {
@@ -226,7 +226,7 @@ class Supervisor:
             else model
             for name, model in self.config.models.items()
         }
-        live = {"admission": config.admission, "access": access, "models": models}
+        live = {"admission": config.admission, "control": config.control, "access": access, "models": models}
         self.config = self.config.model_copy(update=live)
         ray_runtime.run_applications([Application(GATEWAY, "/", self._gateway())])
 

@@ -40,6 +40,17 @@ def build_sinks(
 
         path = None if settings.request_log == "-" else Path(settings.request_log)
         sinks.append(RequestLog(path, lambda: metrics.add("wattgate_telemetry_lost_total", 1, "request_log")))
+    if settings.workload_log is not None:
+        from serving.telemetry.workload_log import workload_log
+
+        most_bytes = int(settings.workload_log_megabytes * 1_000_000)
+        sinks.append(
+            workload_log(
+                settings.workload_log,
+                most_bytes,
+                lambda: metrics.add("wattgate_telemetry_lost_total", 1, "workload_log"),
+            )
+        )
     if settings.otlp_endpoint is not None:
         from serving.telemetry.spans import otlp_spans
 

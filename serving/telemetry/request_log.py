@@ -20,8 +20,19 @@ _MAX_WAITING = 10_000
 class RequestLog:
     """``EndedSink``. ``close`` writes what waits."""
 
-    def __init__(self, path: Path | None, on_lost: Callable[[], None] = lambda: None) -> None:
-        """``path`` None: standard error."""
+    def __init__(
+        self,
+        path: Path | None,
+        on_lost: Callable[[], None] = lambda: None,
+        *,
+        told: Callable[[Ended], dict[str, Any] | None] | None = None,
+        most_bytes: int | None = None,
+    ) -> None:
+        """``path`` None: standard error. ``told``: a request's line, None for none; by default :func:`line`. A file
+        of ``most_bytes`` gets the ending ``.1``, in place of the one before it.
+        """
+        self._told = told or line
+        self._most_bytes = most_bytes
         self._path = path
         self._on_lost = on_lost
         self._waiting: queue.Queue[bytes | None] = queue.Queue(_MAX_WAITING)
@@ -29,8 +40,11 @@ class RequestLog:
         self._thread.start()
 
     def ended(self, request: Ended) -> None:
+        fields = self._told(request)
+        if fields is None:
+            return
         try:
-            self._waiting.put_nowait(orjson.dumps(line(request)) + b"\n")
+            self._waiting.put_nowait(orjson.dumps(fields) + b"\n")
         except queue.Full:
             self._on_lost()
 
@@ -64,6 +78,9 @@ class RequestLog:
         # opened each time: log rotation needs no signal, and whole lines of several replicas do not mix
         with self._path.open("ab", buffering=0) as file:
             file.write(text)
+            full = self._most_bytes is not None and file.tell() >= self._most_bytes
+        if full:
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
 
 
 def line(request: Ended) -> dict[str, Any]:

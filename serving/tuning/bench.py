@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
+from metering.errors import BadInput
+from metering.hardware.device import DetectedHardware
+from metering.intensity.static import StaticIntensity
+from metering.shape import ModelArchitecture
 from metering.site import Site
 from serving.config import GatewayConfig
+from serving.tuning.engine_fit import UNKNOWN_DEVICE, fit_engine_model
 from serving.tuning.engine_model import EngineModel
-from serving.tuning.fitting import StepRecord, records_of
+from serving.tuning.fitting import records_of
 from serving.tuning.forecast import forecast
 from serving.tuning.outcome import Outcome
 from serving.tuning.setting import Setting
 from serving.tuning.simulation import Limits, simulate
 from serving.tuning.slo import Slo
 from serving.tuning.statistics import DevicePeaks, summarise
+from serving.tuning.step_log import StepRecord, read_steps
 from serving.tuning.workload import Workload
 
 _UNDECIDED = 10
 """Answers before a run may be called hopeless."""
+_BATCHED_TOKENS = 2048
+"""Tokens in a step where the configuration leaves them to vLLM (its choice on a CPU)."""
+_SLOWEST = 3.0
+"""In a closed loop the same requests are over sooner the more tokens/s there are. A run that takes this many times
+the shortest is ended: it has under a third of the tokens/s, and an engine draws more than a third of its power."""
 
 
 class Bench(Protocol):
@@ -33,6 +47,9 @@ class Bench(Protocol):
     def run(self, setting: Setting, workload: Workload, *, seed: int, hopeless: bool) -> dict[str, Any]:
         """One run; ``hopeless``: may end early (and says ``stopped_early``) once the SLO cannot be met any more."""
 
+    def predict(self, settings: Sequence[Setting], workload: Workload) -> list[dict[str, Any]] | None:
+        """Figures under each setting by an engine model of the runs so far; None while there is none."""
+
     def close(self) -> None: ...
 
 
@@ -41,6 +58,10 @@ class RunningGateway(Protocol):
 
     @property
     def url(self) -> str: ...
+
+    @property
+    def run_folder(self) -> Path:
+        """Where its engine's steps are."""
 
     def apply(self, config: GatewayConfig) -> None:
         """Change the live settings."""
@@ -93,6 +114,20 @@ class Hopeless:
         return any(count > (1 - bound.percentile / 100) * self._requests + 1 for bound, count in self._broken.items())
 
 
+def predicted(
+    engine: EngineModel, setting: Setting, workload: Workload, clients: int | None, slo: Slo, site: Site
+) -> dict[str, Any]:
+    """A setting's figures by simulation; precision is not known to it."""
+    replicas = setting.replicas or 1
+    limits = Limits(
+        setting.cap,
+        max(setting.cap, setting.max_batched_tokens or _BATCHED_TOKENS),
+        prefix_caching=setting.prefix_caching is not False,
+    )
+    loop = None if clients is None else max(clients, replicas)
+    return forecast(workload, engine, simulate(workload, engine, limits, replicas=replicas, clients=loop), slo, site)
+
+
 @dataclass
 class SimulatedBench:
     """The simulator behind a fitted engine model; knobs it does not know are ignored and said so by its figures."""
@@ -100,19 +135,20 @@ class SimulatedBench:
     engine: EngineModel
     site: Site
     slo: Slo
+    clients: int | None = None
+    """Closed loop of so many; None: the workload's own arrivals."""
 
     @property
     def identity(self) -> str:
         return f"simulated: {self.engine.model} on {self.engine.devices} x {self.engine.device}"
 
     def run(self, setting: Setting, workload: Workload, *, seed: int, hopeless: bool) -> dict[str, Any]:
-        limits = Limits(
-            setting.cap,
-            max(setting.cap, setting.max_batched_tokens or 2048),
-            prefix_caching=setting.prefix_caching is not False,
-        )
-        run = simulate(workload, self.engine, limits, replicas=setting.replicas or 1)
-        return {**forecast(workload, self.engine, run, self.slo, self.site), "stopped_early": False}
+        figures = predicted(self.engine, setting, workload, self.clients, self.slo, self.site)
+        return {**figures, "stopped_early": False}
+
+    def predict(self, settings: Sequence[Setting], workload: Workload) -> list[dict[str, Any]] | None:
+        # a simulation that guides itself would know the answer
+        return None
 
     def close(self) -> None:
         return None
@@ -128,36 +164,61 @@ class GatewayBench:
         self,
         config: GatewayConfig,
         slo: Slo,
-        device: str,
+        hardware: DetectedHardware | None,
         most_cap: int,
         tell: Callable[[str], None],
         *,
+        architecture: ModelArchitecture | None = None,
         clients: int | None = None,
         warm_up_requests: int = 8,
-        peaks: DevicePeaks | None = None,
         start: Starter = start_supervised,
         on_outcome: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         self._config = config
         self._slo = slo
-        self._device = device
+        self._hardware = hardware
+        self._architecture = architecture
         self._most_cap = most_cap
         self._tell = tell
         self.clients = clients
         self.warm_up_requests = warm_up_requests
-        self._peaks = peaks or DevicePeaks()
+        peak = None if hardware is None else hardware.peak_for(self._precision)
+        self._peaks = DevicePeaks(peak.value if peak else None)
         self._on_outcome = on_outcome
         self._start = start
         self._gateway: RunningGateway | None = None
         self._setting: Setting | None = None
+        self._shortest: dict[int, float] = {}
+        """Seconds of the shortest complete run, by requests."""
+        self._runs: list[dict[str, Any]] = []
         self.last_outcomes: Sequence[Outcome] = ()
-        self.steps: list[StepRecord] = []
-        """Of all runs so far: what an engine model is fitted to."""
+        self._engine_steps: list[StepRecord] = []
+        self._seen_steps: list[StepRecord] = []
+
+    @property
+    def _precision(self) -> str:
+        """The engine's own choice, where the configuration leaves it to it."""
+        asked = self._config.engine.vllm.dtype
+        on_cpu = self._hardware is not None and self._hardware.kind == "cpu"
+        return ("float32" if on_cpu else "bfloat16") if asked == "auto" else asked
+
+    @property
+    def steps(self) -> list[StepRecord]:
+        """Of all runs so far, what an engine model is fitted to: the engine's own, or, where it tells none, as the
+        clients saw them.
+        """
+        return self._engine_steps + self._running_steps() or self._seen_steps
+
+    def _running_steps(self) -> list[StepRecord]:
+        if self._gateway is None:
+            return []
+        return [record for records in read_steps(self._gateway.run_folder).values() for record in records]
 
     @property
     def identity(self) -> str:
         engine = self._config.engine
-        return f"{engine.kind}: {engine.served_model_name or engine.model} on {self._device}"
+        device = UNKNOWN_DEVICE if self._hardware is None else self._hardware.name
+        return f"{engine.kind}: {engine.served_model_name or engine.model} on {device}"
 
     def run(self, setting: Setting, workload: Workload, *, seed: int, hopeless: bool) -> dict[str, Any]:
         """
@@ -179,11 +240,44 @@ class GatewayBench:
         drive = Drive(
             clients=self.clients, warm_up_requests=self.warm_up_requests, use_cache=False, api_key=key, seed=seed
         )
-        _, outcomes = asyncio.run(measure(gateway.url, workload, drive, told, stop=lambda: hopeless and bool(lost)))
+        began = time.monotonic()
+        longest = _SLOWEST * self._shortest.get(len(workload), math.inf) if self.clients is not None else math.inf
+
+        def stop() -> bool:
+            return hopeless and (bool(lost) or time.monotonic() - began > longest)
+
+        _, outcomes = asyncio.run(measure(gateway.url, workload, drive, told, stop=stop))
         self.last_outcomes = outcomes
-        self.steps += records_of(outcomes)
+        self._seen_steps += records_of(outcomes)
+        figures = summarise(outcomes, self._slo, self._peaks)
         stopped = len(outcomes) < len(workload)
-        return {**summarise(outcomes, self._slo, self._peaks), "stopped_early": stopped}
+        if not stopped:
+            self._shortest[len(workload)] = min(figures["seconds"], self._shortest.get(len(workload), math.inf))
+        self._runs.append({**figures, "clients": self.clients})
+        return {**figures, "stopped_early": stopped}
+
+    def engine_model(self) -> EngineModel | None:
+        """Fitted to all runs so far; None where their steps are too few or too alike."""
+        engine = self._config.engine
+        try:
+            return fit_engine_model(
+                self.steps,
+                model=engine.served_model_name or Path(engine.model.removeprefix("bundled:")).name,
+                hardware=self._hardware,
+                precision=self._precision,
+                architecture=self._architecture,
+                runs=self._runs,
+                source="the runs of wattgate tune",
+            )
+        except BadInput:
+            return None
+
+    def predict(self, settings: Sequence[Setting], workload: Workload) -> list[dict[str, Any]] | None:
+        model = self.engine_model()
+        if model is None:
+            return None
+        site = Site(StaticIntensity("WORLD").reading)
+        return [predicted(model, setting, workload, self.clients, self._slo, site) for setting in settings]
 
     def _prepare(self, setting: Setting) -> RunningGateway:
         config = setting.applied(self._config, self._most_cap)
@@ -199,6 +293,7 @@ class GatewayBench:
 
     def close(self) -> None:
         if self._gateway is not None:
+            self._engine_steps += self._running_steps()
             self._gateway.close()
             self._gateway = None
             self._setting = None

@@ -269,7 +269,10 @@ def _expected(state: State, cap: int) -> float | None:
     if state.last_seen is None or state.last_seen[0] == state.here[0]:
         return None
     slope = (state.here[1] - state.last_seen[1]) / (state.here[0] - state.last_seen[0])
-    return max(0.0, state.here[1] + slope * (cap - state.here[0]))
+    # a step's time is a fixed part and one that grows with the batch: between no change and a proportional one
+    same, proportional = state.here[1], state.here[1] * cap / state.here[0]
+    line = same + slope * (cap - state.here[0])
+    return min(max(line, min(same, proportional)), max(same, proportional))
 
 
 def _after(state: State, window: Window, settings: ControlSettings, slo: Slo, decision: Decision) -> State:

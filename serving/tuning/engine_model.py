@@ -127,19 +127,6 @@ class EngineModel:
         """Time of one step."""
         return max(plane.seconds(sequences, prompt_tokens, context_tokens, prompt_pairs) for plane in self.planes)
 
-    def simulated_settings(self, context_tokens: int = 256) -> dict[str, float]:
-        """The settings under ``engine.simulated`` with which that engine behaves like this one, each sequence at
-        ``context_tokens``: it knows a time for one sequence, one for each more, and one for a prompt's token.
-        """
-        one, two = (self.step_seconds(count, 0, count * context_tokens) for count in (1, 2))
-        prompt = 1000
-        prefill = self.step_seconds(0, prompt, 0, prompt * (prompt + 1) / 2) / prompt
-        return {
-            "step_seconds": one,
-            "step_seconds_per_sequence": two - one,
-            "prefill_seconds_per_token": prefill,
-        }
-
     def save(self, path: Path) -> None:
         path.write_text(json.dumps({"format": _FORMAT, **asdict(self)}, indent=2) + "\n", encoding="utf-8")
 

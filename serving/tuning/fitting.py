@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,25 +11,13 @@ from scipy.optimize import nnls
 from metering.errors import BadInput
 from serving.tuning.engine_model import FitQuality, Plane
 from serving.tuning.outcome import Outcome
+from serving.tuning.step_log import StepRecord
 
 _FEATURES = 4
 _LEAST_RECORDS = 20
 _ROUNDS = 8
 _HUBER = 0.3
 """Relative residual above which a step counts less: on a shared machine some steps are simply interrupted."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepRecord:
-    """Totals of ``steps`` steps that followed each other (1: a single step). The model is affine, so sums fit it."""
-
-    sequence_steps: float
-    """Decoding sequences, summed over the steps."""
-    prompt_tokens: float
-    context_tokens: float
-    """Context read by decoding sequences, summed over the steps."""
-    seconds: float
-    steps: float = 1.0
 
 
 def records_of(outcomes: Sequence[Outcome]) -> list[StepRecord]:

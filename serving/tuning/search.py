@@ -1,4 +1,8 @@
-"""Searching the space: Optuna's multi-objective TPE with the SLO as constraints, resumable, within a time budget."""
+"""Searching the space: Optuna's multi-objective TPE with the SLO as constraints, resumable, within a time budget.
+
+Where the bench has an engine model of its runs, most trials are that model's proposals; the sampler keeps every third,
+for what the model does not know.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ import optuna
 
 from metering.errors import BadInput
 from serving.tuning.bench import Bench
+from serving.tuning.guide import Seen, candidates, propose
 from serving.tuning.setting import Setting, Space
 from serving.tuning.slo import Slo
 from serving.tuning.workload import Workload
@@ -29,6 +34,10 @@ _LATENCY = "e2e_p95_seconds"
 _WORST = 1e9
 """Stands for a figure that a run did not give: worse than any."""
 _REASKED = 20
+_SAMPLER_EVERY = 3
+_GUIDED_REQUESTS = 500
+"""Simulated for a proposal, of each of at most 64 settings: a second or so."""
+_SLACK = 0.1
 
 
 class StudyMismatch(BadInput):
@@ -162,6 +171,9 @@ def search(
     if not tried and _inside(current, space):
         study.enqueue_trial(_parameters(current, space))
     while len(tried) < budget.trials and clock() < until and len(seen) < space.size:
+        guided = _guided(bench, workload, goal, space, tried, seen)
+        if guided is not None:
+            study.enqueue_trial(_parameters(guided, space))
         trial, setting = _unseen(study, space, seen)
         if trial is None or setting is None:
             break
@@ -186,6 +198,25 @@ def search(
         tried.append(one)
         told(one)
     return tried
+
+
+def _guided(
+    bench: Bench, workload: Workload, goal: Goal, space: Space, tried: Sequence[Tried], seen: set[Setting]
+) -> Setting | None:
+    """The engine model's proposal; None in the sampler's turn, or without a model."""
+    if len(tried) % _SAMPLER_EVERY == 0:
+        return None
+    runs = [Seen(one.setting, one.figures) for one in tried if not _incomplete(one.figures)]
+    head = workload.head(_GUIDED_REQUESTS)
+    return propose(
+        runs,
+        candidates(space, seen),
+        lambda settings: bench.predict(settings, head),
+        lambda figures, setting: goal.value(goal.priced(dict(figures), setting)),
+        goal.slo,
+        # a first answer within the promise found, the model may look where it is not sure
+        slack=_SLACK if any(one.meets for one in tried) and len(tried) % 2 else 0.0,
+    )
 
 
 def pareto(tried: Sequence[Tried], goal: Goal) -> list[Tried]:

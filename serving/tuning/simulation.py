@@ -76,13 +76,19 @@ class Simulated:
         return math.exp((index - _BIN_OFFSET + 0.5) / _BINS_PER_E)
 
 
-def simulate(workload: Workload, model: EngineModel, limits: Limits, *, replicas: int = 1) -> Simulated:
-    """
+def simulate(
+    workload: Workload, model: EngineModel, limits: Limits, *, replicas: int = 1, clients: int | None = None
+) -> Simulated:
+    """``clients``: a closed loop of so many, shared evenly by the replicas; each sends its next request when its last
+    has ended, and the workload's arrival times say nothing.
+
     Raises:
-        BadInput: no replica, or a request longer than the memory for keys and values.
+        BadInput: no replica, fewer clients than replicas, or a request longer than the memory for keys and values.
     """
     if replicas < 1:
         raise BadInput(f"a fleet needs at least one replica, got {replicas}")
+    if clients is not None and (clients < replicas or limits.response_cache):
+        raise BadInput("a closed loop is simulated with at least one client for each replica, and no response cache")
     lengths = workload.prompt_tokens + workload.output_tokens
     if model.kv_tokens is not None and int(lengths.max()) > model.kv_tokens:
         raise BadInput(
@@ -95,12 +101,14 @@ def simulate(workload: Workload, model: EngineModel, limits: Limits, *, replicas
     hit = (workload.repeat_of >= 0) if limits.response_cache else np.zeros(count, dtype=bool)
     engine_requests = np.flatnonzero(~hit)
     counts = np.zeros(_BINS, dtype=np.int64)
+    arrival = workload.arrival_seconds if clients is None else np.zeros(count)
     refused = steps = sequence_steps = 0
     busy = 0.0
     for number in range(min(replicas, max(1, len(engine_requests)))):
         mine = engine_requests[number::replicas]
         replica = _Replica(model, limits, counts)
-        replica.run(workload, computed, mine, first, end)
+        share = None if clients is None else clients // replicas + (number < clients % replicas)
+        replica.run(workload, computed, mine, arrival, first, end, share)
         refused += replica.refused
         steps += replica.steps
         sequence_steps += replica.sequence_steps
@@ -109,7 +117,6 @@ def simulate(workload: Workload, model: EngineModel, limits: Limits, *, replicas
     decoded = workload.output_tokens - 1
     with np.errstate(divide="ignore", invalid="ignore"):
         per_token = np.where((decoded > 0) & ~hit, (end - first) / decoded, np.nan)
-    arrival = workload.arrival_seconds
     return Simulated(
         ttft_seconds=first - arrival + model.overhead_seconds,
         e2e_seconds=end - arrival + model.overhead_seconds,
@@ -159,9 +166,20 @@ class _Replica:
         self.sequence_steps = 0
         self.busy_seconds = 0.0
 
-    def run(self, workload: Workload, computed: Integers, mine: Integers, first: Floats, end: Floats) -> None:
-        """Fill ``first`` and ``end`` (absolute seconds) at the indices ``mine``."""
-        arrivals = workload.arrival_seconds[mine].tolist()
+    def run(
+        self,
+        workload: Workload,
+        computed: Integers,
+        mine: Integers,
+        arrival: Floats,
+        first: Floats,
+        end: Floats,
+        clients: int | None,
+    ) -> None:
+        """Fill ``first`` and ``end`` (absolute seconds) at the indices ``mine``; of a closed loop ``arrival`` too."""
+        arrivals = arrival[mine].tolist()
+        if clients is not None:
+            arrivals[clients:] = [math.inf] * len(arrivals[clients:])
         prompts, outputs = workload.prompt_tokens[mine].tolist(), workload.output_tokens[mine].tolist()
         to_compute = computed[mine].tolist()
         firsts, ends = [math.nan] * len(arrivals), [math.nan] * len(arrivals)
@@ -179,10 +197,14 @@ class _Replica:
         now = busy = 0.0
         steps = sequence_steps = decoding = context = reserved = upcoming = 0
         total = len(arrivals)
+        free = total if clients is None else min(clients, total)
         while True:
             while upcoming < total and arrivals[upcoming] <= now:
                 if len(queue) - max(0, cap - decoding - len(prefilling)) >= most_queued:
                     self.refused += 1
+                    if free < total:
+                        arrivals[free] = now
+                        free += 1
                 else:
                     queue.append(upcoming)
                 upcoming += 1
@@ -220,7 +242,7 @@ class _Replica:
                 )
             else:
                 jump = finishing[0][0] - steps
-                if upcoming < total and decoding < cap:
+                if upcoming < free and decoding < cap:
                     # least n whose steps reach the next arrival: n a + n (n - 1) / 2 b >= wait, on the slowest plane
                     wait = arrivals[upcoming] - now
                     for fixed, each, _, read, _ in planes:
@@ -241,6 +263,9 @@ class _Replica:
             while finishing and finishing[0][0] <= steps:
                 _, index = heappop(finishing)
                 ends[index] = now
+                if free < total:
+                    arrivals[free] = now
+                    free += 1
                 length = prompts[index] + outputs[index]
                 decoding -= 1
                 context -= length
@@ -249,12 +274,17 @@ class _Replica:
                 firsts[index] = now
                 if outputs[index] == 1:
                     ends[index] = now
+                    if free < total:
+                        arrivals[free] = now
+                        free += 1
                     reserved -= prompts[index] + 1
                 else:
                     heappush(finishing, (steps + outputs[index] - 1, index))
                     decoding += 1
                     context += prompts[index] + 1
         first[mine], end[mine] = firsts, ends
+        if clients is not None:
+            arrival[mine] = arrivals
         self.steps, self.sequence_steps, self.busy_seconds = steps, sequence_steps, busy
         for place, count in counts.items():
             self._counts[min(max(place, 0), _BINS - 1)] += count

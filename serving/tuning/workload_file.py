@@ -15,10 +15,18 @@ from serving.tuning.workload import Workload
 _ERRORS_SHOWN = 5
 _TOKENS_PER_WORD = 4 / 3
 """OpenAI's rule of thumb for English, 100 tokens are about 75 words; the gateway's own count replaces it in results."""
+_Row = tuple[float, int, int, int, int]
+"""Arrival, prompt, output, prefix, repeat of."""
+_Logged = tuple[float, int, int, bool]
+"""Arrival, prompt, output, hit."""
 
 
 def read_workload(path: Path) -> Workload:
     """Read a file, one JSON object a line, empty lines skipped.
+
+    Lines of the gateway's own log (``telemetry.workload_log``) have ``arrived_at_seconds`` (Unix time) in place of
+    ``arrival_seconds``, in the order in which requests ended, and ``hit`` where the cache answered: they are put in
+    order of arrival, and a hit repeats the latest request before it of the same lengths.
 
     A line is either ``{"arrival_seconds": 0.5, "prompt_tokens": 80, "output_tokens": 40}`` (optionally
     ``prefix_tokens`` and ``repeat_of``, a line's index from 0), which carries no text, or a conversation
@@ -37,14 +45,19 @@ def read_workload(path: Path) -> Workload:
 
 def parse_workload(lines: Iterable[bytes], name: str) -> Workload:
     """See :func:`read_workload`."""
-    rows: list[tuple[float, int, int, int, int]] = []
+    rows: list[_Row] = []
+    logged: list[_Logged] = []
     texts: list[str] = []
     faults: list[str] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row, text = _row(orjson.loads(line), len(rows))
+            value = orjson.loads(line)
+            if isinstance(value, dict) and "arrived_at_seconds" in value:
+                logged.append(_logged(value))
+                continue
+            row, text = _row(value, len(rows))
         except orjson.JSONDecodeError:
             faults.append(f"line {number}: not JSON")
             continue
@@ -57,6 +70,10 @@ def parse_workload(lines: Iterable[bytes], name: str) -> Workload:
     if faults:
         more = f"; and {len(faults) - _ERRORS_SHOWN} more" if len(faults) > _ERRORS_SHOWN else ""
         raise BadInput(f"{name}: {'; '.join(faults[:_ERRORS_SHOWN])}{more}")
+    if logged and rows:
+        raise BadInput(f"{name} mixes lines of a gateway's log with others: use one kind")
+    if logged:
+        rows = _in_order(logged)
     if not rows:
         raise BadInput(f"{name} has no requests: write one JSON object a line")
     if texts and len(texts) != len(rows):
@@ -95,7 +112,28 @@ def write_workload(workload: Workload) -> Iterator[bytes]:
         yield orjson.dumps(row) + b"\n"
 
 
-def _row(value: Any, index: int) -> tuple[tuple[float, int, int, int, int], str | None]:
+def _logged(value: dict[str, Any]) -> _Logged:
+    hit = value.get("hit", False)
+    if not isinstance(hit, bool):
+        raise ValueError(f"hit must be true or false, got {hit!r}")
+    arrived = _number(value, "arrived_at_seconds", None)
+    return arrived, _whole(value, "prompt_tokens", 1), _whole(value, "output_tokens", 1), hit
+
+
+def _in_order(logged: list[_Logged]) -> list[_Row]:
+    """By arrival, from 0 on."""
+    logged = sorted(logged, key=lambda one: one[0])
+    latest: dict[tuple[int, int], int] = {}
+    rows: list[_Row] = []
+    for index, (arrived, prompt, output, hit) in enumerate(logged):
+        original = latest.get((prompt, output), -1) if hit else -1
+        rows.append((round(arrived - logged[0][0], 3), prompt, output, 0, original))
+        if original < 0:
+            latest[prompt, output] = index
+    return rows
+
+
+def _row(value: Any, index: int) -> tuple[_Row, str | None]:
     if not isinstance(value, dict):
         raise ValueError("expected an object")
     if "conversations" in value or "messages" in value:

@@ -11,8 +11,10 @@ from starlette.testclient import TestClient
 
 from serving.console.page import page, security_policy
 from serving.errors import GatewayError, Unauthenticated
+from serving.operations.decisions import DecisionLog
 from serving.operations.events import EventLog
 from serving.operations.pages import OperationsPages
+from serving.tuning.controller import Decision, Reason
 
 
 def authorize(request: Request) -> None:
@@ -38,6 +40,25 @@ def client(log: EventLog) -> Iterator[TestClient]:
     )
     with TestClient(app, base_url="http://node-1:8000", headers={"authorization": "Bearer right"}) as client:
         yield client
+
+
+def test_the_controllers_decisions_are_listed_since_a_time(tmp_path: Path) -> None:
+    seconds = iter((100.0, 200.0))
+    decisions = DecisionLog(tmp_path / "decisions.jsonl", wall=lambda: next(seconds))
+    for cap in (20, 25):
+        decision = Decision(0.0, 16, cap, Reason.QUEUE, "itl_p95<=1s", 0.3, 0.02, 90.0, None, True)
+        decisions.record(decision, model="m", source="r", mode="on")
+    pages = OperationsPages(authorize, None, decisions)
+    app = Starlette(routes=pages.routes(), exception_handlers={GatewayError: envelope})
+    with TestClient(app, headers={"authorization": "Bearer right"}) as client:
+        both = client.get("/v1/control").json()
+        (late,) = client.get("/v1/control?since=150").json()["data"]
+        assert client.get("/v1/control?since=soon").status_code == 400
+        assert client.get("/v1/control", headers={"authorization": "Bearer wrong"}).status_code == 401
+    assert both["object"] == "list"
+    assert [line["to"] for line in both["data"]] == [20, 25]
+    assert (late["from"], late["to"], late["why"]) == (16, 25, "requests wait and the bounds hold with room")
+    assert late["seen"] == {"ttft_p95_seconds": 0.3, "itl_p95_seconds": 0.02, "tokens_per_second": 90.0}
 
 
 def test_targets_are_in_prometheus_form_and_name_the_address_that_was_asked(client: TestClient) -> None:

@@ -22,7 +22,23 @@ UNITS = {
 }
 BOUNDED = frozenset(
     {"model", "tenant", "endpoint", "status", "cache", "kind", "path", "outcome", "tier", "why", "operation", "fault"}
-    | {"guard", "reason", "phase", "component", "boundary", "method", "source", "scope", "zone", "signal", "quality"}
+    | {
+        "guard",
+        "reason",
+        "phase",
+        "mode",
+        "move",
+        "kept",
+        "metric",
+        "component",
+        "boundary",
+        "method",
+        "source",
+        "scope",
+        "zone",
+        "signal",
+        "quality",
+    }
     | {"cause", "fallback", "batch", "what", "statistic"}
 )
 

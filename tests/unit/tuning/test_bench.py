@@ -5,12 +5,15 @@ import threading
 import pytest
 from aiohttp import web
 
+from metering.hardware.device import DetectedHardware, Device
+from metering.work import EngineSteps
 from serving.config import load_config
 from serving.tuning import measure
 from serving.tuning.bench import GatewayBench
 from serving.tuning.lengths import Lengths
 from serving.tuning.setting import Setting
 from serving.tuning.slo import Slo
+from serving.tuning.step_log import StepLog, StepRecord
 from serving.tuning.synthetic import Synthetic
 
 WORKLOAD = Synthetic(30, 300.0, Lengths("fixed", 8), Lengths("fixed", 3)).workload()
@@ -19,8 +22,9 @@ WORKLOAD = Synthetic(30, 300.0, Lengths("fixed", 8), Lengths("fixed", 3)).worklo
 class FakeGateway:
     """An HTTP server in a thread that answers at once; remembers the configs that it was given."""
 
-    def __init__(self, config):
+    def __init__(self, config, run_folder):
         self.configs, self.closed, self.asked = [config], False, 0
+        self.run_folder = run_folder
         self._loop = asyncio.new_event_loop()
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
@@ -66,19 +70,33 @@ def started(monkeypatch):
     return []
 
 
-def bench_of(started, slo=None):
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path
+
+
+def bench_of(started, folder, slo=None):
     def start(config, tell):
-        started.append(FakeGateway(config))
+        run_folder = folder / str(len(started))
+        run_folder.mkdir()
+        started.append(FakeGateway(config, run_folder))
         return started[-1]
 
     config = load_config(None, {"cache.tier": "off"}, environment={}).config
     return GatewayBench(
-        config, slo or Slo(), "a cpu", 48, lambda text: None, clients=4, warm_up_requests=2, start=start
+        config,
+        slo or Slo(),
+        DetectedHardware(Device("a cpu", "cpu")),
+        48,
+        lambda text: None,
+        clients=4,
+        warm_up_requests=2,
+        start=start,
     )
 
 
-def test_the_cap_moves_on_the_running_gateway_and_other_knobs_restart_it(started):
-    bench = bench_of(started)
+def test_the_cap_moves_on_the_running_gateway_and_other_knobs_restart_it(started, folder):
+    bench = bench_of(started, folder)
     for setting in (Setting(4), Setting(8), Setting(8), Setting(8, max_batched_tokens=64)):
         figures = bench.run(setting, WORKLOAD, seed=0, hopeless=False)
         assert figures["completed"] == 30
@@ -91,16 +109,16 @@ def test_the_cap_moves_on_the_running_gateway_and_other_knobs_restart_it(started
     assert started[1].closed
 
 
-def test_warm_up_requests_come_before_every_run(started):
-    bench = bench_of(started)
+def test_warm_up_requests_come_before_every_run(started, folder):
+    bench = bench_of(started, folder)
     bench.run(Setting(4), WORKLOAD, seed=0, hopeless=False)
     bench.close()
     assert started[0].asked == 32
 
 
-def test_a_hopeless_run_ends_early_and_says_so(started):
+def test_a_hopeless_run_ends_early_and_says_so(started, folder):
     slo = Slo.parse(["e2e_p95<=0.000001s"])
-    bench = bench_of(started, slo)
+    bench = bench_of(started, folder, slo)
     figures = bench.run(Setting(4), WORKLOAD, seed=0, hopeless=True)
     patient = bench.run(Setting(4), WORKLOAD, seed=0, hopeless=False)
     bench.close()
@@ -109,5 +127,22 @@ def test_a_hopeless_run_ends_early_and_says_so(started):
     assert not patient["stopped_early"]
 
 
-def test_the_identity_names_model_and_device(started):
-    assert bench_of(started).identity == "vllm: bundled:smollm2-135m-instruct on a cpu"
+def test_the_identity_names_model_and_device(started, folder):
+    assert bench_of(started, folder).identity == "vllm: bundled:smollm2-135m-instruct on a cpu"
+
+
+def test_the_engines_own_steps_are_gathered_over_restarts(started, folder):
+    bench = bench_of(started, folder)
+    for number, setting in enumerate((Setting(4), Setting(4, max_batched_tokens=64))):
+        bench.run(setting, WORKLOAD, seed=0, hopeless=False)
+        StepLog(folder / str(number)).add(EngineSteps("m", 1.0, 1.0 + number + 1, 2, 8, 10, 6, 300))
+    bench.close()
+    assert [record.seconds for record in bench.steps] == [1.0, 2.0]
+    assert bench.steps[0] == StepRecord(6, 10, 300, 1.0, steps=2)
+
+
+def test_where_the_engine_tells_none_the_clients_view_of_its_steps_stands_in(started, folder):
+    bench = bench_of(started, folder)
+    bench.run(Setting(4), WORKLOAD, seed=0, hopeless=False)
+    bench.close()
+    assert bench.steps

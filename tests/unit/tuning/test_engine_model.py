@@ -7,7 +7,6 @@ import pytest
 from metering.architecture import architecture_from_config
 from metering.errors import BadInput
 from metering.hardware.catalogue import find_device
-from serving.engines.settings import SimulatedSettings
 from serving.tuning.engine_model import EngineModel, Plane, roofline_model
 from serving.tuning.fitting import StepRecord, fit_plane, records_of
 from serving.tuning.outcome import Outcome
@@ -144,10 +143,3 @@ def test_weights_that_do_not_fit_are_said_so():
 def test_a_device_without_a_peak_is_not_guessed():
     with pytest.raises(BadInput, match="peak at"):
         roofline_model(LLAMA_8B, "m", find_device("T4"))
-
-
-def test_the_simulated_engine_can_be_set_to_behave_like_a_model(engine_model):
-    settings = SimulatedSettings(**engine_model.simulated_settings())
-    batch_of_eight = settings.step_seconds + 7 * settings.step_seconds_per_sequence
-    assert batch_of_eight == pytest.approx(engine_model.step_seconds(8, 0, 8 * 256))
-    assert settings.prefill_seconds_per_token == pytest.approx(0.00011, rel=0.01)

@@ -146,6 +146,9 @@ def test_a_gain_within_the_noise_leaves_the_current_setting(bench):
             figures = bench.run(setting, workload, seed=seed, hopeless=hopeless)
             return {**figures, "grams_per_1k_output_tokens": 1.0 + 0.1 * ((7 * self.calls) % 5)}
 
+        def predict(self, settings, workload):
+            return None
+
         def close(self):
             return None
 

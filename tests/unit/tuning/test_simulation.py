@@ -215,3 +215,26 @@ def test_attainment_falls_with_the_bound(engine_model):
     ]
     assert ratios == sorted(ratios)
     assert (ratios[0], ratios[-1]) == (0, 1)
+
+
+def test_a_closed_loop_keeps_so_many_requests_under_way_and_no_more(engine_model):
+    workload = Synthetic(60, 1.0, Lengths("fixed", 20), Lengths("fixed", 30)).workload()
+    alone = simulate(workload, engine_model, Limits(16), clients=1)
+    four = simulate(workload, engine_model, Limits(16), clients=4)
+    many = simulate(workload, engine_model, Limits(16), clients=60)
+    assert alone.sequence_steps == alone.steps
+    assert alone.ttft_seconds == pytest.approx(alone.ttft_seconds[0])
+    assert alone.seconds == pytest.approx(alone.e2e_seconds.sum())
+    assert four.sequence_steps / four.steps == pytest.approx(4, rel=0.1)
+    assert many.seconds < four.seconds < alone.seconds
+    # 16 in the engine, the others of the 60 wait
+    assert many.ttft_seconds.max() > 10 * four.ttft_seconds.max()
+
+
+def test_a_closed_loop_over_replicas_shares_the_clients(engine_model):
+    workload = Synthetic(60, 1.0, Lengths("fixed", 20), Lengths("fixed", 30)).workload()
+    one = simulate(workload.head(30), engine_model, Limits(16), clients=4)
+    two = simulate(workload, engine_model, Limits(16), replicas=2, clients=8)
+    assert two.seconds == pytest.approx(one.seconds)
+    with pytest.raises(BadInput, match="one client for each replica"):
+        simulate(workload, engine_model, Limits(16), replicas=2, clients=1)

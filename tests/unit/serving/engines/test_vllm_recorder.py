@@ -303,3 +303,28 @@ def test_decode_steps_are_output_tokens_less_one_per_sequence_whatever_the_inter
         prefill = 4 + int(name) if tokens else 0
         assert totals(rig.work[name]) == (prefill, 0, max(0, tokens - 1))
     assert rig.recorder.running == len(live)
+
+
+def test_step_totals_hold_prompts_decoded_tokens_and_their_context() -> None:
+    rig = Rig()
+    rig.add("a", prompt=100)
+    rig.add("b", prompt=10)
+    rig.step(Output("a", prefill_stats=cached(64)), Output("b"))
+    rig.step("a", "b")
+    rig.step("a", Output("b", finish_reason="stop"))
+    rig.recorder.flush()
+    (steps,) = rig.steps
+    assert (steps.steps, steps.sequence_steps) == (3, 6)
+    assert (steps.prefill_tokens, steps.decode_tokens) == (36 + 10, 4)
+    assert steps.context_tokens == (101 + 11) + (102 + 12)
+
+
+def test_no_interval_of_steps_spans_a_time_without_work() -> None:
+    rig = Rig()
+    rig.add("a", prompt=10)
+    rig.step(Output("a", finish_reason="stop"), seconds=0.1)
+    rig.clock.advance(0.2)
+    rig.add("b", prompt=10)
+    rig.step(Output("b", finish_reason="stop"), seconds=0.1)
+    rig.recorder.flush()
+    assert [steps.ended_seconds - steps.started_seconds for steps in rig.steps] == pytest.approx([0.1, 0.1])
