@@ -36,7 +36,7 @@ chaos: $(STAMP)  ## kill -9 in a loop, overload at 5x, soak: 40 minutes; tests/b
 	@$(BIN)/python -m tests.bench.chaos
 
 bench-cache: $(STAMP)  ## the cache's judgement beside others' rules
-	@$(BIN)/python tests/bench/cache/judgement.py
+	@$(BIN)/python -m tests.bench.cache.judgement
 
 bench-metering: $(STAMP)  ## 500 mixed requests and the books; metering on and off
 	@$(BIN)/python -m tests.bench.metering mixed overhead

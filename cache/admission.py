@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from cache.identity import CHAT_PATH, COMPLETIONS_PATH
+from cache.time_sensitivity import time_sensitive
 
 
 class Refusal(StrEnum):
@@ -48,30 +48,6 @@ class Limits:
     """Hotter requests are kept out of the semantic tier. 1 is what OpenAI takes when the field is absent."""
     semantic_characters: int = 4096
     """Longer texts are never tokenised: no encoder window in use holds them."""
-
-
-_TIME_WORDS = {
-    "en": "today|tonight|tomorrow|yesterday|now|nowadays|latest|newest|current|currently|breaking news"
-    "|weather|forecast|price|prices|stock price|exchange rate|this (?:week|month|year)"
-    "|at the moment|what time is it",
-    "pt": "hoje|amanhã|ontem|agora|atual|atuais|atualmente|neste momento"
-    "|est[ae] (?:semana|mês|ano)|previsão do tempo|preço|preços|cotação|que horas são",
-    "es": "hoy|mañana|ayer|ahora|actual|actualmente|pronóstico|precio|precios",
-    "fr": "aujourd['’]hui|demain|hier|maintenant|actuel|actuelle|actuellement|météo|prix",
-    "de": "heute|morgen|gestern|jetzt|aktuell|aktuelle|aktueller|aktuellen|neueste|neuesten|wetter|preis|preise",
-    "it": "oggi|domani|ieri|adesso|attuale|attualmente|meteo|prezzo|prezzi",
-}
-_TIME = re.compile(r"(?<!\w)(?:" + "|".join(_TIME_WORDS.values()) + r")(?!\w)", re.IGNORECASE)
-
-
-_TIME_CHARACTERS = 2000
-
-
-def time_sensitive(text: str) -> bool:
-    """Words whose answer changes with the clock, near the beginning or the end: the search must not stall the loop."""
-    if len(text) > 2 * _TIME_CHARACTERS:
-        text = text[:_TIME_CHARACTERS] + "\n" + text[-_TIME_CHARACTERS:]
-    return _TIME.search(text) is not None
 
 
 def _several(payload: Mapping[str, Any]) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.guards.comparison import Comparison
 from cache.language.alignment import DERIVED, ECHO, JOINED, SAME, SYNONYM, TYPO, rarity
-from cache.language.analysis import Unit
+from cache.language.analysis import Analysis, Unit
 
 FEATURES = (
     "cosine",
@@ -20,6 +21,8 @@ FEATURES = (
     "weight_min", "weight_max",  # the same, weighted by rarity
     "light_min", "light_max",  # unmatched light words
     "named",  # unmatched names and rare words
+    "head",  # the first content words: 1 aligned with each other, 0.5 one of them elsewhere, 0 neither
+    "premodified",  # unmatched words directly beside a matched one, no preposition between: a narrower noun
     "added",  # unmatched words after a preposition, where the other side has none unmatched: a condition
     "characters",  # Dice of character trigrams of all words
     "content_characters",  # of the unmatched content words
@@ -67,6 +70,8 @@ def features(pair: Comparison, cosine: float) -> NDArray[np.float64]:
             min(light[0], 4),
             min(light[1], 4),
             min(sum(1 for side in left for unit in side if unit.entity or unit.rare), 4),
+            _head(pair),
+            min(_premodified(pair.left_a, pair.a) + _premodified(pair.left_b, pair.b), 3),
             _added(pair),
             _dice(_trigrams(a.plain), _trigrams(b.plain)),
             _best_characters(pair.left_a, pair.left_b),
@@ -89,6 +94,25 @@ def features(pair: Comparison, cosine: float) -> NDArray[np.float64]:
         dtype=np.float64,
     )
     return np.nan_to_num(row)
+
+
+def _head(pair: Comparison) -> float:
+    if not pair.a.units or not pair.b.units:
+        return 1.0
+    first_a, first_b = pair.a.units[0], pair.b.units[0]
+    if any(match.a is first_a and match.b is first_b for match in pair.alignment.matches):
+        return 1.0
+    found = any(match.a is first_a or match.b is first_b for match in pair.alignment.matches)
+    return 0.5 if found else 0.0
+
+
+def _premodified(left: tuple[Unit, ...], text: Analysis) -> int:
+    loose = {unit.place for unit in left}
+    count = 0
+    for unit, following in pairwise(text.units):
+        beside = following.place == unit.place + 1 and not following.role
+        count += beside and (unit.place in loose) != (following.place in loose)
+    return count
 
 
 def _added(pair: Comparison) -> int:

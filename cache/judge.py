@@ -88,19 +88,36 @@ class GuardedJudge:
         return self.decide(asked, neighbours)
 
     def decide(self, asked: str, neighbours: Sequence[Neighbour]) -> Verdict:
-        """The neighbour with the highest score that the policy serves, or the best one refused."""
+        """The neighbour with the highest score that the policy serves, or the best one refused.
+
+        Choosing among several makes a wrong choice likelier than judging one. Where two that the policy would serve
+        ask different things (a guard keeps them apart), one of the two judgements is wrong, and nothing says which:
+        neither is served, unless the text asked is one of them but for case and marks.
+        """
         best: Verdict | None = None
+        served: list[int] = []
         for index, neighbour in enumerate(neighbours[:MOST_NEIGHBOURS]):
             opinion = self.opinion(neighbour.text, asked, neighbour.similarity)
             if opinion.guard is not None:
                 verdict = Verdict(False, index, 0.0, "guard", opinion.guard)
             elif self.policy.serve(neighbour, opinion.score):
                 verdict = Verdict(True, index, opinion.score, "served")
+                served.append(index)
             else:
                 verdict = Verdict(False, index, opinion.score, "score")
             if best is None or (verdict.serve, verdict.score) > (best.serve, best.score):
                 best = verdict
-        return best or Verdict(False, -1, 0.0, "empty")
+        if best is None:
+            return Verdict(False, -1, 0.0, "empty")
+        if best.serve and len(served) > 1 and self._contested(asked, best.index, served, neighbours):
+            return Verdict(False, best.index, best.score, "contested")
+        return best
+
+    def _contested(self, asked: str, chosen: int, served: Sequence[int], neighbours: Sequence[Neighbour]) -> bool:
+        text = neighbours[chosen].text
+        if compare(text, asked).identical:
+            return False
+        return any(refusal(compare(text, neighbours[rival].text)) is not None for rival in served if rival != chosen)
 
     def opinion(self, stored: str, asked: str, similarity: float) -> Opinion:
         """Never raises for odd text."""

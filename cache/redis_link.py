@@ -81,7 +81,8 @@ class RedisLink:
         loop = asyncio.get_running_loop()
         call = _Call(commands, loop.create_future(), loop.time() + budget.remaining_seconds)
         self._waiting.append(call)
-        if len(self._lanes) < self._lane_count:
+        # A lane that has just sent its last batch is still in the set when who waited for it calls again.
+        if sum(not lane.done() for lane in self._lanes) < self._lane_count:
             lane = loop.create_task(self._run_lane(), name="redis-lane")
             self._lanes.add(lane)
             lane.add_done_callback(self._lanes.discard)

@@ -68,8 +68,8 @@ class Replayed:
     @property
     def label(self) -> Label | None:
         """What a verification of this judgement would have taught."""
-        if self.score is None or self.nearest is None or self.score <= 0.0:
-            return None
+        if self.score is None or self.nearest is None or self.score <= 0.0 or self.why == "contested":
+            return None  # contested: no threshold would have served it
         return Label(self.score, self.nearest.intent_id == self.request.intent_id)
 
 

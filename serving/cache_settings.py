@@ -55,7 +55,14 @@ class CacheSettings(_Section):
     booked as tenant `shadow`; near misses are verified by their own run. 0: none. The agreement of the answers is a
     label; from 200 labels on the threshold rests on your traffic. Costs about that share of what the hits save."""
     shadow_labels: Path | None = None
-    """Semantic tier: file that labels are appended to and read from at start, JSON lines. None: kept in memory only."""
+    """Semantic tier: file that labels are appended to, and read from at start where Redis holds none; JSON lines, as
+    `wattgate cache export-labels` takes them. None: kept in Redis only, where all replicas share them; the embedded
+    Redis ends with the gateway."""
+    grey_zone_floor: float | None = Field(default=None, ge=0, le=1)
+    """Semantic tier: neighbours that score above this and were refused by the threshold alone are put to the served
+    model as one yes or no, where a slot is free and the expected saving exceeds the cost; that token is booked to the
+    tenant. 0.3 is a start. What the model lets through is outside the promise of `max_wrong`: small models say yes to
+    almost everything. None: never."""
     reveal_similarity: bool = False
     """Tell clients the similarity of what was served and the guard that refused (`x-cache-similarity`,
     `x-cache-guard`): for debugging. It tells a client how near its question is to others of its tenant."""

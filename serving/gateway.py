@@ -18,6 +18,7 @@ import orjson
 
 from cache.control import CacheControl, Outcome
 from cache.entry import CachedAnswer
+from cache.identity import CHAT_PATH
 from cache.lookup import CacheRequest, Lookup
 from cache.single_flight import Flight, FlightIncomplete, Seat, SingleFlight
 from cache.streams import answer_to_sse, sse_to_answer
@@ -29,6 +30,7 @@ from serving.api.body import asked_tokens
 from serving.api.frames import StreamEnd, frame_of
 from serving.engines.base import Engine, EngineAnswer, EngineModel, EngineRequest
 from serving.errors import DeadlineExceeded, EngineUnavailable, GatewayError, InvalidRequest, NotFound
+from serving.grey_zone import GreyZone
 from serving.meter_link import MeterLink, Trace
 from serving.metrics import Metrics
 from serving.shadow import TENANT, ShadowVerifier
@@ -37,6 +39,8 @@ from serving.tenancy.tenant import Priority
 log = logging.getLogger("wattgate")
 
 _SHADOW_SECONDS = 60.0
+_GREY_ZONE_SECONDS = 2.0
+"""For one token; a model that takes longer is asked in vain."""
 """For a verification in all: then it is given up, and its work is booked as far as it came."""
 
 
@@ -142,6 +146,7 @@ class Gateway:
         cache: ResponseCache | None = None,
         reveal_similarity: bool = False,
         shadow: ShadowVerifier | None = None,
+        grey_zone: GreyZone | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -154,6 +159,7 @@ class Gateway:
         self.cache = cache
         self._reveal_similarity = reveal_similarity
         self.shadow = shadow
+        self._grey_zone = grey_zone
         self._alone = SingleFlight()
         """Runs that are not shared."""
         self._numbers = itertools.count()
@@ -249,6 +255,8 @@ class Gateway:
                 cache_control=call.cache_control,
             )
         )
+        if self._grey_zone is not None and not lookup.hit:
+            await self._grey_zone.resolve(lookup, self._ask_model)
         call.outcome = lookup.outcome
         return lookup
 
@@ -379,18 +387,40 @@ class Gateway:
         cap = self.cap_of(request.model)
         if cap.waiting or cap.running >= cap.cap:
             return None
-        now = self._clock()
-        call = Call(
-            request_id=f"shadow-{uuid.uuid4().hex}",
-            tenant=TENANT,
-            path=request.path,
-            payload={name: value for name, value in request.payload.items() if not name.startswith("stream")},
-            received_seconds=now,
-            deadline_seconds=now + _SHADOW_SECONDS,
-            priority=Priority.BATCH,
-        )
+        payload = {name: value for name, value in request.payload.items() if not name.startswith("stream")}
+        call = self._own_call("shadow", TENANT, request.path, payload, Priority.BATCH, _SHADOW_SECONDS)
         async with asyncio.timeout(_SHADOW_SECONDS), self._run(call) as (answer, _):
             return _parsed(b"".join([frame async for frame in answer.frames]))
+
+    async def _ask_model(self, lookup: Lookup, payload: dict[str, Any]) -> dict[str, Any] | None:
+        """A question about a lookup, only where a slot is free; booked to its tenant like any work of his."""
+        cap = self.cap_of(lookup.request.model)
+        if cap.waiting or cap.running >= cap.cap:
+            return None
+        call = self._own_call(
+            "grey", lookup.request.tenant, CHAT_PATH, payload, Priority.INTERACTIVE, _GREY_ZONE_SECONDS
+        )
+        try:
+            async with asyncio.timeout(_GREY_ZONE_SECONDS), self._run(call) as (answer, _):
+                return _parsed(b"".join([frame async for frame in answer.frames]))
+        except (GatewayError, TimeoutError) as error:
+            # the cache is optional: the request runs as if nobody had asked
+            log.warning("the grey zone was not resolved: %s", error)
+            return None
+
+    def _own_call(
+        self, kind: str, tenant: str, path: str, payload: dict[str, Any], priority: Priority, seconds: float
+    ) -> Call:
+        now = self._clock()
+        return Call(
+            request_id=f"{kind}-{uuid.uuid4().hex}",
+            tenant=tenant,
+            path=path,
+            payload=payload,
+            received_seconds=now,
+            deadline_seconds=now + seconds,
+            priority=priority,
+        )
 
     def _settle(self, call: Call, lookup: Lookup | None, seat: Seat | _Alone) -> Receipt:
         """The receipt of one of those who shared a run that is complete. The run is its leader's; the others hit."""

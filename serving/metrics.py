@@ -191,13 +191,31 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "Semantic verdicts verified against the model: right, wrong, skipped (no room), failed.",
     ),
     MetricSpec(
+        "wattgate_cache_grey_zone_total",
+        "counter",
+        "questions",
+        ("outcome",),
+        "Neighbours refused by the threshold alone: yes, no, unclear (what the model said), too_dear, no_room.",
+    ),
+    MetricSpec(
         "wattgate_cache_false_hit_ratio",
         "gauge",
         "ratio",
         ("kind",),
-        "Wrong among the recent semantic hits that were verified: estimate, and its 95 % Wilson bounds lower, upper.",
+        "Wrong among the recent semantic hits that were verified, the comparator's own error taken out: estimate, and "
+        "its bounds lower, upper (95 % Wilson). Replicas share their labels, so each reports the same.",
         (),
-        "livemax",
+        "livemostrecent",
+    ),
+    MetricSpec(
+        "wattgate_cache_comparator_error_ratio",
+        "gauge",
+        "ratio",
+        ("kind",),
+        "How the comparison of answers errs: false_alarm (two runs of one request told apart), miss (answers to "
+        "questions that a guard kept apart taken for the same).",
+        (),
+        "livemostrecent",
     ),
     MetricSpec(
         "wattgate_cache_threshold_ratio",

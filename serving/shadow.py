@@ -1,26 +1,33 @@
 """Shadow verification: a share of semantic hits also runs on the model, and the agreement of both answers is a label.
 
 A near miss needs no run of its own: its request ran anyway, and that answer is compared with the one refused.
-Agreement is judged on the safe side (see ``agree``): answers that only differ by sampling count as wrong, which makes
-the threshold stricter, never looser. How often that happens depends on model and temperature, and is not measured here.
+Agreement is judged on the safe side (see ``agree``): answers that only differ by sampling count as wrong. How often
+that happens depends on model and temperature, so it is measured as it goes: one verification in five runs the request
+twice and compares the two fresh answers, and answers to questions that a guard kept apart are compared as well. Both
+error rates enter the false-hit ratio, its bounds, and the threshold (``cache.comparator``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from cache.calibration import Calibrator, wilson
+from cache.calibration import Calibrator
+from cache.comparator import ComparatorError
 from cache.embedding import Embedder
 from cache.entry import CachedAnswer
 from cache.language.normalise import normalise
 from cache.lookup import Lookup
+from cache.shared_labels import Kind, SharedLabel, SharedLabels
+from cache.store import StoreUnavailable
 from cache.vcache import VCachePolicy
 from serving.metrics import Metrics
 
@@ -32,6 +39,12 @@ _SAME_MEANING_COSINE = 0.9
 """Chosen on the strict side: with encoders of this size answers of other content reach the eighties."""
 _MOST_WAITING = 8
 """Verifications under way; beyond it hits are not sampled."""
+_TWICE = 0.2
+"""Share of the verified hits whose request runs a second time, to see how two answers to one question differ."""
+_APART = 0.1
+"""Share of the misses with a neighbour that a guard refused whose answers are compared: costs an embedding each."""
+_CATCH_UP_SECONDS = 5.0
+"""Between two looks at what other replicas have verified; taken when a request comes by, never by a timer."""
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 Run = Callable[[Lookup], Awaitable[dict[str, Any] | None]]
@@ -50,7 +63,9 @@ class ShadowVerifier:
         metrics: Metrics,
         vcache: VCachePolicy | None = None,
         keep: Callable[[float, bool, bool], None] = lambda score, right, served: None,
+        shared: SharedLabels | None = None,
         rng: random.Random | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._share = share
         self._calibrator = calibrator
@@ -58,12 +73,20 @@ class ShadowVerifier:
         self._metrics = metrics
         self._vcache = vcache
         self._keep = keep
+        self._shared = shared
+        self._exchanging = asyncio.Lock()
+        self._caught_up_seconds = -math.inf
+        self._joined = False
         self._rng = rng or random.Random()
+        self._monotonic = monotonic
         self._tasks: set[asyncio.Task[None]] = set()
+        self.error = ComparatorError()
+        calibrator.differing_allowed = self.error.differing_allowed
         self._export()
 
     def hit(self, lookup: Lookup, run: Run) -> None:
         """After a semantic hit has been served; returns at once."""
+        self._catch_up()
         if self._share <= 0.0 or lookup.score is None or lookup.answer is None or self._rng.random() >= self._share:
             return
         if len(self._tasks) >= _MOST_WAITING:
@@ -72,18 +95,26 @@ class ShadowVerifier:
         self._start(self._verify(lookup, lookup.answer, run))
 
     def missed(self, lookup: Lookup, fresh: Mapping[str, Any]) -> None:
-        """After a request ran whose best neighbour no guard refused, but the threshold did."""
-        if self._share <= 0.0 or not lookup.score or lookup.guard is not None or lookup.similarity is None:
+        """After a request ran whose best neighbour the threshold refused, or a guard: that one for comparison only."""
+        self._catch_up()
+        if self._share <= 0.0 or lookup.similarity is None:
+            return
+        if lookup.guard is not None and self._rng.random() >= _APART:
+            return
+        if lookup.guard is None and (not lookup.score or lookup.why == "contested"):
             return
         for neighbour, answer in zip(lookup.neighbours, lookup.candidates, strict=True):
             if neighbour.similarity == lookup.similarity and len(self._tasks) < _MOST_WAITING:
-                self._start(self._compare(lookup, answer, fresh, served=False))
+                kind: Kind = "refused" if lookup.guard is None else "different"
+                self._start(self._compare(lookup, answer.body(), fresh, kind, answer))
                 return
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._shared is not None:
+            await self._shared.close()
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(self._guarded(work), name="shadow")
@@ -102,30 +133,69 @@ class ShadowVerifier:
         if fresh is None:
             self._metrics.add("wattgate_cache_shadow_total", 1, "skipped")
             return
-        await self._compare(lookup, served, fresh, served=True)
+        await self._compare(lookup, served.body(), fresh, "served", served)
+        if self._rng.random() < _TWICE:
+            again = await run(lookup)
+            if again is not None:
+                await self._compare(lookup, again, fresh, "same")
 
-    async def _compare(self, lookup: Lookup, stored: CachedAnswer, fresh: Mapping[str, Any], *, served: bool) -> None:
-        assert lookup.score is not None
-        a, b = text_of(stored.body()), text_of(fresh)
+    async def _compare(
+        self,
+        lookup: Lookup,
+        one: Mapping[str, Any],
+        fresh: Mapping[str, Any],
+        kind: Kind,
+        stored: CachedAnswer | None = None,
+    ) -> None:
+        a, b = text_of(one), text_of(fresh)
         if a is None or b is None:
             self._metrics.add("wattgate_cache_shadow_total", 1, "failed")
             return
-        right = await agree(a, b, self._embedder)
-        self._calibrator.observe(lookup.score, right, served=served)
-        if self._vcache is not None and lookup.similarity is not None:
-            self._vcache.observe(stored.cache_id, lookup.similarity, right)
-        self._keep(lookup.score, right, served)
-        self._metrics.add("wattgate_cache_shadow_total", 1, "right" if right else "wrong")
+        agreed = await agree(a, b, self._embedder)
+        if kind in ("served", "refused"):
+            assert lookup.score is not None
+            self._metrics.add("wattgate_cache_shadow_total", 1, "right" if agreed else "wrong")
+            self._keep(lookup.score, agreed, kind == "served")
+            if self._vcache is not None and stored is not None and lookup.similarity is not None:
+                self._vcache.observe(stored.cache_id, lookup.similarity, agreed)
+        await self._exchange(SharedLabel(kind, lookup.score or 0.0, agreed))
+
+    def _catch_up(self) -> None:
+        now = self._monotonic()
+        if self._shared is not None and now - self._caught_up_seconds >= _CATCH_UP_SECONDS:
+            self._caught_up_seconds = now
+            self._start(self._exchange(None))
+
+    async def _exchange(self, label: SharedLabel | None) -> None:
+        """Own label out, everybody's in; alone with its own while Redis is away."""
+        labels = [label] if label is not None else []
+        if self._shared is not None:
+            async with self._exchanging:
+                try:
+                    labels = await self._shared.exchange(label)
+                except StoreUnavailable as unavailable:
+                    self._metrics.add("wattgate_cache_faults_total", 1, "labels", unavailable.loss.value)
+                else:
+                    if not self._joined and len(labels) > (label is not None):
+                        # what this replica read from its file at start is in Redis too
+                        self._calibrator.forget()
+                    self._joined = True
+        for each in labels:
+            if each.kind in ("same", "different"):
+                self.error.observe("same" if each.kind == "same" else "different", each.agreed)
+            else:
+                self._calibrator.observe(each.score, each.agreed, served=each.kind == "served")
         self._export()
 
     def _export(self) -> None:
-        wrong, labelled = self._calibrator.wrong_of_served()
-        low, high = wilson(wrong, labelled)
+        estimate, low, high = self.error.wrong(*self._calibrator.wrong_of_served())
         put = self._metrics.set
-        put("wattgate_cache_false_hit_ratio", wrong / labelled if labelled else float("nan"), "estimate")
+        put("wattgate_cache_false_hit_ratio", estimate, "estimate")
         put("wattgate_cache_false_hit_ratio", low, "lower")
         put("wattgate_cache_false_hit_ratio", high, "upper")
         put("wattgate_cache_threshold_ratio", self._calibrator.threshold)
+        for kind, (count, trials) in (("false_alarm", self.error.false_alarms), ("miss", self.error.misses)):
+            put("wattgate_cache_comparator_error_ratio", count / trials if trials else math.nan, kind)
 
 
 async def agree(a: str, b: str, embedder: Embedder) -> bool:

@@ -8,7 +8,7 @@ from functools import cached_property
 from cache.language.alignment import Alignment, align
 from cache.language.analysis import Analysis, Unit, analyse
 from cache.language.detect import UNDECIDED, UNKNOWN, detect
-from cache.language.frames import EXPRESSED
+from cache.language.frames import EXPRESSED, says
 from cache.language.lexicon import Lexicon, lexicon
 from cache.language.normalise import normalise
 from cache.language.tokens import tokenise
@@ -41,9 +41,7 @@ class Comparison:
 def _content(units: tuple[Unit, ...], other: Analysis) -> tuple[Unit, ...]:
     """Without light words and without what the other's question word says already."""
     said = tuple(sign for frame in other.frames for sign in EXPRESSED.get(frame, ()))
-    return tuple(
-        unit for unit in units if not unit.light and (unit.entity or not said or not unit.key.startswith(said))
-    )
+    return tuple(unit for unit in units if not unit.light and (unit.entity or not says(unit.key, said)))
 
 
 def compare(stored: str, asked: str) -> Comparison:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 from cache.guards.comparison import Comparison
-from cache.language.alignment import ECHO, Match
+from cache.language.alignment import ECHO, SAME, Match
 from cache.language.analysis import Unit
 from cache.language.lexicon import Lexicon
 
@@ -51,6 +51,10 @@ _INSIDE = frozenset({"in", "em", "en"})
 _PLACES = frozenset({"country", "city", "continent"})
 _WEAK_SOURCES = frozenset({"de", "do", "da", "dos", "das", "del", "du", "von", "vom"})
 """Of as well as from: only a place or a language makes them a direction."""
+_CHANGES = ("convert", "convier", "transform", "translat", "traduz", "traduc", "tradui", "ubersetz", "umwand",
+            "wandel", "chang", "migrat", "export", "import", "turn")  # fmt: skip
+"""Verbs after which in, em, en say into what."""
+_GOALS = frozenset({"to", "in", "em", "en", "para", "a", "nach", "zu", "vers"})
 _UNORDERED = frozenset({"versus", "between", "entre", "zwischen"})
 
 
@@ -59,7 +63,12 @@ def roles(pair: Comparison) -> str | None:
     if words is None:
         return None
     matches = [match for match in pair.alignment.matches if match.kind != ECHO]
+    stranded = _stranded(pair)
+    if stranded is not None:
+        return stranded
     for match in matches:
+        if (match.a.role == "as") != (match.b.role == "as"):
+            return f"as {match.a.norm} on one side"
         if _turned(
             match.a.role,
             match.b.role,
@@ -69,9 +78,46 @@ def roles(pair: Comparison) -> str | None:
     unordered = _unordered(pair)
     if pair.a.sequence != pair.b.sequence and not unordered and _reordered(pair.a.sequence, pair.b.sequence):
         return "numbers change places"
+    changing = all(any(unit.key.startswith(_CHANGES) for unit in text.units) for text in (pair.a, pair.b))
     for first, second in combinations(matches, 2):
-        if _exchanged(first, second, words, unordered):
+        if _exchanged(first, second, words, unordered, changing) or (not unordered and _around(first, second, matches)):
             return f"{first.a.norm} and {second.a.norm} change places"
+    return None
+
+
+_BESIDE_A_VERB = frozenset({"", "to", "para", "a", "an", "for"})
+"""What is owed to Ben, what is owed Ben; for a tenant to sue."""
+
+
+def _around(first: Match, second: Match, matches: list[Match]) -> bool:
+    """Two nouns without a preposition that change sides of a third word: who refuses whom."""
+    sides = (first.a, first.b, second.a, second.b)
+    if any(unit.role not in _BESIDE_A_VERB or unit.linked or unit.light for unit in sides):
+        return False
+    if {first.kind, second.kind} != {SAME}:
+        return False
+    if (first.a.place < second.a.place) == (first.b.place < second.b.place):
+        return False
+    return any(
+        min(first.a.place, second.a.place) < third.a.place < max(first.a.place, second.a.place)
+        and min(first.b.place, second.b.place) < third.b.place < max(first.b.place, second.b.place)
+        and {third.a.role, third.b.role} <= {"", "to", "zu"}
+        for third in matches
+        if third is not first and third is not second
+    )
+
+
+def _stranded(pair: Comparison) -> str | None:
+    """What can I swap X for, what can I swap for X; the same with instead of."""
+    for mine, other in ((pair.a, pair.b), (pair.b, pair.a)):
+        if mine.ending == other.ending:
+            continue
+        if mine.ending == "of" and mine.plain[-2:] == ("instead", "of"):
+            return "instead of what"
+        if mine.ending and "where" not in mine.frames:
+            theirs = {unit.norm for unit in other.units if unit.role == mine.ending}
+            if any(unit.norm in theirs and unit.role != mine.ending for unit in mine.units):
+                return f"{mine.ending} what"
     return None
 
 
@@ -112,14 +158,25 @@ def _unordered(pair: Comparison) -> bool:
     return all(side({unit.key for unit in text.units} | set(text.directions)) for text in (pair.a, pair.b))
 
 
-def _exchanged(first: Match, second: Match, words: Lexicon, unordered: bool) -> bool:
+def _as_written(unit: Unit) -> str:
+    return unit.role
+
+
+def _into(unit: Unit) -> str:
+    """After a verb of change to, into, in, em, para say the same."""
+    return "to" if unit.role in _GOALS else unit.role
+
+
+def _exchanged(first: Match, second: Match, words: Lexicon, unordered: bool, changing: bool) -> bool:
     if unordered or (first.a.linked and second.a.linked) or (first.b.linked and second.b.linked):
         return False
     swapped = (first.a.place < second.a.place) != (first.b.place < second.b.place)
-    crossed = first.a.role == second.b.role and second.a.role == first.b.role
+    role = _into if changing else _as_written
+    crossed = role(first.a) == role(second.b) and role(second.a) == role(first.b)
     alike = _alike(first, second, words)
     if swapped and crossed:
-        marked = bool(first.a.role or second.a.role) and not {first.a.role, second.a.role} <= _FREE | {""}
+        free = _FREE - _INSIDE if changing else _FREE
+        marked = bool(first.a.role or second.a.role) and not {first.a.role, second.a.role} <= free | {""}
         return marked or alike
     if not swapped and crossed and first.a.role != second.a.role:
         return not {first.a.role, second.a.role} <= _FREE | {""}

@@ -17,7 +17,7 @@ _ORDINARY = frozenset({"attribute", "unit", "document", "file", "position", "ord
 """Classes whose members are also ordinary nouns: one alone on one side is left to the score."""
 
 _CONDITIONS_TEXT = (
-    "at on with during within by in for across em com durante para en con por dans sur avec pendant pour "
+    "at on with during within by in for across em com durante para en con por dans sur avec pendant pour chez "
     "sous am auf bei mit für fur "
 )
 _CONDITIONS = frozenset(_CONDITIONS_TEXT.split())
@@ -42,13 +42,19 @@ def scope(pair: Comparison) -> str | None:
     soft_a, soft_b = universal & set(pair.a.quantifiers), universal & set(pair.b.quantifiers)
     if soft_a and soft_b and not soft_a & soft_b:
         return f"{_list(soft_a)} against {_list(soft_b)}"
+    if ("all" in pair.a.quantifiers) != ("all" in pair.b.quantifiers) and _one_of_them(pair):
+        return "all against one"
+    order = _moment(pair.a) ^ _moment(pair.b)
+    if order:
+        return f"{min(order)} on one side"
     periods = {"daily", "weekly", "monthly", "yearly"}
     period_a, period_b = periods & set(pair.a.quantifiers), periods & set(pair.b.quantifiers)
     if period_a and period_b and period_a != period_b:
         return f"{_list(period_a)} against {_list(period_b)}"
     for mine, other in ((pair.a, pair.b), (pair.b, pair.a)):
-        if "must" in mine.modality and "must" not in other.modality and "yesno" in other.frames:
-            return "must against can"
+        for strong in ("must", "should"):
+            if strong in mine.modality and not other.modality and "yesno" in other.frames:
+                return f"{strong} against can"
     if pair.a.modality and pair.b.modality and not pair.a.modality & pair.b.modality:
         return f"{_list(set(pair.a.modality))} against {_list(set(pair.b.modality))}"
     return _added(pair, words)
@@ -66,6 +72,38 @@ def _added(pair: Comparison, words: Lexicon) -> str | None:
             if classes or unit.entity or (unit.rare and "_" not in unit.key):
                 return f"{unit.norm} on one side"
     return None
+
+
+def _one_of_them(pair: Comparison) -> bool:
+    """Restart all deployments, restart a deployment; delete all my messages, delete my message."""
+    every, one = (pair.a, pair.b) if "all" in pair.a.quantifiers else (pair.b, pair.a)
+    articles = _ARTICLES.get(one.language, frozenset())
+    if one.functions & articles and not every.functions & articles:
+        return True
+    for match in pair.alignment.matches:
+        mine, other = (match.a, match.b) if every is pair.a else (match.b, match.a)
+        if mine.norm != other.norm and mine.key == other.key and mine.norm in (other.norm + "s", other.norm + "es"):
+            return True
+    return False
+
+
+_ARTICLES = {
+    "en": frozenset({"a", "an"}),
+    "pt": frozenset({"um", "uma"}),
+    "es": frozenset({"un", "una"}),
+    "fr": frozenset({"un", "une"}),
+    "de": frozenset({"ein", "eine", "einen", "einem", "einer"}),
+}
+_MOMENTS = {
+    "after": frozenset({"after", "following", "once", "post", "since", "depois", "apos", "despues", "tras", "apres",
+                        "nachdem"}),
+    "before": frozenset({"before", "prior", "until", "antes", "avant", "bevor", "vor"}),
+}  # fmt: skip
+
+
+def _moment(text: Analysis) -> frozenset[str]:
+    """After or before something; "nach" is also a direction, so German after is left to the score."""
+    return frozenset(name for name, signs in _MOMENTS.items() if not signs.isdisjoint(text.plain))
 
 
 def _hard(text: Analysis, aligned: set[str]) -> set[str]:

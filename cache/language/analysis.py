@@ -15,6 +15,22 @@ from cache.language.tokens import Token, tokenise
 _CLAUSE_MARKS = frozenset(".!?;,:-(")
 _OPERATORS = frozenset("=^*+<>×÷√≤≥≠|&")
 """Marks that are part of what is asked, as in an equation."""
+_BOUNDS = {
+    word: side
+    for side, text in {
+        "<": "under below less fewer younger within until up menos menor abaixo hasta ate moins unter weniger maximal "
+        "hochstens",
+        ">": "over above more exceeding older beyond mais maior acima mas mayor plus uber mehr mindestens",
+        "from": "from desde von ab depuis",
+        "to": "to into hacia nach auf vers",
+    }.items()
+    for word in text.split()
+}
+_BEFORE_A_NUMBER_TEXT = (
+    "than the a age of que de do da os as la el los las le les als der die das version aged to £ $ pound euro yen "
+)
+_BEFORE_A_NUMBER = frozenset(_BEFORE_A_NUMBER_TEXT.split())
+_STRANDED = frozenset({"of", "for", "with", "from", "to", "into", "by", "against"})
 _SEPARABLE_TEXT = "turn switch log sign shut back put take throw set fill pick look give call bring hand get send move "
 _SEPARABLE = frozenset(_SEPARABLE_TEXT.split())
 _PARTICLES = frozenset(["on", "off", "out", "up", "down", "in", "away", "back"])
@@ -32,6 +48,13 @@ _SECOND_HALVES = frozenset({"pas", "jamais", "rien", "personne", "aucun", "aucun
 """French: ne ... pas is one negation."""
 _COMPARED_AS_WORDS = frozenset({"minimum", "maximum", "average", "half", "best", "worst", "last", "first", "only"})
 """Quantifiers that are content words too, with synonyms of their own."""
+_ORIGINS = {
+    "hasta": frozenset({"desde", "de"}),
+    "ate": frozenset({"desde", "de", "do", "da"}),
+    "bis": frozenset({"von", "ab"}),
+    "jusqu": frozenset({"de", "depuis", "du"}),
+}
+"""Up to, unless it is said from where: then it is a direction."""
 _BEFORE_INFINITIVE_TEXT = (
     "not unable able want wants need needs try trying tried like have has going used supposed allowed "
     "forgot learn help how way ways best time when where what whether required necessary possible easy "
@@ -89,6 +112,10 @@ class Analysis:
     """Numbers and operators in order, where there are operators."""
     sequence: tuple[str, ...] = ()
     """Canonical quantities in order."""
+    bounds: Counter[str] = field(default_factory=Counter)
+    """Quantities with the side that they bound, as ``< 25`` for under 25, ``from 0`` for from zero."""
+    ending: str = ""
+    """A preposition that ends the text: its object stands at the beginning, as in what is it used for."""
 
     @property
     def known(self) -> bool:
@@ -114,7 +141,12 @@ class _Reader:
         self.text, self.plain, self.words = text, plain, words
         self.tokens = self._expand(tokens)
         self.norms = [token.norm for token in self.tokens]
-        self.stems = [words.stem(norm) for norm in self.norms]
+        shouting = not any(character.islower() for character in text)
+        self.stems = [
+            # the last letter of HTTPS is no plural
+            token.norm if token.text.isupper() and not shouting else words.stem(token.norm)
+            for token in self.tokens
+        ]
         self.used = [token.kind == "mark" for token in self.tokens]
         self.frames: list[str] = []
 
@@ -205,7 +237,24 @@ class _Reader:
             functions=frozenset(norm for norm in open_words if norm in words.stopwords),
             expression=self._expression(),
             sequence=tuple(quantity.canonical for quantity in free),
+            bounds=Counter(
+                f"{side} {quantity.canonical}" for quantity in free if (side := self._bound(quantity.at)) is not None
+            ),
+            ending=self._ending(),
         )
+
+    def _bound(self, at: int) -> str | None:
+        for place in range(at - 1, max(at - 4, -1), -1):
+            side = _BOUNDS.get(self.norms[place])
+            if side is not None:
+                return side
+            if self.tokens[place].kind == "word" and self.norms[place] not in _BEFORE_A_NUMBER:
+                return None
+        return None
+
+    def _ending(self) -> str:
+        last = next((t.norm for t in reversed(self.tokens) if t.kind != "mark"), "")
+        return last if self.words.language == "en" and last in _STRANDED else ""
 
     def _expression(self) -> tuple[str, ...]:
         if not any(token.kind == "mark" and token.norm in _OPERATORS for token in self.tokens):
@@ -264,7 +313,8 @@ class _Reader:
                     break  # the whole text: nothing would be left to compare
                 for place in range(at, at + length):
                     self.used[place] = True
-                last = name if last in (None, "define", "yesno") or name != "define" else last
+                # how long can I is how long, how do I is it is howto: the first that asks for something in particular
+                last = name if last in (None, "define", "yesno") or name not in ("define", "yesno") else last
                 at += length
             if last is not None:
                 self.frames.append(last)
@@ -284,7 +334,7 @@ class _Reader:
         at = 0
         while at < len(self.norms):
             match = None if self.used[at] else table.match(self.norms, at) or table.match(self.stems, at)
-            if match is None:
+            if match is None or self._no_quantifier(at, match[1]):
                 at += 1
                 continue
             found[match[1]] += 1
@@ -293,6 +343,15 @@ class _Reader:
                     self.used[place] = True
             at += match[0]
         return found
+
+    def _no_quantifier(self, at: int, name: str) -> bool:
+        """How long does it last; what happens next; from here to there."""
+        norm, language = self.norms[at], self.words.language
+        if language == "en" and name in ("last", "next"):
+            ends = at + 1 >= len(self.tokens) or self.tokens[at + 1].kind == "mark"
+            return (norm == "last" and "howlong" in self.frames) or (norm in ("last", "next") and ends)
+        origins = _ORIGINS.get(norm)
+        return origins is not None and not origins.isdisjoint(self.norms[:at])
 
     def _phrases(self) -> dict[int, str]:
         """Place of the first word -> phrase; the words are marked used."""
@@ -329,7 +388,7 @@ class _Reader:
     def _negations(self) -> int:
         count = 0
         for place, norm in enumerate(self.norms):
-            if self.used[place] or norm not in self.words.negation:
+            if self.used[place] or not (norm in self.words.negation or (norm == "n" and self.words.language == "fr")):
                 continue
             if norm in _SECOND_HALVES and any(self.norms[i] in ("ne", "n") for i in range(max(0, place - 4), place)):
                 continue
@@ -369,6 +428,8 @@ class _Reader:
                 continue
             if phrase is None and token.kind == "mark":
                 continue
+            if norm == "as" and place + 1 < len(self.norms) and self.norms[place + 1] in ("a", "an"):
+                role = "as"
             acronym = said and len(token.text) > 1 and token.text.isupper() and token.kind == "word"
             if (
                 phrase is None

@@ -21,6 +21,17 @@ def _foreign_signs() -> dict[str, frozenset[str]]:
     return {name: frozenset(word for word in words - ours if len(word) > 1) for name, words in foreign_words().items()}
 
 
+_MARKS = {"ã": "pt", "õ": "pt", "¿": "es", "¡": "es", "ñ": "es", "ß": "de", "ä": "de", "œ": "fr", "ù": "fr", "è": "fr"}
+"""Letters and marks that one of the languages has alone."""
+_WHOLE = {"é": "pt", "où": "fr", "qué": "es", "cómo": "es", "cuál": "es", "und": "de", "não": "pt"}
+"""Whole words that do."""
+
+
+def _tell(token: Token) -> str:
+    written = token.text.casefold()
+    return _WHOLE.get(written) or next((_MARKS[c] for c in written if c in _MARKS), "")
+
+
 def detect(tokens: Sequence[Token]) -> str:
     """One of ``LANGUAGES``, ``UNKNOWN`` or ``UNDECIDED``."""
     words = [part for token in tokens if token.kind == "word" for part in token.norm.split("'")]
@@ -33,6 +44,10 @@ def detect(tokens: Sequence[Token]) -> str:
     for language in LANGUAGES:
         signs = detect_words(language)
         scores[language] = sum(1.0 for word in words if word in signs and len(word) > 1)
+    for token in tokens:
+        language = _tell(token)
+        if language:
+            scores[language] += 1.5
     foreign = max(sum(2.0 for word in words if word in signs) for signs in _foreign_signs().values())
     best = max(scores.values())
     leaders = [language for language, score in scores.items() if score == best]

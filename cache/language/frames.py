@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _SIGNS = {
     "why": (
-        "stop prevent wrong matter liegt reason caus why mak motiv razao razon porqu raison grund "
+        "wrong matter liegt reason caus why mak motiv razao razon porqu raison grund "
         "ursach lead led due"
     ),
     "when": (
@@ -19,15 +19,27 @@ _SIGNS = {
     "how": "process proced",
     "who": "person name artist nome nombre nom",
     "howmuch": (
-        "jur interest quot pric cost fee charg rate amount much pay expensiv worth valor prec cust "
+        "jur interest quot pric cost fee charg rate amount much pay expensiv worth valor preco precio cust "
         "taxa tarif costo coste prix cout preis kost limit allowanc maximum sum total"
     ),
-    "howmany": "number amount count many total quantit numer cantidad nombr anzahl population habitant allowanc limit",
+    "howmany": (
+        "number amount count many total quantit numer cantidad nombr anzahl population habitant allowanc limit "
+        "populac poblac einwohn entitlement"
+    ),
     "howlong": (
         "time duration long last length take period tempo duracao duracion dura prazo demor tarda "
-        "duree temps dauer lang"
+        "duree temps dauer lang term frist kundigungsfrist delai plazo until year"
     ),
     "howoften": "often frequen interval schedul every time vez vec fois oft haufig regular",
 }  # fmt: skip
 """Frame -> beginnings of words."""
+_SHORT = 4
+"""A beginning of so few letters begins too many other words: dia is no beginning of diabetes."""
+
+
+def says(word: str, signs: tuple[str, ...]) -> bool:
+    """``word`` begins like one of ``signs`` and is no longer than an inflection makes it."""
+    return any(word.startswith(sign) and (len(sign) > _SHORT or len(word) <= len(sign) + 2) for sign in signs)
+
+
 EXPRESSED = {frame: tuple(text.split()) for frame, text in _SIGNS.items()}

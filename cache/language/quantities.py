@@ -217,6 +217,8 @@ def _measured(
         else:
             break
     number = written or _plain(value)
+    if _norm(tokens, at + length) in ("us", "usa") and UNITS.get(_norm(tokens, at + length + 1)) == "$":
+        length += 1
     unit = UNITS.get(_norm(tokens, at + length))
     if unit is None and _norm(tokens, at + length) in ("-", "°") and at + length + 1 < len(tokens):
         unit = {"c": "degC", "f": "degF"}.get(_norm(tokens, at + length + 1), UNITS.get(_norm(tokens, at + length + 1)))

@@ -98,7 +98,8 @@ def _stem_english(word: str) -> str:
         word = word[:-1]
     if word.endswith("y") and len(word) > _LEAST_STEM:
         word = word[:-1] + "i"
-    if len(word) > _LEAST_STEM and word[-1] == word[-2]:
+    if len(word) > _LEAST_STEM and word[-1] == word[-2] and not (len(word) == 4 and word[-1] in "ls"):
+        # stopp, from stopping, is stop; but fill is not file
         word = word[:-1]
     return word
 

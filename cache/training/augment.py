@@ -49,6 +49,33 @@ _CONDITIONS = {
 }  # fmt: skip
 
 
+_NARROWER = {
+    "en": ("old", "second", "annual", "small", "digital", "external", "red", "premium", "nested", "frozen", "electric",
+           "wooden", "shared", "foreign", "early", "heavy", "raw", "cheap", "new", "company", "backup", "guest"),
+    "pt": ("antigo", "anual", "pequeno", "digital", "externo", "vermelho", "premium", "cru", "elétrico", "estrangeiro",
+           "compartilhado", "novo", "grátis"),
+    "es": ("antiguo", "anual", "pequeño", "digital", "externo", "rojo", "crudo", "eléctrico", "extranjero", "nuevo"),
+    "fr": ("ancien", "annuel", "numérique", "externe", "rouge", "cru", "électrique", "étranger", "partagé", "neuf"),
+    "de": ("alten", "jährlichen", "kleinen", "digitalen", "externen", "roten", "rohen", "elektrischen", "neuen"),
+}  # fmt: skip
+_BEFORE_THE_NOUN = frozenset({"en", "de"})
+
+
+def narrowings(family: Family, rng: random.Random) -> list[Pair]:
+    """A question against one of its paraphrases that asks about a narrower thing: an adjective more."""
+    modifiers = _NARROWER.get(family.language)
+    if modifiers is None:
+        return []
+    out = []
+    for text in family.same:
+        words = rng.choice(family.same).rstrip("?.! ").split(" ")
+        if len(words) < 3 or not words[-1].isalpha():
+            continue
+        words.insert(len(words) - (family.language in _BEFORE_THE_NOUN), rng.choice(modifiers))
+        out.append(Pair(text, " ".join(words) + "?", False, "narrowing", family.language, family.domain))
+    return out
+
+
 def repeats(family: Family, rng: random.Random) -> list[Pair]:
     """Each question twice against itself, said with other manners or typed in haste."""
     if family.language not in _BEFORE:

@@ -28,7 +28,7 @@ class Pair:
     b: str
     right: bool
     kind: str
-    """``paraphrase``, ``repeat``, ``trap`` or ``mutation``."""
+    """``paraphrase``, ``repeat``, ``trap``, ``mutation`` or ``narrowing``."""
     language: str
     domain: str
 

@@ -22,7 +22,7 @@ from cache.guards.comparison import Comparison
 from cache.language.alignment import align
 from cache.language.lexicon import Lexicon, lexicon
 from cache.score import DEPTH
-from cache.training.augment import mutations, repeats
+from cache.training.augment import mutations, narrowings, repeats
 from cache.training.families import Pair, family_pairs, load_families
 
 Floats = NDArray[np.float64]
@@ -30,10 +30,13 @@ SEED = 20260101
 FORGOTTEN = 0.3
 """Share of synonym groups hidden in a second look at each written pair: what a domain with other words is like."""
 FOLDS = 8
-_RISES = frozenset({"cosine", "share", "characters", "content_characters", "frame_same", "functions", "identical"})
+_WEIGHTS = {"paraphrase": 1.0, "trap": 1.0, "repeat": 0.3, "mutation": 0.3, "narrowing": 0.15}
+_RISES = frozenset(
+    {"head", "cosine", "share", "characters", "content_characters", "frame_same", "functions", "identical"}
+)
 _FALLS = frozenset(
-    {"left_min", "left_max", "weight_min", "weight_max", "added", "light_min", "light_max", "named", "frame_soft",
-     "frame_define_howto", "quantifiers", "directions", "modality", "person", "tense", "inversions"}
+    {"left_min", "left_max", "weight_min", "weight_max", "added", "premodified", "light_min", "light_max", "named",
+     "frame_soft", "frame_define_howto", "quantifiers", "directions", "modality", "person", "tense", "inversions"}
 )  # fmt: skip
 """Signs that are known beforehand: imposed, so that the trees cannot learn an accident of the data."""
 
@@ -59,6 +62,7 @@ def all_pairs(seed: int = SEED) -> list[Pair]:
         out += family_pairs(family)
         out += repeats(family, rng)
         out += mutations(family, rng)
+        out += narrowings(family, rng)
     return out
 
 
@@ -150,9 +154,9 @@ def _flatten(nodes: Any) -> tuple[list[int], list[float], list[float]]:
 
 
 def weights_of(data: Examples) -> Floats:
-    """A written pair counts 1 (a thinned look a half), a generated one 0.3: the written ones are closer to life."""
-    written = np.array([pair.kind in ("paraphrase", "trap") for pair in data.pairs])
-    return np.asarray(np.where(written, np.where(data.thinned, 0.5, 1.0), 0.3), dtype=np.float64)
+    """A written pair counts 1 (a thinned look a half), a generated one less: the written ones are closer to life."""
+    kinds = np.array([_WEIGHTS[pair.kind] for pair in data.pairs])
+    return np.asarray(np.where(data.thinned, 0.5, 1.0) * kinds, dtype=np.float64)
 
 
 def held_out(data: Examples) -> Floats:

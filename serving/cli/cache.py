@@ -68,7 +68,7 @@ def evaluate_pairs(
             if calibration is None
             else Calibration.from_dict(json.loads(calibration.read_bytes()))
         )
-        calibrator = Calibrator(labels, max_wrong)
+        calibrator = Calibrator(labels, max_wrong, prior=shipped_calibration() if labels.on_your_traffic else None)
         chosen: Policy
         if policy is PolicyChoice.conformal:
             chosen = ConformalPolicy(calibrator)

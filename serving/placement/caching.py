@@ -11,9 +11,11 @@ from cache.control import Outcome
 from cache.observer import Loss, Operation
 from cache.redis_store import RedisStore
 from cache.settings import CacheSettings
+from cache.shared_labels import SharedLabels
 from cache.tiers import ResponseCache
 from serving.cache_settings import CacheSettings as CacheSection
 from serving.config import GatewayConfig
+from serving.grey_zone import GreyZone
 from serving.label_file import LabelFile
 from serving.metrics import Metrics
 from serving.operations.drift import DriftWatch
@@ -60,10 +62,15 @@ def new_secret() -> str:
 class BuiltCache:
     cache: ResponseCache | None
     shadow: ShadowVerifier | None = None
+    grey_zone: GreyZone | None = None
 
 
 def build_shadow(
-    settings: CacheSection, judgement: Judgement, metrics: Metrics, drift: DriftWatch | None = None
+    settings: CacheSection,
+    judgement: Judgement,
+    metrics: Metrics,
+    drift: DriftWatch | None = None,
+    redis_url: str | None = None,
 ) -> ShadowVerifier | None:
     """None where nothing is to be verified."""
     if settings.shadow_share <= 0.0:
@@ -87,6 +94,9 @@ def build_shadow(
         metrics=metrics,
         vcache=judgement.vcache,
         keep=keep,
+        shared=None
+        if redis_url is None
+        else SharedLabels(redis_url, version=f"{judgement.judge.version}:{judgement.embedder.id}"),
     )
 
 
@@ -124,4 +134,8 @@ async def build_cache(
         ),
         observer=observer,
     )
-    return BuiltCache(cache, build_shadow(settings, judgement, metrics, drift) if judgement else None)
+    if judgement is None:
+        return BuiltCache(cache)
+    floor = settings.grey_zone_floor
+    grey_zone = GreyZone(floor=floor, metrics=metrics) if floor is not None else None
+    return BuiltCache(cache, build_shadow(settings, judgement, metrics, drift, redis_url), grey_zone)

@@ -66,7 +66,8 @@ async def build_judgement(
             lambda: (load(settings.embedder), read_calibration(settings), read_live(settings))
         )
         embedder = ThreadedEmbedder(encoder, deadline_seconds=settings.embed_deadline_seconds)
-        calibrator = Calibrator(calibration, settings.max_wrong, live=live)
+        prior = shipped_calibration() if calibration.on_your_traffic else None
+        calibrator = Calibrator(calibration, settings.max_wrong, live=live, prior=prior)
         policy, vcache = build_policy(settings, calibrator)
         judgement = Judgement(embedder, GuardedJudge(policy), calibrator, vcache)
     except Exception as error:

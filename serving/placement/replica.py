@@ -83,6 +83,7 @@ class Replica:
             metrics=self.metrics,
             cache=built.cache,
             shadow=built.shadow,
+            grey_zone=built.grey_zone,
             reveal_similarity=config.cache.reveal_similarity,
         )
         self.limiter = build_limiter(config, self._redis_url, self.metrics)

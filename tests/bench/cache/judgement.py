@@ -1,4 +1,4 @@
-"""The judge on labelled pairs it never saw: ``python tests/bench/cache/judgement.py [--out DIR]``.
+"""The judge on labelled pairs it never saw: ``python -m tests.bench.cache.judgement [--out DIR]``.
 
 Runs the 600 pairs and the conversation set of the package ``fow-cache`` (Mabon ap Gwyn, CC BY 4.0) through the code
 that serves, beside three rules of others on the same pairs and the same encoder (bundled MiniLM, int8):
@@ -9,7 +9,7 @@ that serves, beside three rules of others on the same pairs and the same encoder
 - GPTCache's defaults: ``SearchDistanceEvaluation`` (4 - squared L2 distance) at similarity_threshold 0.8, that is a
   squared distance of at most 0.8, on unit vectors cosine >= 0.6; and only the last message is looked at.
 
-Nothing is trained, calibrated or chosen on these pairs.
+Nothing is trained or calibrated on these pairs. ``heldout.jsonl`` was written for this bench (see ``heldout.py``).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from cache.evaluate import Decision, LabelledPair, evaluate, rate, read_pairs, r
 from cache.judge import ConformalPolicy, GuardedJudge
 from cache.judgement import Neighbour
 from cache.language.analysis import analyse
+from tests.bench.cache import heldout
 
 BUDGETS = (0.01, 0.02, 0.05, 0.1)
 COSINE_RULES = {"cosine 0.90": 0.90, "RedisVL default (distance 0.1)": 0.90, "GPTCache default": 0.60}
@@ -183,12 +184,17 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         "# The judge beside others' rules",
         "",
-        "Written by `python tests/bench/cache/judgement.py`; its docstring says what each rule is.",
+        "Written by `python -m tests.bench.cache.judgement`; its docstring says what each rule is.",
         "",
     ]
-    for name, dataset in (("600 question pairs", "pairs"), ("Conversations", "conversations")):
+    for name, dataset in (
+        ("fow-cache: 600 question pairs", "pairs"),
+        ("fow-cache: conversations", "conversations"),
+        ("heldout.jsonl, families whose mistakes were looked at", "heldout_seen"),
+        ("heldout.jsonl, families never looked at", "heldout_unseen"),
+    ):
         lines += [
-            f"## fow-cache: {name}",
+            f"## {name}",
             "",
             "| rule | hits of should-hit | wrong of traps | wrong of served |",
             "| --- | --- | --- | --- |",
@@ -197,7 +203,7 @@ def table(result: dict[str, Any]) -> str:
         lines += [row(rule, part) for rule, part in result[dataset]["others"].items()]
         lines.append("")
     lines += ["## By category, max_wrong 0.05", "", "| category | hits | wrong |", "| --- | --- | --- |"]
-    for dataset in ("pairs", "conversations"):
+    for dataset in ("pairs", "conversations", "heldout_unseen"):
         for name, part in result[dataset]["wattgate"]["0.05"]["categories"].items():
             cells = ("-" if part[key]["rate"] is None else f"{part[key]['rate']:.1%}" for key in ("hits", "wrong"))
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
@@ -219,7 +225,14 @@ def main() -> None:
     service = ThreadedEmbedder(load_encoder())
     shipped = shipped_calibration()
     result: dict[str, Any] = {"encoder": service.id, "calibration": shipped.note}
-    for name, lines in zip(("pairs", "conversations"), fow_cache(), strict=True):
+    fow_pairs, fow_conversations = fow_cache()
+    sources = {
+        "pairs": fow_pairs,
+        "conversations": fow_conversations,
+        "heldout_seen": heldout.pair_lines("seen"),
+        "heldout_unseen": heldout.pair_lines("unseen"),
+    }
+    for name, lines in sources.items():
         pairs = read_pairs(lines)
         ours, decisions = {}, {}
         for budget in BUDGETS:

@@ -93,7 +93,7 @@ def main() -> None:
             f"{row[name]['p50']:.2f} / {row[name]['p99']:.2f}" for name in ("embed", "search", "guard", "total")
         )
         lines.append(f"| {row['entries']} | {row['bytes_an_entry']:.0f} | {cells} |")
-    text = "\n".join(lines) + "\n\nMachine shared with other work: compare the rows with each other.\n"
+    text = "\n".join(lines) + "\n\nOne core, alone on the machine; the server beside it on the same core.\n"
     (arguments.out / "latency.md").write_text(text, "utf-8")
     print(text)
 

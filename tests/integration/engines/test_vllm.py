@@ -15,6 +15,7 @@ import pytest_asyncio
 from metering.work import WorkRecord
 from serving.engines.vllm import VllmEngine
 from serving.errors import EngineRefused, EngineUnavailable
+from serving.grey_zone import question
 from tests.unit.serving.engines.contract import (
     DONE,
     EngineContract,
@@ -56,6 +57,14 @@ async def test_a_repeated_prompt_is_reused_and_neither_computed_nor_billed_again
 async def test_the_model_knows_the_capital_of_france(kit: EngineKit) -> None:
     body, _ = await kit.ask(kit.chat("What is the capital of France?", max_tokens=16))
     assert "Paris" in body["choices"][0]["message"]["content"]
+
+
+async def test_the_grey_zone_is_answered_with_one_constrained_token(kit: EngineKit) -> None:
+    payload = question(kit.chat("")["model"], "How do I reset my password?", "How can I set a new password?")
+    body, work = await kit.ask(payload)
+    assert body["choices"][0]["message"]["content"] in ("yes", "no")
+    assert body["usage"]["completion_tokens"] == 1
+    assert totals(work) == expected(body["usage"])
 
 
 async def test_a_schema_is_kept_to(kit: EngineKit) -> None:

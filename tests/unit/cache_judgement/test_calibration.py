@@ -14,6 +14,7 @@ from cache.calibration import (
     Calibrator,
     Label,
     binomial_tail,
+    blended_threshold,
     conformal_threshold,
     ratio_threshold,
     shipped_calibration,
@@ -116,7 +117,8 @@ def test_live_labels_take_over_and_say_so() -> None:
     for label in simulated(600, 1):
         calibrator.observe(label.score, label.right, served=False)
     assert calibrator.note == "calibrated on your traffic"
-    assert calibrator.threshold == threshold_for(calibrator.live_labels, 0.1)
+    live, shipped = calibrator.live_labels, shipped_calibration().labels
+    assert calibrator.threshold == min(threshold_for(live, 0.1), blended_threshold(live, shipped, 0.1))
 
 
 def test_state_survives_a_restart() -> None:
@@ -127,7 +129,8 @@ def test_state_survives_a_restart() -> None:
     second.restore(first.as_dict())
     assert len(second.live_labels) == 300
     assert second.wrong_of_served() == first.wrong_of_served()
-    assert second.threshold >= threshold_for(second.live_labels, 0.05)
+    blended = blended_threshold(second.live_labels, shipped_calibration().labels, 0.05)
+    assert second.threshold >= min(blended, threshold_for(second.live_labels, 0.05))
 
 
 @pytest.mark.parametrize(
@@ -143,3 +146,29 @@ def test_a_broken_calibration_is_named(data: dict[str, object], named: str) -> N
 def test_a_budget_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="max_wrong"):
         Calibrator(shipped_calibration(), 2.0)
+
+
+def test_a_few_good_labels_of_the_traffic_serve_where_the_exact_test_would_not() -> None:
+    shipped = [Label(0.9, True)] * 400 + [Label(0.5, False)] * 100
+    live = [Label(0.9, True)] * 40 + [Label(0.5, False)] * 40
+    assert threshold_for(live, 0.02) == NOTHING
+    assert 0.5 <= blended_threshold(live, shipped, 0.02) < 0.9
+
+
+def test_labels_of_the_traffic_outweigh_the_shipped_ones() -> None:
+    shipped = [Label(0.9, True)] * 4000
+    live = [Label(0.9, True)] * 40 + [Label(0.95, False)] * 4
+    assert blended_threshold([], shipped, 0.02) < 0.9
+    assert blended_threshold(live, shipped, 0.02) >= 0.95
+
+
+@given(LABELS, LABELS)
+def test_a_smaller_budget_never_serves_more_of_a_blend(live: list[Label], shipped: list[Label]) -> None:
+    thresholds = [blended_threshold(live, shipped, budget) for budget in (0.01, 0.05, 0.2)]
+    assert thresholds == sorted(thresholds, reverse=True)
+
+
+def test_a_calibration_file_is_blended_with_the_shipped_one() -> None:
+    own = Calibration((Label(0.97, True),) * 60, "log", True)
+    assert Calibrator(own, 0.02).threshold == NOTHING
+    assert Calibrator(own, 0.02, prior=shipped_calibration()).threshold < 0.97

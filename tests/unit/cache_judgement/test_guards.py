@@ -10,6 +10,9 @@ from cache.guards import GUARDS, compare, refusal
 
 REFUSED: dict[str, tuple[tuple[str, str], ...]] = {
     "numbers": (
+        ("Is there a fee for guests under 12?", "Is there a fee for guests over 12?"),
+        ("Do you ship orders below £30?", "Do you ship orders above £30?"),
+        ("How do I count from ten?", "How do I count to ten?"),
         ("Where is my order 48213?", "Where is my order 48231?"),
         ("Set a timer for 10 minutes", "Set a timer for 10 hours"),
         ("What changed in version 3.1?", "What changed in version 3.10?"),
@@ -22,6 +25,7 @@ REFUSED: dict[str, tuple[tuple[str, str], ...]] = {
         ("Onde está o pedido 5521?", "Onde está o pedido 5512?"),
     ),
     "polarity": (
+        ("Je n'ai pas reçu mon colis, que faire ?", "J'ai reçu mon colis, que faire ?"),
         ("Cancel my subscription", "Don't cancel my subscription"),
         ("How do I enable notifications?", "How do I disable notifications?"),
         ("How do I turn the wifi on?", "How do I turn off the wifi?"),
@@ -34,6 +38,7 @@ REFUSED: dict[str, tuple[tuple[str, str], ...]] = {
         ("Ist das erlaubt?", "Ist das nicht erlaubt?"),
     ),
     "substitution": (
+        ("Should the proxy speak HTTPS?", "Should the proxy speak HTTP?"),
         ("What is the capital of France?", "What is the capital of Spain?"),
         ("Can dogs eat grapes?", "Can cats eat grapes?"),
         ("How do I sort a list in Python?", "How do I sort a list in Java?"),
@@ -43,6 +48,12 @@ REFUSED: dict[str, tuple[tuple[str, str], ...]] = {
         ("Cachorro pode comer uva?", "Gato pode comer uva?"),
     ),
     "roles": (
+        ("Can a nurse overrule a doctor?", "Can a doctor overrule a nurse?"),
+        ("How much does Tom owe Sue?", "What amount does Sue owe to Tom?"),
+        ("What can I use instead of wax?", "What can I use wax instead of?"),
+        ("Can my tutor grade the exam?", "Can I grade the exam as a tutor?"),
+        ("¿Cómo convierto un vídeo en imagen?", "¿De qué manera puedo convertir una imagen a vídeo?"),
+        ("Como converter inteiro para texto?", "Como converter texto em inteiro?"),
         ("Flights from Boston to Denver", "Flights from Denver to Boston"),
         ("Convert euros to dollars", "Convert dollars to euros"),
         ("Do you ship to Canada?", "Do you ship from Canada?"),
@@ -60,6 +71,10 @@ REFUSED: dict[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "scope": (
+        ("How do I stop a container?", "How do I stop all containers?"),
+        ("Can I drive after the operation?", "Can I drive before the operation?"),
+        ("Can I appeal?", "Should I appeal?"),
+        ("Wie stoppe ich einen Dienst?", "Wie stoppe ich alle Dienste?"),
         ("What is the first step?", "What is the last step?"),
         ("Delete all my photos", "Delete some of my photos"),
         ("How much is at least needed?", "How much is at most needed?"),
@@ -75,6 +90,10 @@ REFUSED: dict[str, tuple[tuple[str, str], ...]] = {
         ("Explique a gravidade em uma frase", "Explique a gravidade detalhadamente"),
     ),
     "question": (
+        ("Can I freeze soup?", "How long can I freeze soup?"),
+        ("What is a token?", "How do I get a token?"),
+        ("Can hamsters eat basil?", "My hamster ate basil, what should I do?"),
+        ("O que preciso para tirar o visto?", "Quanto custa tirar o visto?"),
         ("Why did the war begin?", "When did the war begin?"),
         ("Where can I vote?", "When can I vote?"),
         ("How do I renew my passport?", "How long does it take to renew a passport?"),
@@ -95,6 +114,13 @@ REFUSED: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 PASSED: tuple[tuple[str, str], ...] = (
+    ("How many minutes should I boil pasta?", "How long should I boil pasta?"),
+    ("What happens if I miss an exam?", "I missed an exam, what happens next?"),
+    ("How long does a patent last?", "What is the term of a patent?"),
+    ("Hay vuelos de Bilbao a Oporto", "Hay vuelos desde Bilbao hasta Oporto"),
+    ("How do I read a file in Go?", "What's the way to read files in Go?"),
+    ("Kann ich die Reise noch ändern?", "Kann ich die Reise ändern?"),
+    ("What is the boiling point of acetone?", "What's acetone's boiling point?"),
     ("How do I reset my password?", "how do i reset my pasword"),
     ("How do I reset my password?", "What's the best way to reset my password?"),
     ("How do I reset my password?", "Please tell me how to recover my password, thanks!"),

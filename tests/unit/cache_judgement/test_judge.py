@@ -74,3 +74,32 @@ def test_more_similar_never_scores_less() -> None:
 def test_a_score_trained_on_other_features_is_refused() -> None:
     with pytest.raises(ValueError, match="features"):
         Score.from_json({"features": list(FEATURES[1:])})
+
+
+def test_two_neighbours_that_ask_different_things_contest_each_other() -> None:
+    """Each alone would be served by so low a threshold; a guard keeps them apart, so one of both verdicts is wrong."""
+    judge = GuardedJudge(ThresholdPolicy(0.0))
+    asked = "How do I cancel my plan?"
+    monthly, yearly = (
+        Neighbour("How do I cancel my monthly plan?", 0.9),
+        Neighbour("How do I cancel my yearly plan?", 0.9),
+    )
+    assert judge.decide(asked, [monthly]).serve
+    assert judge.decide(asked, [yearly]).serve
+    verdict = judge.decide(asked, [monthly, yearly])
+    assert (verdict.serve, verdict.why) == (False, "contested")
+
+
+def test_neighbours_that_agree_do_not_contest_each_other() -> None:
+    judge = GuardedJudge(ThresholdPolicy(0.0))
+    near = Neighbour("How can I cancel my plan?", 0.9), Neighbour("What is the way to cancel my plan?", 0.9)
+    assert judge.decide("How do I cancel my plan?", near).serve
+
+
+def test_the_same_words_are_served_whoever_else_is_near() -> None:
+    judge = GuardedJudge(ThresholdPolicy(0.0))
+    stored = Neighbour("How many moons does Saturn have?", 0.99)
+    rival = Neighbour("How many moons has Saturn got?", 0.95)
+    verdict = judge.decide("how many moons does saturn have", [rival, stored])
+    assert verdict.serve
+    assert verdict.index == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from cache.entry import CachedAnswer
 from cache.identity import Address
 from cache.judgement import Neighbour
 from cache.lookup import CacheRequest, Lookup
+from cache.observer import Loss
+from cache.shared_labels import SharedLabel
+from cache.store import StoreUnavailable
 from serving.label_file import LabelFile
 from serving.metrics import Metrics
 from serving.shadow import ShadowVerifier, agree
@@ -45,8 +49,19 @@ def looked_up(score: float, *, hit: bool) -> Lookup:
     )
 
 
+class Always(random.Random):
+    """0.5: no second run and no comparison of strangers; 0: both."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self._value = value
+
+    def random(self) -> float:
+        return self._value
+
+
 class Bench:
-    def __init__(self, share: float = 1.0) -> None:
+    def __init__(self, share: float = 1.0, shared: Any = None, rng: random.Random | None = None) -> None:
         self.registry = CollectorRegistry()
         self.calibrator = Calibrator(Calibration((), "none", False), 0.02)
         self.kept: list[tuple[float, bool, bool]] = []
@@ -56,6 +71,8 @@ class Bench:
             embedder=HashEmbedder(),
             metrics=Metrics(self.registry),
             keep=lambda score, right, served: self.kept.append((score, right, served)),
+            shared=shared,
+            rng=rng or Always(0.5),
         )
 
     async def hit(self, answer: str | None) -> None:
@@ -148,3 +165,72 @@ async def test_a_semantic_hit_runs_again_as_shadow_and_never_for_its_tenant(hous
     assert bench.kept == [(0.95, False, True)]
     await house.meter.flush()
     assert {record.tenant for record in house.books.batches[0].records} == {"shadow"}
+
+
+class Stream:
+    """Shared labels in memory, one list for all replicas."""
+
+    def __init__(self, labels: list[SharedLabel], *, away: bool = False) -> None:
+        self.labels, self.read, self.away = labels, 0, away
+
+    async def exchange(self, label: SharedLabel | None = None) -> list[SharedLabel]:
+        if self.away:
+            raise StoreUnavailable(Loss.CONNECTION)
+        if label is not None:
+            self.labels.append(label)
+        new, self.read = self.labels[self.read :], len(self.labels)
+        return new
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_replicas_hold_the_same_ratio_and_threshold() -> None:
+    labels: list[SharedLabel] = []
+    one, other = Bench(shared=Stream(labels)), Bench(shared=Stream(labels))
+    for answer in ("Press the red button.", "Nothing of the kind, ask somebody else.", "press the red button."):
+        await one.hit(answer)
+    await other.hit("Press the red button.")
+    await one.hit("Press the red button.")
+    other.shadow._caught_up_seconds = -math.inf
+    await other.hit(None)
+    assert one.calibrator.wrong_of_served() == other.calibrator.wrong_of_served()
+    assert one.calibrator.threshold == other.calibrator.threshold
+    for kind in ("estimate", "lower", "upper"):
+        assert one.ratio(kind) == other.ratio(kind)
+
+
+async def test_labels_read_from_a_file_are_not_counted_twice() -> None:
+    bench = Bench(shared=Stream([SharedLabel("served", 0.9, True), SharedLabel("refused", 0.6, False)]))
+    bench.calibrator.observe(0.9, True)
+    bench.calibrator.observe(0.6, False)
+    await bench.hit("Press the red button.")
+    assert [label.score for label in bench.calibrator.live_labels] == [0.9, 0.6, 0.95]
+
+
+async def test_without_redis_a_replica_learns_from_its_own_labels() -> None:
+    bench = Bench(shared=Stream([], away=True))
+    await bench.hit("Press the red button.")
+    assert len(bench.calibrator.live_labels) == 1
+
+
+async def test_a_request_run_twice_measures_the_comparison() -> None:
+    answers = iter(["Press the red button.", "Something else altogether, really."])
+
+    async def run(lookup: Lookup) -> dict[str, Any] | None:
+        return body(next(answers))
+
+    bench = Bench(rng=Always(0.0))
+    bench.shadow.hit(looked_up(0.95, hit=True), run)
+    await bench.settle()
+    assert bench.shadow.error.false_alarms == (1, 1)
+    assert [label.right for label in bench.calibrator.live_labels] == [True]
+
+
+async def test_answers_that_a_guard_kept_apart_measure_it_too() -> None:
+    bench = Bench(rng=Always(0.0))
+    apart = replace(looked_up(0.0, hit=False), guard="numbers")
+    bench.shadow.missed(apart, body("Press the red button."))
+    await bench.settle()
+    assert bench.shadow.error.misses == (1, 1)
+    assert bench.calibrator.live_labels == ()
