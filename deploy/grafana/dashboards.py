@@ -380,6 +380,20 @@ _PROMISE = (
             stacked=True,
         ),
         one(
+            "Errors of comparing answers",
+            "percentunit",
+            "max by (kind) (wattgate_cache_comparator_error_ratio) or vector(0)",
+            "{{kind}}",
+            description="Taken out of the wrong answers above.",
+        ),
+        one(
+            "Grey zone put to the model",
+            "ops",
+            "sum by (outcome) (rate(wattgate_cache_grey_zone_total[$__rate_interval])) or vector(0)",
+            "{{outcome}}",
+            stacked=True,
+        ),
+        one(
             "Runs shared by identical requests",
             "ops",
             "sum by (reason) (rate(wattgate_cache_shared_total[$__rate_interval])) or vector(0)",
