@@ -62,7 +62,10 @@ _TOLD_TO_PAGES = (
     "x-carbon-budget-remaining-grams",
     "x-request-id",
     *(f"x-ratelimit-{part}-{of}" for part in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
-    *(f"x-wattgate-{name}" for name in ("grams", "joules", "method", "overhead-ms", "queue-ms", "receipt", "ttft-ms")),
+    *(
+        f"x-wattgate-{name}"
+        for name in ("fallback", "grams", "joules", "method", "overhead-ms", "queue-ms", "receipt", "ttft-ms")
+    ),
 )
 """Headers of ours that a browser shows to a page of another origin."""
 
