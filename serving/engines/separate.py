@@ -137,5 +137,6 @@ def _estimated(request_id: str, tokens: int, last: Receipt, last_tokens: int) ->
         energy_joules=energy,
         operational_grams=None if last.operational_grams is None else share * last.operational_grams,
         embodied_grams=None if last.embodied_grams is None else share * last.embodied_grams,
+        cost=None if last.cost is None else {cause: share * amount for cause, amount in last.cost.items()},
         notes=("Broken off: estimated at the cost per token of the model's last finished request.",),
     )
