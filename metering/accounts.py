@@ -32,6 +32,8 @@ class Account:
     work: dict[Boundary, Amounts] = field(default_factory=lambda: {b: Amounts() for b in Boundary})
     idle: Amounts = field(default_factory=Amounts)
     device_seconds: float = 0.0
+    accelerated: bool = False
+    """It worked on an accelerator, metered or not; without one the host's energy is the whole."""
     energy_boundaries: set[Boundary] = field(default_factory=set)
     """Boundaries with at least one reading while it worked."""
     gap_seconds: dict[str, float] = field(default_factory=dict)
@@ -101,7 +103,8 @@ class Account:
         for component, seconds in sorted(self.gap_seconds.items()):
             notes.append(f"no power reading of {component} for {seconds:.3f} s of its work")
         energy = operational = None
-        if Boundary.ACCELERATOR in self.energy_boundaries:
+        needed = Boundary.ACCELERATOR if self.accelerated else Boundary.HOST
+        if needed in self.energy_boundaries:
             energy = EnergyJoules(
                 accelerator=self.work[Boundary.ACCELERATOR].energy_nanojoules / NANO,
                 host=self.work[Boundary.HOST].energy_nanojoules / NANO,
@@ -115,7 +118,7 @@ class Account:
             else:
                 notes.append("grid intensity was unknown for a part of it")
         elif not self.gap_seconds:
-            notes.append("power of the accelerator is unknown: no meter")
+            notes.append(f"power of the {needed.value} is unknown: no meter")
         intensity = self.stamp.grams_per_kwh if self.stamp else None
         if self.stamps_differ and energy is not None and operational is not None and energy.total > 0:
             intensity = operational / energy.total * 3.6e6

@@ -175,6 +175,7 @@ class Closer:
             line = line_of(lines, account)
             line.work[component.boundary].add(work)
             line.idle.add(idle)
+            account.accelerated = account.accelerated or component.boundary is Boundary.ACCELERATOR
             account.embodied_known = account.embodied_known or has_embodied
             account.devices_priced = account.devices_priced or has_price
             if sample.nanojoules is not None:

@@ -162,6 +162,9 @@ def provisional(
             idle_cost = (rate.device_cost_per_second or 0.0) * seconds
             device_cost = (device_cost or 0.0) + rate.device_cost_per_weight * weighed + idle_cost
     energy = None
+    if not any(rate.boundary is Boundary.ACCELERATOR for rate in rates.components):
+        # a replica that runs on no accelerator: the host is all there is
+        energy_known = host_known
     if energy_known:
         if not host_known:
             notes.append("energy of the host is unknown and not included")
@@ -172,7 +175,7 @@ def provisional(
     elif not rates.components:
         notes.append("no window with work has closed yet: energy follows in the final receipt")
     else:
-        notes.append("power of the accelerator is unknown")
+        notes.append("power of the device is unknown")
     stamp = rates.intensity
     if stamp is None:
         notes.append("grid intensity is unknown")

@@ -22,6 +22,7 @@ from serving.admission.settings import AdmissionSettings
 from serving.batches.settings import BatchSettings
 from serving.cache_settings import CacheSettings
 from serving.control_settings import CapControlSettings
+from serving.embeddings.settings import EmbeddingsSettings
 from serving.engines.settings import EngineSettings
 from serving.metering_settings import MeteringSettings
 from serving.models_settings import FallbackSettings, ModelSettings, check_cap
@@ -147,6 +148,7 @@ class GatewayConfig(Section):
     server: ServerSettings = ServerSettings()
     access: AccessSettings = AccessSettings()
     engine: EngineSettings = EngineSettings()
+    embeddings: EmbeddingsSettings = EmbeddingsSettings()
     admission: AdmissionSettings = AdmissionSettings()
     fallback: FallbackSettings | None = None
     """Who answers while the engine is away and no byte of the answer has left: `upstream`, an OpenAI-compatible server
@@ -162,6 +164,12 @@ class GatewayConfig(Section):
     batches: BatchSettings = BatchSettings()
     cache: CacheSettings = CacheSettings()
     metering: MeteringSettings = MeteringSettings()
+
+    @property
+    def embeddings_served(self) -> bool:
+        """Whether `/v1/embeddings` is answered."""
+        kinds = {model.engine.kind for model in self.models.values()} or {self.engine.kind}
+        return "vllm" in kinds if self.embeddings.enabled is None else self.embeddings.enabled
 
     @field_validator("metering")
     @classmethod

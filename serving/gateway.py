@@ -28,7 +28,9 @@ from metering.work import Served
 from serving.admission.queue import AdmissionQueue
 from serving.api.body import asked_tokens
 from serving.api.frames import StreamEnd, frame_of
+from serving.api.responses import EventsEnd
 from serving.engines.base import Engine, EngineAnswer, EngineModel, EngineRequest
+from serving.engines.response_events import RESPONSES, plain_usage
 from serving.errors import DeadlineExceeded, EngineUnavailable, GatewayError, InvalidRequest, NotFound
 from serving.grey_zone import GreyZone
 from serving.meter_link import MeterLink, Trace
@@ -444,9 +446,10 @@ class Gateway:
     def _check_length(self, call: Call, model: EngineModel) -> None:
         limit, asked = model.max_context_tokens, asked_tokens(call.payload)
         if limit is not None and asked is not None and asked > limit:
+            param = "max_output_tokens" if call.path == RESPONSES else "max_tokens"
             raise InvalidRequest(
-                f"max_tokens is {asked}, and this model's context is {limit} tokens.",
-                param="max_tokens",
+                f"{param} is {asked}, and this model's context is {limit} tokens.",
+                param=param,
                 code="context_length_exceeded",
             )
 
@@ -454,7 +457,7 @@ class Gateway:
     async def _run(self, call: Call) -> AsyncIterator[tuple[EngineAnswer, Trace]]:
         trace = self.meter.trace(call.request_id, call.tenant, call.model)
         payload = call.payload
-        if call.stream and not call.include_usage:
+        if call.stream and not call.include_usage and call.path != RESPONSES:
             payload = payload | {"stream_options": {**(payload.get("stream_options") or {}), "include_usage": True}}
         request = EngineRequest(call.request_id, call.path, payload, call.model, call.tenant)
         asked = self._clock()
@@ -494,7 +497,7 @@ class Gateway:
             raise _broke_off()
         receipt = self._settle(call, lookup, seat)
         usage = body["usage"] = dict(body.get("usage") or {})
-        call.usage = usage
+        call.usage = plain_usage(usage)
         usage["wattgate"] = receipt.as_dict()
         out = orjson.dumps(body)
         call.overhead_seconds += self._clock() - answered
@@ -503,7 +506,7 @@ class Gateway:
     async def _relay(
         self, call: Call, lookup: Lookup | None, seat: Seat | _Alone, frames: AsyncIterator[bytes]
     ) -> AsyncIterator[bytes]:
-        end = StreamEnd(call.include_usage)
+        end = EventsEnd() if call.path == RESPONSES else StreamEnd(call.include_usage)
         try:
             async for frame in frames:
                 if call.first_token_seconds is None:

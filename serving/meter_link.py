@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
-from metering.model_profile import ModelProfile
 from metering.receipt import Receipt
 from metering.settlement import Acknowledgement, Rates, hit_receipt, provisional
+from metering.weights import WorkModel
 from metering.work import EngineSteps, Served, WorkBatch, WorkRecord
 from serving.engines.base import BookedElsewhere, EngineAnswer
 
@@ -88,7 +88,7 @@ class MeterLink:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
-        self._client = client
+        self.client = client
         self._flush_seconds = flush_seconds
         self._on_fault = on_fault
         self._host_watts_per_core = host_watts_per_core
@@ -103,7 +103,7 @@ class MeterLink:
         self._sequence = 0
         self._task: asyncio.Task[None] | None = None
         self._sending = asyncio.Lock()
-        self.profiles: Mapping[str, ModelProfile] = {}
+        self.profiles: Mapping[str, WorkModel] = {}
         self.rates = Rates()
 
     def trace(self, request_id: str, tenant: str, model: str) -> Trace:
@@ -156,7 +156,7 @@ class MeterLink:
 
     async def receipt(self, tenant: str, request_id: str) -> Receipt | None:
         """The final receipt, as far as the node still has it."""
-        return await self._client.receipt(tenant, request_id)
+        return await self.client.receipt(tenant, request_id)
 
     async def finals(self, keys: Sequence[tuple[str, str]]) -> list[Receipt | None]:
         """The final receipt of each (tenant, request id); None where there is none yet."""
@@ -202,7 +202,7 @@ class MeterLink:
                 batch = self._unacknowledged[0]
                 try:
                     async with asyncio.timeout(_SUBMIT_SECONDS):
-                        acknowledgement = await self._client.submit(batch)
+                        acknowledgement = await self.client.submit(batch)
                 except asyncio.CancelledError:
                     raise
                 except Exception:

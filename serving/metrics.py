@@ -80,6 +80,14 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         _SECONDS,
     ),
     MetricSpec(
+        "wattgate_embedding_batch_texts",
+        "histogram",
+        "texts",
+        ("model",),
+        "Texts in one pass of the embedding model, of one request or several.",
+        (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048),
+    ),
+    MetricSpec(
         "wattgate_overhead_seconds",
         "histogram",
         "seconds",

@@ -93,12 +93,20 @@ class SentenceTransformerEncoder:
         self.dimension = int(self._model.encode(["a"], show_progress_bar=False).shape[1])
         self.id = name or f"st:{Path(str(model)).name}:{self.dimension}"
 
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """Hugging Face config of the transformer; None for a model without one."""
+        config = getattr(getattr(self._model[0], "auto_model", None), "config", None)
+        return None if config is None else dict(config.to_dict())
+
     def tokens(self, texts: Sequence[str]) -> list[int]:
         encoded = self._model.tokenizer(list(texts), truncation=False, add_special_tokens=True, verbose=False)
         return [len(ids) for ids in encoded["input_ids"]]
 
     def encode(self, texts: Sequence[str]) -> Matrix:
-        vectors = self._model.encode(list(texts), show_progress_bar=False, convert_to_numpy=True)
+        vectors = self._model.encode(
+            list(texts), batch_size=max(1, len(texts)), show_progress_bar=False, convert_to_numpy=True
+        )
         return unit_rows(np.asarray(vectors, dtype=np.float32))
 
 

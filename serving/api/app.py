@@ -7,7 +7,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,10 +22,13 @@ from starlette.types import ASGIApp
 
 from cache.control import CacheControl
 from serving.access import TENANT_INSIDE, KeyRing
-from serving.api.body import BODIES, ClientGone, asked_priority, estimated_prompt_tokens, parse_body, read_body
+from serving.api.body import ClientGone, asked_priority, estimated_prompt_tokens, parse_body, read_body
 from serving.api.cache_pages import CachePages
 from serving.api.client_gone import cancelled_when_gone
 from serving.api.frames import frame_of
+from serving.api.openapi import openapi_route
+from serving.api.responses import NOT_KEPT
+from serving.engines.response_events import RESPONSES
 from serving.errors import (
     EngineUnavailable,
     Forbidden,
@@ -260,13 +263,15 @@ class _Pages:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateways: Sequence[Gateway],
         keys: KeyRing,
         limiter: TenantLimiter,
         scrape: Callable[[], tuple[bytes, str]],
         started: int,
     ) -> None:
-        self._gateway = gateway
+        """``gateways``: the one whose engine decides on readiness first."""
+        self._gateways = tuple(gateways)
+        self._gateway = self._gateways[0]
         self._limiter = limiter
         self._keys = keys
         self._scrape = scrape
@@ -291,24 +296,39 @@ class _Pages:
 
     async def models(self, request: Request) -> Response:
         grants = self._keys.settings(self._tenant(request))
-        names = [model.name for model in self._gateway.engine.models() if grants.may_use(model.name)]
-        data = [self._model(name) for name in names]
+        data = [entry for entry in self._served() if grants.may_use(entry["id"])]
         return _json({"object": "list", "data": data})
 
     async def model(self, request: Request) -> Response:
-        self._keys.check_model(self._tenant(request), request.path_params["model"])
-        return _json(self._model(request.path_params["model"]))
+        name = request.path_params["model"]
+        self._keys.check_model(self._tenant(request), name)
+        for entry in self._served():
+            if entry["id"] == name:
+                return _json(entry)
+        self._gateway.model(name)
+        raise AssertionError("a gateway's model is listed")
 
-    def _model(self, name: str) -> dict[str, Any]:
-        model = self._gateway.model(name)
-        return {
-            "id": model.name,
-            "object": "model",
-            "created": self._started,
-            "owned_by": f"wattgate/{self._gateway.engine.kind}",
-            "max_model_len": model.max_context_tokens,
-            **({} if model.parent is None else {"parent": model.parent}),
-        }
+    def _served(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": model.name,
+                "object": "model",
+                "created": self._started,
+                "owned_by": f"wattgate/{gateway.engine.kind}",
+                "max_model_len": model.max_context_tokens,
+                **({} if model.parent is None else {"parent": model.parent}),
+            }
+            for gateway in self._gateways
+            for model in gateway.engine.models()
+        ]
+
+    async def no_responses(self, request: Request) -> Response:
+        self._tenant(request)
+        raise NotFound(f"There is no such response, because {NOT_KEPT}.", param="id", code="response_not_found")
+
+    async def no_embeddings(self, request: Request) -> Response:
+        self._tenant(request)
+        raise NotFound("This gateway serves no embeddings: embeddings.enabled is off.", code="embeddings_off")
 
     async def receipt(self, request: Request) -> Response:
         tenant = self._tenant(request)
@@ -371,15 +391,13 @@ async def _crash(request: Request, error: Exception) -> Response:
 class _Front:
     """Completions past the framework: its middlewares would wrap each frame of each stream."""
 
-    def __init__(self, completions: Completions, pages: ASGIApp) -> None:
-        self._completions = completions
+    def __init__(self, endpoints: Mapping[str, ASGIApp], pages: ASGIApp) -> None:
+        self._endpoints = endpoints
         self._pages = pages
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] in BODIES:
-            await self._completions(scope, receive, send)
-        else:
-            await self._pages(scope, receive, send)
+        endpoint = self._endpoints.get(scope["path"], self._pages) if scope["type"] == "http" else self._pages
+        await endpoint(scope, receive, send)
 
 
 def build_app(
@@ -387,6 +405,7 @@ def build_app(
     keys: KeyRing,
     *,
     desk: Desk | None = None,
+    embeddings: Gateway | None = None,
     sinks: Sequence[EndedSink] = (),
     cors_origins: Sequence[str] = (),
     max_body_bytes: int,
@@ -398,21 +417,38 @@ def build_app(
     more_routes: Sequence[Route] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> ASGIApp:
-    """The application over a gateway. ``scrape`` returns the exposition and its content type (it may block)."""
+    """The application over a gateway. ``scrape`` returns the exposition and its content type (it may block).
+
+    ``embeddings``: the gateway before the embedding model, None where there is none.
+    """
     desk = desk or Desk(gateway, TenantLimiter(None), keys.settings)
-    completions = Completions(
-        gateway,
-        keys,
-        desk=desk,
-        sinks=sinks,
-        max_body_bytes=max_body_bytes,
-        max_concurrent_requests=max_concurrent_requests,
-        request_timeout_seconds=request_timeout_seconds,
-        clock=clock,
-    )
-    pages = _Pages(gateway, keys, desk.limiter, scrape, int(time.time()))
+
+    def endpoint(gateway: Gateway, desk: Desk) -> Completions:
+        return Completions(
+            gateway,
+            keys,
+            desk=desk,
+            sinks=sinks,
+            max_body_bytes=max_body_bytes,
+            max_concurrent_requests=max_concurrent_requests,
+            request_timeout_seconds=request_timeout_seconds,
+            clock=clock,
+        )
+
+    generate = ("/v1/chat/completions", "/v1/completions", RESPONSES)
+    endpoints: dict[str, ASGIApp] = dict.fromkeys(generate, endpoint(gateway, desk))
+    gateways = [gateway]
+    if embeddings is not None:
+        # an embedding has no output tokens to reserve
+        desk_of_embeddings = Desk(embeddings, desk.limiter, keys.settings, assumed_output_tokens=0)
+        endpoints["/v1/embeddings"] = endpoint(embeddings, desk_of_embeddings)
+        gateways.append(embeddings)
+    pages = _Pages(gateways, keys, desk.limiter, scrape, int(time.time()))
     pages_app = Starlette(
         routes=[
+            Route("/v1/embeddings", pages.no_embeddings, methods=["POST"]),
+            Route("/v1/responses/{response_id}", pages.no_responses, methods=["GET", "DELETE"]),
+            Route("/v1/responses/{response_id}/{of}", pages.no_responses, methods=["GET", "POST"]),
             Route("/v1/models", pages.models),
             Route("/v1/models/{model:path}", pages.model),
             Route("/v1/receipts/{receipt_id}", pages.receipt),
@@ -420,13 +456,14 @@ def build_app(
             Route("/healthz", pages.healthz),
             Route("/readyz", pages.readyz),
             Route("/metrics", pages.metrics),
+            openapi_route(),
             *CachePages(gateway, keys, events).routes(),
             *OperationsPages(pages.see_figures, events, decisions).routes(),
             *more_routes,
         ],
         exception_handlers={GatewayError: _gateway_error, HTTPException: _http_error, Exception: _crash},
     )
-    app = _Front(completions, pages_app)
+    app = _Front(endpoints, pages_app)
     if not cors_origins:
         return app
     # outermost, so that refusals can be read by the page too; keys travel in a header, never as credentials

@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from serving.api.responses import ResponsesBody
+from serving.embeddings.body import EmbeddingBody
+from serving.engines.response_events import RESPONSES
 from serving.errors import BodyTooLarge, InvalidRequest
 from serving.tenancy.tenant import Priority
 
@@ -98,7 +101,12 @@ class CompletionBody(_Sampled):
     logprobs: int | None = None
 
 
-BODIES: dict[str, type[_Sampled]] = {"/v1/chat/completions": ChatBody, "/v1/completions": CompletionBody}
+BODIES: dict[str, type[BaseModel]] = {
+    "/v1/chat/completions": ChatBody,
+    "/v1/completions": CompletionBody,
+    "/v1/embeddings": EmbeddingBody,
+    RESPONSES: ResponsesBody,
+}
 
 
 def parse_body(path: str, raw: bytes) -> dict[str, Any]:
@@ -141,13 +149,15 @@ def _plainest(error: ValidationError) -> tuple[Any, list[int | str]]:
 
 
 _KNOWN = frozenset(
-    name for body in (ChatBody, CompletionBody, ChatMessage, StreamOptions) for name in body.model_fields
+    name
+    for body in (ChatBody, CompletionBody, EmbeddingBody, ResponsesBody, ChatMessage, StreamOptions)
+    for name in body.model_fields
 )
 
 
 def asked_tokens(payload: dict[str, Any]) -> int | None:
     """The answer length that the client allows."""
-    value = payload.get("max_completion_tokens") or payload.get("max_tokens")
+    value = payload.get("max_completion_tokens") or payload.get("max_tokens") or payload.get("max_output_tokens")
     return value if isinstance(value, int) else None
 
 
@@ -158,7 +168,7 @@ _CHARACTERS_PER_TOKEN = 4
 def estimated_prompt_tokens(payload: dict[str, Any]) -> int:
     """Of the prompt or the messages: given token ids are counted, text at four characters a token."""
     ids, characters = 0, 0
-    rest: list[Any] = [payload.get("messages"), payload.get("prompt"), payload.get("tools")]
+    rest: list[Any] = [payload.get(name) for name in ("messages", "prompt", "tools", "input", "instructions")]
     while rest:
         value = rest.pop()
         if isinstance(value, str):

@@ -35,7 +35,7 @@ _LONGEST_PAGE = {"files": 10_000, "batches": 100}
 Metadata = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]]
 
 
-class _BatchBody(BaseModel):
+class BatchBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
     input_file_id: str
@@ -171,9 +171,9 @@ def _there(batch: Batch | None, batch_id: str) -> Batch:
     return batch
 
 
-def _parsed(raw: bytes) -> _BatchBody:
+def _parsed(raw: bytes) -> BatchBody:
     try:
-        return _BatchBody.model_validate_json(raw)
+        return BatchBody.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         param = str(first["loc"][0]) if first["loc"] else None

@@ -51,6 +51,8 @@ _WORDS = (
     *("carbon", "serves", "answers", "holds", "runs", "waits", "now"),
 )
 
+_ANSWERED = ("/v1/chat/completions", "/v1/completions")
+
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -149,6 +151,16 @@ class _Run:
         self._work = work
         settings = engine._settings
         payload = request.payload
+        if request.path not in _ANSWERED:
+            raise EngineRefused(
+                404,
+                {
+                    "error": {
+                        "message": f"The simulated engine does not answer {request.path}: it has no model.",
+                        "code": "endpoint_not_served",
+                    }
+                },
+            )
         text = _prompt_text(payload)
         self._prompt_tokens = max(1, len(text.split()))
         asked = payload.get("max_completion_tokens") or payload.get("max_tokens")

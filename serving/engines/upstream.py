@@ -29,6 +29,7 @@ from serving.engines.base import (
     StepSink,
     WorkSink,
 )
+from serving.engines.response_events import RESPONSES, is_last, named
 from serving.engines.settings import EngineSettings
 from serving.engines.sse import DONE, EventTooLong, SseSplitter
 from serving.engines.upstream_models import Away, Listed, base_url, cause, choose_models, list_models, model_config
@@ -215,7 +216,10 @@ class UpstreamEngine:
             if response.status != 200:
                 raise await self._refusal(response)
             sent = True
-            frames = self._stream(response, usage, told) if request.stream else self._unary(response, usage, told)
+            if request.stream:
+                frames = self._stream(response, usage, told, events=request.path == RESPONSES)
+            else:
+                frames = self._unary(response, usage, told)
             async with contextlib.aclosing(frames):
                 yield EngineAnswer(frames, first_token_seconds=lambda: usage.first_token_seconds)
         except asyncio.CancelledError:
@@ -279,8 +283,9 @@ class UpstreamEngine:
         yield body if told is None else _MODEL.sub(lambda _: told, body, count=1)
 
     async def _stream(
-        self, response: aiohttp.ClientResponse, usage: UsageWork, told: bytes | None
+        self, response: aiohttp.ClientResponse, usage: UsageWork, told: bytes | None, *, events: bool
     ) -> AsyncGenerator[bytes, None]:
+        """``events``: those of the Responses API, which ends without ``[DONE]``."""
         splitter, ended = SseSplitter(), False
         chunks = response.content.iter_any()
         try:
@@ -302,6 +307,9 @@ class UpstreamEngine:
                         yield frame
                         break
                     usage.frame(frame)
+                    if events:
+                        frame = named(frame)
+                        ended = is_last(frame)
                     if frame.startswith(b'data: {"error"'):
                         ended = True
                     yield frame if told is None else _MODEL.sub(lambda _: told, frame, count=1)

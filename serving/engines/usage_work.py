@@ -17,6 +17,7 @@ import orjson
 
 from metering.work import Method, WorkRecord
 from serving.engines.base import EngineRequest, WorkSink
+from serving.engines.response_events import RESPONSES, plain_usage
 
 BOOK_SECONDS = 0.5
 """Longest time that work seen stays unreported; half a metering window."""
@@ -25,9 +26,10 @@ _TOKENS_PER_BYTE = 0.25
 _LEARN = 0.2
 """Weight of the newest request in the running means."""
 _CONTENT = re.compile(
-    rb'"(?:content|text|reasoning_content|reasoning|refusal|arguments)":\s*"(?!")|"tool_calls":\s*\[\s*\{'
+    rb'"(?:content|text|reasoning_content|reasoning|refusal|arguments|delta)":\s*"(?!")|"tool_calls":\s*\[\s*\{'
 )
 """A frame with at least one token in it; the role, the finish reason and the usage come in frames without."""
+_ASKED = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 USAGE = re.compile(rb'"usage":\s*\{')
 
 
@@ -57,6 +59,8 @@ class UsageWork:
         self._habits = habits
         self._clock = clock
         self._prompts = _prompts(request.payload)
+        self._events = request.path == RESPONSES
+        """What has been said is said once more in the events that end each part."""
         self._sequences = self._prompts * int(request.payload.get("n") or 1)
         self._prompt_bytes = _prompt_bytes(request.payload)
         self._sent_seconds = clock()
@@ -75,7 +79,7 @@ class UsageWork:
         """A frame of the stream."""
         if USAGE.search(frame):
             self._take_usage(_json(frame[len(b"data: ") :]))
-        if not _CONTENT.search(frame):
+        if not _CONTENT.search(frame) or (self._events and b'.delta"' not in frame):
             return
         now = self._last_seconds = self._clock()
         if self.first_token_seconds is None:
@@ -122,7 +126,8 @@ class UsageWork:
             pace = self._habits.seconds_per_token
             if pace and (self._answered or not self._request.stream):
                 tokens = max(1, int((now - self._sent_seconds) / pace / self._sequences))
-            asked = self._request.payload.get("max_completion_tokens") or self._request.payload.get("max_tokens")
+            payload = self._request.payload
+            asked = next((payload[name] for name in _ASKED if payload.get(name)), None)
             tokens = min(tokens, asked or tokens)
             self._last_seconds = now
             self._booked_seconds = self._sent_seconds + (now - self._sent_seconds) / tokens
@@ -134,9 +139,10 @@ class UsageWork:
         return max(1, round(self._prompt_bytes * self._habits.tokens_per_byte))
 
     def _take_usage(self, payload: Any) -> None:
-        usage = payload.get("usage") if isinstance(payload, dict) else None
+        told = payload.get("response", payload) if isinstance(payload, dict) else None
+        usage = told.get("usage") if isinstance(told, dict) else None
         if isinstance(usage, dict):
-            self._usage = usage
+            self._usage = plain_usage(usage)
 
     def _indices(self, frame: bytes) -> list[int]:
         if self._sequences == 1:
@@ -212,4 +218,5 @@ def _prompts(payload: dict[str, Any]) -> int:
 
 
 def _prompt_bytes(payload: dict[str, Any]) -> int:
-    return len(orjson.dumps(payload.get("messages") or payload.get("prompt") or "", default=str))
+    given = next((payload[name] for name in ("messages", "prompt", "input") if payload.get(name)), "")
+    return len(orjson.dumps(given, default=str))

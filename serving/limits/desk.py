@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from serving.api.body import asked_tokens
+from serving.engines.response_events import is_last
 from serving.errors import GatewayError
 from serving.gateway import Call, Gateway, Reply
 from serving.limits.book import MICRO, NANO, Use
@@ -97,7 +98,7 @@ class _Tab:
 
     async def settled_before_the_end(self, frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for frame in frames:
-            if frame == _DONE:
+            if frame == _DONE or is_last(frame):
                 await self.settle_now()
             yield frame
 

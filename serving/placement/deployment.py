@@ -12,8 +12,8 @@ the live settings would replace the replica and load the model again.
 """
 
 
-def asgi_deployment(replica: type, config: GatewayConfig, *, name: str, replicas: int) -> Any:
-    """A deployment of a class with an ASGI application."""
+def our_deployment(replica: type, config: GatewayConfig, *, name: str, replicas: int) -> Any:
+    """A deployment of one of our classes."""
     from ray import serve
 
     deployment = serve.deployment(

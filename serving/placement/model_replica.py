@@ -15,7 +15,7 @@ from serving.api.engine_app import EngineApp
 from serving.config import GatewayConfig
 from serving.metrics import Metrics
 from serving.operations.events import EventLog
-from serving.placement.deployment import asgi_deployment
+from serving.placement.deployment import our_deployment
 from serving.placement.metered_engine import MeteredEngine
 from serving.placement.notices import Notices
 from serving.placement.placed import InternalLink, PlacedModel, engine_config
@@ -96,5 +96,5 @@ def model_deployment(config: GatewayConfig, placed: PlacedModel, run_folder: Pat
             if hasattr(self, "replica"):
                 await self.replica.close()
 
-    deployment = asgi_deployment(EngineReplica, config, name="engine", replicas=placed.settings.replicas)
+    deployment = our_deployment(EngineReplica, config, name="engine", replicas=placed.settings.replicas)
     return deployment.bind(config, placed, str(run_folder), link)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import pickle
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from metering.books import ClosedWindow
 from metering.errors import BadInput
 from metering.history import HistoryStore
 from metering.history_rows import served_rows, window_rows
-from metering.model_profile import ModelProfile
 from metering.receipt import Receipt
 from metering.settlement import Acknowledgement, IntensityStamp
+from metering.weights import WorkModel
 from metering.work import WorkBatch
 from serving.config import GatewayConfig
 from serving.metrics import Metrics
@@ -68,7 +68,7 @@ class NodeMeterActor:
             path = config.metering.history.path or history_file()
             keep_seconds = config.metering.history.keep_days * SECONDS_PER_DAY
             self._keeper = HistoryKeeper(HistoryStore(path), self._export.fault, keep_seconds=keep_seconds)
-        self._profiles: dict[str, ModelProfile] = {}
+        self._profiles: dict[str, WorkModel] = {}
         self._recall()
 
     def _recall(self) -> None:
@@ -80,7 +80,7 @@ class NodeMeterActor:
         self._export.fault("meter_restarted")
         self._know(known)
 
-    def _know(self, profiles: Iterable[ModelProfile]) -> None:
+    def _know(self, profiles: Iterable[WorkModel]) -> None:
         for profile in profiles:
             self._node.register(profile)
             self._profiles[profile.name] = profile
@@ -165,10 +165,13 @@ class NodeMeterActor:
             if not psutil.pid_exists(pid):
                 multiprocess.mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
 
-    async def attach(self, source: str, profiles: list[ModelProfile], engine: str | None = None) -> dict[str, Any]:
+    async def attach(
+        self, source: str, profiles: Sequence[WorkModel], engine: str | None = None, *, host_only: bool = False
+    ) -> dict[str, Any]:
         """Announce a replica and its models; answers what the replica needs to know of the node.
 
-        ``engine``: the model's name under `models`, where the replica runs on that model's devices only.
+        ``engine``: the model's name under `models`, where the replica runs on that model's devices only;
+        ``host_only``: it runs on none.
         """
         await self.start()
         self._know(profiles)
@@ -176,7 +179,8 @@ class NodeMeterActor:
         draft = self._folder / f"{PROFILES}.draft"
         draft.write_bytes(pickle.dumps(list(self._profiles.values())))
         draft.replace(self._folder / PROFILES)
-        self._node.attach(source, None if engine is None else self._devices.get(engine))
+        devices = () if host_only else None if engine is None else self._devices.get(engine)
+        self._node.attach(source, devices)
         return {"pid": os.getpid()}
 
     async def submit(self, batch: WorkBatch) -> Acknowledgement:

@@ -18,6 +18,8 @@ RETRY_AFTER_SECONDS = 5
 _NO_REPLICA = ("No gateway replica can answer now; try again in a few seconds.", "server_error", "no_replica")
 _TOO_SLOW = ("The request body did not arrive in time.", "timeout_error", "request_timeout")
 _TOO_SLOW_PAGE = "request_timeout.http"
+_NO_HTTP = ("This is no HTTP request, or its head is too large.", "invalid_request_error", "bad_http")
+_NO_HTTP_PAGE = "bad_http.http"
 _SCRIPT = """#!/bin/sh
 # Ray starts this in HAProxy's place. With no route yet, Ray's configuration answers 404: say that we are not ready.
 for argument; do
@@ -53,9 +55,18 @@ def too_slow_page() -> bytes:
     return _page("408 Request Timeout", _envelope(*_TOO_SLOW))
 
 
-def slow_body_options(folder: Path, seconds: float) -> tuple[str, str]:
-    """Of HAProxy: how long a request may take to arrive, and what is said then."""
-    return f"timeout http-request {max(1, math.ceil(seconds))}s", f"errorfile 408 {folder / _TOO_SLOW_PAGE}"
+def no_http_page() -> bytes:
+    """When HAProxy understands no request."""
+    return _page("400 Bad Request", _envelope(*_NO_HTTP))
+
+
+def refusal_options(folder: Path, seconds: float) -> tuple[str, ...]:
+    """Of HAProxy: how long a request may take to arrive, and what is said then and to what is no request."""
+    return (
+        f"timeout http-request {max(1, math.ceil(seconds))}s",
+        f"errorfile 408 {folder / _TOO_SLOW_PAGE}",
+        f"errorfile 400 {folder / _NO_HTTP_PAGE}",
+    )
 
 
 def find_haproxy() -> Path | None:
@@ -77,6 +88,7 @@ def write_launcher(folder: Path, haproxy: Path | None) -> Path | None:
     page.write_bytes(error_page())
     body.write_text(_envelope(*_NO_REPLICA))
     (folder / _TOO_SLOW_PAGE).write_bytes(too_slow_page())
+    (folder / _NO_HTTP_PAGE).write_bytes(no_http_page())
     rule = (
         f"    http-request return status 503 content-type application/json file {body} "
         f"hdr retry-after {RETRY_AFTER_SECONDS}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.placement.proxy_launcher import find_haproxy, slow_body_options, write_launcher
+from serving.placement.proxy_launcher import find_haproxy, refusal_options, write_launcher
 
 HAPROXY_RETRY_ON = "conn-failure empty-response 503"
 """A killed replica closes connections without an answer, and one whose engine has died says 503: such a request, if
@@ -71,7 +71,7 @@ def environment(run_folder: Path, *, longest_request_seconds: float) -> dict[str
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_RETRY_ON": "\n    ".join(
-            (HAPROXY_RETRY_ON, *HAPROXY_OPTIONS, *slow_body_options(proxy, longest_request_seconds))
+            (HAPROXY_RETRY_ON, *HAPROXY_OPTIONS, *refusal_options(proxy, longest_request_seconds))
         ),
         "RAY_SERVE_HAPROXYHAPROXY_RETRIES": str(HAPROXY_RETRIES),
         # a reload cuts streams older than this

@@ -15,6 +15,8 @@ from starlette.types import ASGIApp
 from serving.api.app import build_app
 from serving.config import AccessSettings, GatewayConfig
 from serving.control_settings import CapControlSettings
+from serving.embeddings.encoding import RemoteEncoder
+from serving.embeddings.gateway import build_embeddings
 from serving.engines.base import Engine
 from serving.engines.fallback import FallbackEngine
 from serving.gateway import Gateway
@@ -27,7 +29,8 @@ from serving.placement.batching import build_batches
 from serving.placement.caching import build_cache
 from serving.placement.cap_control import build_cap_controls
 from serving.placement.caps import build_caps, by_served_name, cap_settings, with_live_admission
-from serving.placement.deployment import asgi_deployment
+from serving.placement.deployment import our_deployment
+from serving.placement.encoder_replica import HandleEncoder, encoder_deployment
 from serving.placement.engines import build_engines
 from serving.placement.key_watch import build_keys
 from serving.placement.limiting import build_limiter
@@ -45,9 +48,16 @@ class Replica:
     """Builds the gateway, and is what Ray Serve asks about its health."""
 
     def __init__(
-        self, config: GatewayConfig, run_folder: Path, redis_url: str | None, link: InternalLink | None = None
+        self,
+        config: GatewayConfig,
+        run_folder: Path,
+        redis_url: str | None,
+        link: InternalLink | None = None,
+        encoder: RemoteEncoder | None = None,
     ) -> None:
+        """``encoder``: None where no embeddings are served."""
         self._link = link
+        self._encoder = encoder
         self._config = config
         self._run_folder = run_folder
         self._redis_url = redis_url
@@ -86,6 +96,9 @@ class Replica:
             grey_zone=built.grey_zone,
             reveal_similarity=config.cache.reveal_similarity,
         )
+        self.embeddings = None
+        if self._encoder is not None:
+            self.embeddings = await build_embeddings(config, self._encoder, self.meter, self.metrics)
         self.limiter = build_limiter(config, self._redis_url, self.metrics)
         self.finals = FinalFigures(
             self.limiter,
@@ -116,6 +129,7 @@ class Replica:
             self.gateway,
             self.keys,
             desk=desk,
+            embeddings=self.embeddings,
             sinks=self.sinks,
             cors_origins=config.server.cors_origins,
             max_body_bytes=config.server.max_body_bytes,
@@ -140,13 +154,15 @@ class Replica:
             await self._key_watch.refresh()
             self._control.tick()
             for engine in self._placed.engines:
-                self._show(engine)
+                self._show(engine, self.gateway)
+            if self.embeddings is not None:
+                self._show(self.embeddings.engine, self.embeddings)
 
-    def _show(self, engine: Engine) -> None:
+    def _show(self, engine: Engine, gateway: Gateway) -> None:
         # a fallback that answers is no reason to call the engine ready
         status = engine.main_status() if isinstance(engine, FallbackEngine) else engine.status()
         for model in engine.models():
-            cap = self.gateway.cap_of(model.name)
+            cap = gateway.cap_of(model.name)
             self.metrics.set("wattgate_running_requests", cap.running, model.name)
             self.metrics.set("wattgate_waiting_requests", cap.waiting, model.name)
             self.metrics.set("wattgate_concurrency_cap", cap.cap, model.name)
@@ -215,9 +231,10 @@ def serve_deployment(
     @serve.ingress()
     class GatewayReplica:
         async def __init__(  # type: ignore[misc]  # Ray awaits it
-            self, config: GatewayConfig, run_folder: str, redis_url: str | None, link: InternalLink | None
+            self, config: GatewayConfig, run_folder: str, redis_url: str | None, link: InternalLink | None, encoder: Any
         ) -> None:
-            self.replica = Replica(config, Path(run_folder), redis_url, link)
+            remote = None if encoder is None else HandleEncoder(encoder)
+            self.replica = Replica(config, Path(run_folder), redis_url, link, remote)
             self._app = await self.replica.start()
 
         def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -233,6 +250,7 @@ def serve_deployment(
             if hasattr(self, "replica"):
                 await self.replica.close()
 
-    deployment = asgi_deployment(GatewayReplica, config, name="gateway", replicas=config.server.replicas)
+    deployment = our_deployment(GatewayReplica, config, name="gateway", replicas=config.server.replicas)
     deployment = deployment.options(user_config=live_settings(config))
-    return deployment.bind(config, str(run_folder), redis_url, link)
+    encoder = encoder_deployment(config, run_folder) if config.embeddings_served else None
+    return deployment.bind(config, str(run_folder), redis_url, link, encoder)

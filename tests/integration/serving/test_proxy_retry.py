@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.placement.proxy_launcher import find_haproxy, slow_body_options, write_launcher
+from serving.placement.proxy_launcher import find_haproxy, refusal_options, write_launcher
 from serving.placement.ray_runtime import HAPROXY_OPTIONS, HAPROXY_RETRIES, HAPROXY_RETRY_ON, free_port
 
 CONFIG = """
@@ -68,7 +68,7 @@ async def proxied(folder: Path, *replicas: Replica) -> AsyncIterator[str]:
         servers = "\n    ".join(f"server s{n} 127.0.0.1:{replica.port}" for n, replica in enumerate(replicas))
         file = folder / "haproxy.cfg"
         write_launcher(folder, haproxy)
-        options = "\n    ".join((*HAPROXY_OPTIONS, *slow_body_options(folder, 1)))
+        options = "\n    ".join((*HAPROXY_OPTIONS, *refusal_options(folder, 1)))
         file.write_text(
             CONFIG.format(
                 retry_on=HAPROXY_RETRY_ON,

@@ -267,3 +267,65 @@ def test_a_dead_engine_core_is_told_apart_and_replaced(real_gateway, client, mod
     assert {error.status_code for error in refusals} <= {500, 503}
     assert all(isinstance(error.body, dict) and error.body["message"] for error in refusals)
     assert real_gateway.metric("wattgate_engine_deaths_total") >= 1
+
+
+def test_a_response_has_a_receipt_in_its_usage_whole_and_streamed(client, model, real_gateway) -> None:  # type: ignore[no-untyped-def]
+    request = {"model": model, "input": ASK[0]["content"], "temperature": 0, "max_output_tokens": 32}
+    raw = client.responses.with_raw_response.create(**request)
+    answer = raw.parse()
+    assert raw.headers["x-cache"] == "BYPASS"
+    assert "Paris" in answer.output_text
+    assert answer.usage.input_tokens > answer.usage.output_tokens > 0
+    receipt = receipt_of(answer.usage)
+    assert receipt["flops_prefill"] + receipt["flops_decode"] > 0
+    assert receipt["receipt_id"] == raw.headers["x-wattgate-receipt"]
+
+    spoken = list(client.responses.create(**request, stream=True))
+    assert spoken[0].type == "response.created"
+    assert spoken[-1].type == "response.completed"
+    text = "".join(event.delta for event in spoken if event.type == "response.output_text.delta")
+    assert text == spoken[-1].response.output_text == answer.output_text
+    assert receipt_of(spoken[-1].response.usage)["flops_decode"] == receipt["flops_decode"]
+    until(lambda: real_gateway.metric("wattgate_running_requests") == 0, what="the end of the run")
+
+    with client.responses.stream(**request) as stream:
+        for _ in stream:
+            pass
+        assert stream.get_final_response().output_text == answer.output_text
+
+
+def test_responses_that_need_a_store_are_refused(client, model) -> None:  # type: ignore[no-untyped-def]
+    for field in ({"background": True}, {"previous_response_id": "resp_1"}):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.responses.create(model=model, input="Hi", **field)
+        assert caught.value.param in field
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve("resp_1")
+    with pytest.raises(openai.NotFoundError):
+        client.responses.cancel("resp_1")
+    with pytest.raises(openai.BadRequestError):
+        client.responses.create(model=model, input=[{"role": "nobody", "content": 3}])
+
+
+def test_a_response_whose_client_goes_leaves_the_engine_empty(client, model, real_gateway) -> None:  # type: ignore[no-untyped-def]
+    stream = client.responses.create(model=model, input="Tell a long story.", stream=True, max_output_tokens=1500)
+    for event in stream:
+        if event.type == "response.output_text.delta":
+            break
+    stream.close()
+    until(lambda: real_gateway.metric("wattgate_running_requests") == 0, what="the end of the run")
+
+
+def test_embeddings_beside_the_engine_are_paid_for_by_the_host(client, real_gateway) -> None:  # type: ignore[no-untyped-def]
+    raw = client.embeddings.with_raw_response.create(model="all-MiniLM-L6-v2", input=["clean power", "a grid"] * 16)
+    receipt_id = raw.headers["x-wattgate-receipt"]
+    assert len(raw.parse().data) == 32
+
+    def final() -> dict | None:  # type: ignore[type-arg]
+        got = httpx.get(f"{real_gateway.url}/v1/receipts/{receipt_id}", timeout=30)
+        return got.json() if got.status_code == 200 and got.json()["status"] == "final" else None
+
+    energy = until(final, what="a final receipt")["energy_joules"]
+    assert energy["accelerator"] == 0
+    assert energy["host"] > 0
+    assert real_gateway.metric("wattgate_books_difference_joules") == 0

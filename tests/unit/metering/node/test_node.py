@@ -8,7 +8,7 @@ from metering.idle import IdlePolicy
 from metering.node_settings import Embodied
 from metering.power.base import Boundary, Component
 from metering.power.model import IdleAwarePower, NameplatePower
-from metering.settlement import IntensityStamp
+from metering.settlement import IntensityStamp, provisional
 from metering.weights import WeightKind
 from metering.work import EngineSteps, Method
 
@@ -418,3 +418,23 @@ def test_the_weight_of_a_node_is_configurable(world):
         node.tick(1.0)
         shares[kind] = node.receipt("t", "r", 1.0).energy_joules.accelerator
     assert shares == pytest.approx({WeightKind.TIME: 60.0, WeightKind.TOKENS: 22.5, WeightKind.FLOPS: 22.5})
+
+
+def test_a_source_on_the_host_alone_pays_for_the_host_alone(world):
+    node = world.node(world.constant(100.0, 20.0))
+    node.attach("engine", ["gpu"], 0.0)
+    node.attach("encoder", [], 0.0)
+    node.submit(world.batch(1, 1.0, [world.record("r", 0.0, 1.0)], ["r"], source="engine"), 1.0)
+    answer = node.submit(world.batch(1, 1.0, [world.record("e", 0.0, 1.0)], ["e"], source="encoder"), 1.0)
+    node.tick(1.0)
+    engine, encoder = node.receipt("t", "r", 1.0), node.receipt("t", "e", 1.0)
+    assert engine.energy_joules.accelerator == pytest.approx(100.0)
+    assert encoder.energy_joules.accelerator == 0.0
+    assert encoder.energy_joules.host == pytest.approx(10.0)
+    assert encoder.mfu_ratio is None
+    assert node.books().balanced
+    rates = node.rates("encoder")
+    told = provisional("e2", [world.record("e2", 1.0, 2.0)], rates, world.model())
+    assert told.energy_joules.host == pytest.approx(10.0)
+    assert not any("accelerator" in note or "device" in note for note in told.notes)
+    assert answer.booked
