@@ -323,12 +323,20 @@ def _key_lines(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]
             yield from _key_lines(value_node, key + ".")
 
 
+_TLS = re.compile(r"(^|[._])(tls|ssl|https|cert|certificate)s?([._]|$)", re.IGNORECASE)
+
+
 def _one_line(error: ValidationError, path: Path | None, lines: Mapping[str, int]) -> str:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     where = f"{path}:{lines[key]}: " if path is not None and key in lines else ""
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
+        if _TLS.search(key):
+            return (
+                f"{where}unknown key {key}: the gateway speaks plain HTTP and leaves TLS to the ingress in front of it "
+                f"(a load balancer, a Kubernetes Ingress, nginx, Caddy){more}"
+            )
         known = _known_keys(first["loc"][:-1])
         import difflib
 

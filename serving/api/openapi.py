@@ -59,6 +59,7 @@ _TOLD: dict[str, Schema] = {
     "x-cache": {"type": "string", "enum": ["HIT-EXACT", "HIT-SEMANTIC", "MISS", "BYPASS"]},
     "x-wattgate-receipt": {"type": "string", "description": "Id under `/v1/receipts`."},
     "x-wattgate-method": {"type": "string", "enum": ["measured", "modelled", "simulated"]},
+    "x-wattgate-fallback": {"type": "string", "description": "The model that answered in place of the one asked for."},
     "x-wattgate-joules": {"type": "number"},
     "x-wattgate-grams": {"type": "number"},
     "x-wattgate-queue-ms": {"type": "number"},

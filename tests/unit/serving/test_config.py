@@ -87,6 +87,9 @@ def test_keys_that_cannot_be_read_are_told_their_form(load: Load, raw: str) -> N
         ("sever:\n  port: 1\n", ["gateway.yaml:1", "sever", "did you mean server?"]),
         ("engine:\n  vllm:\n    zzz: 1\n", ["gateway.yaml:3", "engine.vllm.zzz", "known: dtype"]),
         ("zzz: 1\nserver:\n  zzz: 1\n", ["zzz", "1 more"]),
+        ("server:\n  tls_cert: x.pem\n", ["gateway.yaml:2: unknown key server.tls_cert", "ingress", "plain HTTP"]),
+        ("server:\n  ssl_keyfile: x.pem\n", ["server.ssl_keyfile", "ingress"]),
+        ("tls: {}\n", ["unknown key tls", "ingress"]),
     ],
 )
 def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known(load: Load, text: str, words: list[str]) -> None:
