@@ -17,6 +17,7 @@ from serving.api.body import BODIES, ClientGone, Message, Receive, read_body
 from serving.api.client_gone import cancelled_when_gone
 from serving.api.frames import DONE, frame_of
 from serving.engines.base import Engine, EngineModel, EngineRequest
+from serving.engines.response_events import is_last
 from serving.engines.separate import TENANT_HEADER, receipt_frame, with_receipt
 from serving.engines.upstream_models import told_of
 from serving.errors import EngineUnavailable, GatewayError, InvalidRequest, NotFound
@@ -119,8 +120,8 @@ class EngineApp:
 
     async def _stream(self, frames: Any, trace: Trace, answer: _Answer) -> None:
         async for frame in frames:
-            if frame == DONE:
-                frame = receipt_frame(self._meter.provisional(trace, self._verdict)) + DONE
+            if frame == DONE or is_last(frame):
+                frame = receipt_frame(self._meter.provisional(trace, self._verdict)) + frame
             await answer.frame(frame)
         await answer.end()
 

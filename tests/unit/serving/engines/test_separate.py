@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from metering.work import Method
 from serving.api.engine_app import EngineApp
-from serving.engines.base import Engine, EngineModel, EngineStatus
+from serving.engines.base import Engine, EngineModel, EngineRequest, EngineStatus
 from serving.engines.separate import SeparateEngine
 from serving.engines.settings import EngineSettings, SimulatedSettings
 from serving.engines.simulated import SIMULATED_CONFIG, SimulatedEngine
@@ -22,6 +22,8 @@ from serving.errors import EngineUnavailable
 from serving.meter_link import MeterLink
 from tests.unit.serving.engines.contract import CHAT, EngineContract, EngineEndContract, EngineKit, until
 from tests.unit.serving.fakes import Books, HeldEngine, broken_stream, chunk
+from tests.unit.serving.response_events import events
+from tests.unit.serving.response_events import frame as event_frame
 
 TOKEN = SecretStr("internal")
 SELDOM = 3600.0
@@ -265,3 +267,21 @@ async def test_a_stream_that_breaks_off_in_the_replica_breaks_off_in_the_gateway
         frames = [frame async for frame in answer.frames]
     assert b"Hello" in frames[0]
     assert frames[-1].startswith(b'data: {"error"')
+
+
+async def test_a_response_is_relayed_with_its_receipt_before_its_last_event(held: tuple[Apart, SeparateEngine]) -> None:
+    apart, engine = held
+    assert isinstance(apart.inner, HeldEngine)
+
+    async def respond(request: EngineRequest) -> AsyncIterator[bytes]:
+        for event in events(model="apart"):
+            yield event_frame(event)
+
+    apart.inner.script = respond
+    asked = EngineRequest("r", "/v1/responses", {"model": "apart", "input": "Hi", "stream": True}, "apart", "t")
+    async with engine.run(asked, _refused) as answer:
+        frames = [frame async for frame in answer.frames]
+        assert answer.elsewhere is not None
+        assert answer.elsewhere.receipt is not None
+        assert answer.elsewhere.receipt.receipt_id == "r"
+    assert frames == [event_frame(event) for event in events(model="apart")]
