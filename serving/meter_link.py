@@ -160,7 +160,7 @@ class MeterLink:
 
     async def finals(self, keys: Sequence[tuple[str, str]]) -> list[Receipt | None]:
         """The final receipt of each (tenant, request id); None where there is none yet."""
-        return await self._client.finals(keys)
+        return await self.client.finals(keys)
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="meter-link")

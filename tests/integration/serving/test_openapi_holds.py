@@ -63,7 +63,9 @@ def test_every_answer_is_as_told(described: Any, operation: Operation, mode: Gen
     told = described[operation.path][operation.method]
 
     @given(case=told.as_strategy(generation_mode=mode))
-    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @settings(
+        max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None, derandomize=True, database=None
+    )
     def holds(case: Any) -> None:
         case.call_and_validate(checks=CHECKS, timeout=60)
 
