@@ -187,6 +187,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query={"since": {"type": "number", "description": "Unix seconds."}},
         errors=(InvalidRequest,),
     ),
+    Operation("/v1/control", "get", "getControl", "What moved the live cap, and why.", errors=(InvalidRequest,)),
     Operation("/healthz", "get", "isAlive", "The process answers.", open=True),
     Operation("/readyz", "get", "isReady", "The engine answers.", open=True, errors=(EngineUnavailable,)),
     Operation("/metrics", "get", "getMetrics", "Prometheus exposition of the node.", _TEXT, "text/plain"),
