@@ -9,14 +9,12 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
-from types import TracebackType
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from cache.control import CacheControl, Outcome
+from cache.control import Outcome
 from cache.entry import CachedAnswer
 from cache.identity import CHAT_PATH
 from cache.lookup import CacheRequest, Lookup
@@ -24,114 +22,29 @@ from cache.single_flight import Flight, FlightIncomplete, Seat, SingleFlight
 from cache.streams import answer_to_sse, sse_to_answer
 from cache.tiers import ResponseCache
 from metering.receipt import Receipt, receipt_of
-from metering.work import Served
+from serving.accounting import account
 from serving.admission.queue import AdmissionQueue
 from serving.api.body import asked_tokens
-from serving.api.frames import StreamEnd, frame_of
+from serving.api.frames import StreamEnd, frame_of, stream_error
+from serving.api.receipt_headers import receipt_headers
 from serving.api.responses import EventsEnd
+from serving.call import Call, Reply
 from serving.engines.base import Engine, EngineAnswer, EngineModel, EngineRequest
 from serving.engines.response_events import RESPONSES, plain_usage
 from serving.errors import DeadlineExceeded, EngineUnavailable, GatewayError, InvalidRequest, NotFound
 from serving.grey_zone import GreyZone
 from serving.meter_link import MeterLink, Trace
 from serving.metrics import Metrics
+from serving.run_alone import Ran, RunAlone
 from serving.shadow import TENANT, ShadowVerifier
 from serving.tenancy.tenant import Priority
 
 log = logging.getLogger("wattgate")
 
 _SHADOW_SECONDS = 60.0
+"""For a verification in all: then it is given up, and its work is booked as far as it came."""
 _GREY_ZONE_SECONDS = 2.0
 """For one token; a model that takes longer is asked in vain."""
-"""For a verification in all: then it is given up, and its work is booked as far as it came."""
-
-
-@dataclass(slots=True)
-class Call:
-    """One authenticated, parsed request."""
-
-    request_id: str
-    tenant: str
-    path: str
-    payload: dict[str, Any]
-    received_seconds: float
-    """Monotonic."""
-    deadline_seconds: float
-    """Monotonic; the answer must be complete by then."""
-    cache_control: CacheControl = field(default_factory=CacheControl)
-    priority: Priority = Priority.STANDARD
-    prompt_tokens: int = 0
-    """Estimated, before the engine has counted."""
-    # filled on the way
-    outcome: Outcome = Outcome.BYPASS
-    queue_seconds: float = 0.0
-    overhead_seconds: float = 0.0
-    """Spent in the gateway itself: neither queue nor engine."""
-    first_token_seconds: float | None = None
-    usage: dict[str, Any] | None = None
-    hit: Receipt | None = None
-    """Of an answer from the cache."""
-    avoided_flops: int = 0
-    trace: Trace | None = None
-    """Of the run that this call began."""
-    fallback: str | None = None
-    """The model that ran in place of the one asked for."""
-    running: bool = False
-    when_run_ends: list[Callable[[], None]] = field(default_factory=list)
-    """Called once, if the call has gone while others keep its run going."""
-
-    @property
-    def stream(self) -> bool:
-        return bool(self.payload.get("stream"))
-
-    @property
-    def include_usage(self) -> bool:
-        return bool((self.payload.get("stream_options") or {}).get("include_usage"))
-
-    @property
-    def model(self) -> str:
-        return str(self.payload["model"])
-
-
-class _Alone:
-    """What ``Seat`` is to a shared run, for one that is not shared."""
-
-    leader = True
-
-    def __init__(self, context: AbstractAsyncContextManager[object]) -> None:
-        self._context: AbstractAsyncContextManager[object] | None = context
-        self.flight = self
-        self.result: Ran | None = None
-
-    async def close(self, *error: Any) -> None:
-        """Ends the run, once."""
-        context, self._context = self._context, None
-        if context is not None:
-            await context.__aexit__(*(error or (None, None, None)))
-
-    async def __aenter__(self) -> _Alone:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close(kind, error, trace)
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a run of the engine leaves to everyone who shares it."""
-
-    receipt: Receipt
-    """Of the request that it ran for."""
-    first_token_seconds: float | None
-    """Monotonic."""
-
-
-@dataclass(slots=True)
-class Reply:
-    headers: dict[str, str]
-    frames: AsyncIterator[bytes]
 
 
 class Gateway:
@@ -212,7 +125,7 @@ class Gateway:
                         yield Reply(self._headers(call, lookup), self._relay(call, lookup, seat, frames))
                     else:
                         body, receipt = await self._unary(call, lookup, seat, frames)
-                        yield Reply(self._headers(call, lookup) | _receipt_headers(receipt), _one(body))
+                        yield Reply(self._headers(call, lookup) | receipt_headers(receipt), _one(body))
         except GatewayError as error:
             status = str(error.status)
             raise
@@ -275,7 +188,7 @@ class Gateway:
         self.metrics.observe("wattgate_overhead_seconds", spent, "cache")
         if self.shadow is not None and lookup.outcome is Outcome.HIT_SEMANTIC:
             self.shadow.hit(lookup, self._run_shadow)
-        headers = self._cache_headers(lookup) | _receipt_headers(receipt)
+        headers = self._cache_headers(lookup) | receipt_headers(receipt)
         if not call.stream:
             return Reply(headers, _one(orjson.dumps(body)))
         end = StreamEnd(call.include_usage)
@@ -297,11 +210,11 @@ class Gateway:
 
     # Sharing a run.
 
-    async def _ride_alone(self, call: Call) -> tuple[_Alone, AsyncIterator[bytes]]:
+    async def _ride_alone(self, call: Call) -> tuple[RunAlone, AsyncIterator[bytes]]:
         """A run that nobody can share and nothing keeps: in the request's own task, frame by frame."""
         context = self._run(call)
         answer, trace = await context.__aenter__()
-        alone = _Alone(context)
+        alone = RunAlone(context)
 
         async def frames() -> AsyncIterator[bytes]:
             async for frame in answer.frames:
@@ -312,7 +225,7 @@ class Gateway:
 
         return alone, frames()
 
-    async def _board(self, call: Call, lookup: Lookup | None) -> tuple[Seat | _Alone, AsyncIterator[bytes]]:
+    async def _board(self, call: Call, lookup: Lookup | None) -> tuple[Seat | RunAlone, AsyncIterator[bytes]]:
         """A seat on a run that has begun to answer, and its frames in the form that the call asks for.
 
         Raises:
@@ -424,7 +337,7 @@ class Gateway:
             priority=priority,
         )
 
-    def _settle(self, call: Call, lookup: Lookup | None, seat: Seat | _Alone) -> Receipt:
+    def _settle(self, call: Call, lookup: Lookup | None, seat: Seat | RunAlone) -> Receipt:
         """The receipt of one of those who shared a run that is complete. The run is its leader's; the others hit."""
         result = seat.flight.result
         if isinstance(result, Ran):
@@ -485,7 +398,7 @@ class Gateway:
                     self.meter.finished(call.request_id, call.outcome.value)
 
     async def _unary(
-        self, call: Call, lookup: Lookup | None, seat: Seat | _Alone, frames: AsyncIterator[bytes]
+        self, call: Call, lookup: Lookup | None, seat: Seat | RunAlone, frames: AsyncIterator[bytes]
     ) -> tuple[bytes, Receipt]:
         try:
             raw = b"".join([frame async for frame in frames])
@@ -504,7 +417,7 @@ class Gateway:
         return out, receipt
 
     async def _relay(
-        self, call: Call, lookup: Lookup | None, seat: Seat | _Alone, frames: AsyncIterator[bytes]
+        self, call: Call, lookup: Lookup | None, seat: Seat | RunAlone, frames: AsyncIterator[bytes]
     ) -> AsyncIterator[bytes]:
         end = EventsEnd() if call.path == RESPONSES else StreamEnd(call.include_usage)
         try:
@@ -524,7 +437,7 @@ class Gateway:
             end.error = {"message": "The engine's stream broke off."}
         call.usage = end.usage
         if end.error is not None or not end.done:
-            yield frame_of(_stream_error(end.error, self.engine.status().ready))
+            yield frame_of(stream_error(end.error, self.engine.status().ready))
             return
         for out in end.last(self._settle(call, lookup, seat).as_dict()):
             yield out
@@ -559,79 +472,8 @@ class Gateway:
         self._account(call, str(status))
 
     def _account(self, call: Call, status: str) -> None:
-        now = self._clock()
-        metrics, model, usage = self.metrics, call.model, call.usage or {}
-        known = any(served.name == model for served in self.engine.models())
-        model = model if known else "unknown"
-        endpoint = call.path.removeprefix("/v1/")
-        metrics.add("wattgate_requests_total", 1, model, call.tenant, endpoint, status, call.outcome.value)
-        if not known:
-            return
-        metrics.observe("wattgate_request_seconds", now - call.received_seconds, model, endpoint)
-        output = int(usage.get("completion_tokens") or 0)
-        prompt = int(usage.get("prompt_tokens") or 0)
-        cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-        self.meter.served(_served(call, model, status, prompt, cached, output))
-        if call.outcome.hit:
-            metrics.add("wattgate_tokens_total", prompt + output, model, call.tenant, "avoided")
-            return
-        if call.first_token_seconds is not None:
-            metrics.observe(
-                "wattgate_time_to_first_token_seconds", call.first_token_seconds - call.received_seconds, model
-            )
-            if output > 1:
-                spacing = (now - call.first_token_seconds) / (output - 1)
-                metrics.observe("wattgate_inter_token_seconds", spacing, model)
-        for kind, tokens in (("prompt", prompt - cached), ("cached_prompt", cached), ("output", output)):
-            if tokens > 0:
-                metrics.add("wattgate_tokens_total", tokens, model, call.tenant, kind)
-
-
-def _served(call: Call, model: str, status: str, prompt: int, cached: int, output: int) -> Served:
-    """A request that has ended, for the history."""
-    failed = int(status != "200")
-    if call.hit is None:
-        return Served(model, call.tenant, 1, failed, 0, prompt, cached, output)
-    spent = call.hit.energy_joules
-    return Served(
-        model,
-        call.tenant,
-        requests=1,
-        failed=failed,
-        hits=1,
-        avoided_tokens=prompt + output,
-        avoided_flops=call.avoided_flops,
-        avoided_joules=call.hit.avoided_joules,
-        avoided_grams=call.hit.avoided_grams,
-        hit_joules=spent.total if spent is not None else 0.0,
-        hit_grams=call.hit.operational_grams or 0.0,
-    )
-
-
-def _receipt_headers(receipt: Receipt) -> dict[str, str]:
-    headers = {"x-wattgate-receipt": receipt.receipt_id, "x-wattgate-method": receipt.method.value}
-    if receipt.energy_joules is not None:
-        headers["x-wattgate-joules"] = f"{receipt.energy_joules.total:.6g}"
-    if receipt.operational_grams is not None:
-        headers["x-wattgate-grams"] = f"{receipt.operational_grams:.6g}"
-    return headers
-
-
-def _stream_error(error: dict[str, Any] | None, engine_ready: bool) -> dict[str, Any]:
-    """The last frame of a stream that cannot be completed; no ``[DONE]`` follows it.
-
-    The engine's own words are passed on only where they are about the request.
-    """
-    code = (error or {}).get("code")
-    if engine_ready and error is not None and (str(code).startswith("4") or error.get("type") == "BadRequestError"):
-        message, kind = str(error.get("message")), "invalid_request_error"
-    elif engine_ready:
-        message, kind = "The engine ended this answer before it was complete.", "server_error"
-    else:
-        message, kind = "The engine died while answering; send the request again.", "server_error"
-    return {
-        "error": {"message": message, "type": kind, "param": None, "code": "engine_error" if kind[0] == "s" else code}
-    }
+        known = any(served.name == call.model for served in self.engine.models())
+        account(call, status, self._clock(), known=known, metrics=self.metrics, meter=self.meter)
 
 
 def _broke_off() -> EngineUnavailable:

@@ -28,6 +28,7 @@ from serving.api.client_gone import cancelled_when_gone
 from serving.api.frames import frame_of
 from serving.api.openapi import openapi_route
 from serving.api.responses import NOT_KEPT
+from serving.call import Call, Reply
 from serving.engines.response_events import RESPONSES
 from serving.errors import (
     EngineUnavailable,
@@ -39,7 +40,7 @@ from serving.errors import (
     RateLimited,
     RequestTimeout,
 )
-from serving.gateway import Call, Gateway, Reply
+from serving.gateway import Gateway
 from serving.limits.desk import Desk
 from serving.limits.limiter import TenantLimiter
 from serving.operations.decisions import DecisionLog

@@ -93,3 +93,20 @@ class StreamEnd:
             payload["usage"] = usage
             held = frame_of(payload)
         return (held, DONE)
+
+
+def stream_error(error: dict[str, Any] | None, engine_ready: bool) -> dict[str, Any]:
+    """The last frame of a stream that cannot be completed; no ``[DONE]`` follows it.
+
+    The engine's own words are passed on only where they are about the request.
+    """
+    code = (error or {}).get("code")
+    if engine_ready and error is not None and (str(code).startswith("4") or error.get("type") == "BadRequestError"):
+        message, kind = str(error.get("message")), "invalid_request_error"
+    elif engine_ready:
+        message, kind = "The engine ended this answer before it was complete.", "server_error"
+    else:
+        message, kind = "The engine died while answering; send the request again.", "server_error"
+    return {
+        "error": {"message": message, "type": kind, "param": None, "code": "engine_error" if kind[0] == "s" else code}
+    }

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from serving.api.body import asked_tokens
+from serving.call import Call, Reply
 from serving.engines.response_events import is_last
 from serving.errors import GatewayError
-from serving.gateway import Call, Gateway, Reply
+from serving.gateway import Gateway
 from serving.limits.book import MICRO, NANO, Use
 from serving.limits.finals import FinalFigures, energy_use
 from serving.limits.limiter import Admission, TenantLimiter

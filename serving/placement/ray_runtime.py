@@ -26,10 +26,6 @@ for the body it has not, where a client sends head and body apart, as httpx and 
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 """Tokens do not pass through Ray's object store; its smallest useful size will do."""
 _REPLICA_PORTS = 1000
-_LOGGING = {"log_level": "WARNING", "enable_access_log": False}
-"""Of Ray's own parts and of the replicas, which take nothing over from them: a line a request, in a file that nobody
-reads, is 4 % of a cache hit. The gateway's request log is its own.
-"""
 _LAST_WORDS_SECONDS = 5.0
 """For the node meters to write their history at the end."""
 _HAPROXY = "RAY_SERVE_HAPROXY_BINARY_PATH"
@@ -135,7 +131,7 @@ def start_serve(host: str, port: int) -> None:
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": host, "port": port, "keep_alive_timeout_s": 75},
-        logging_config=_LOGGING,
+        logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
 
 
@@ -155,10 +151,7 @@ def run_applications(applications: Sequence[Application]) -> None:
 
     if applications:
         serve.run_many(
-            [
-                serve.RunTarget(target=one.target, name=one.name, route_prefix=one.route, logging_config=_LOGGING)
-                for one in applications
-            ]
+            [serve.RunTarget(target=one.target, name=one.name, route_prefix=one.route) for one in applications]
         )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from serving.gateway import Call, Gateway
+from serving.call import Call
+from serving.gateway import Gateway
 from serving.limits.book import MICRO, NANO, NOTHING, Use
 from serving.limits.desk import use_of
 

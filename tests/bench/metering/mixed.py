@@ -16,8 +16,8 @@ import prometheus_client
 from cache.control import CacheControl
 from metering.model_profile import ModelProfile
 from metering.work import Method, WorkRecord
+from serving.call import Call
 from serving.errors import GatewayError
-from serving.gateway import Call
 from tests.bench.metering.own_cost import cpu_seconds, own_cost
 from tests.bench.metering.stack import Stack, balance
 

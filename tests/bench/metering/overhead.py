@@ -18,8 +18,8 @@ from scipy.stats import t as student_t
 from cache.control import CacheControl
 from metering.receipt import Receipt
 from metering.work import EngineSteps, Served
+from serving.call import Call
 from serving.engines.vllm import VllmEngine, _record_steps
-from serving.gateway import Call
 from serving.meter_link import Trace
 from tests.bench.metering.mixed import PATH
 from tests.bench.metering.own_cost import cpu_seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from metering.receipt import Receipt, cost_of
-from serving.gateway import Call
+from serving.call import Call
 from serving.limits.book import Use
 from serving.limits.desk import use_of
 from serving.tenancy.tenant import LimitSettings

@@ -1,0 +1,65 @@
+"""One request on its way through the gateway, and what is answered to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cache.control import CacheControl, Outcome
+from metering.receipt import Receipt
+from serving.meter_link import Trace
+from serving.tenancy.tenant import Priority
+
+
+@dataclass(slots=True)
+class Call:
+    """One authenticated, parsed request."""
+
+    request_id: str
+    tenant: str
+    path: str
+    payload: dict[str, Any]
+    received_seconds: float
+    """Monotonic."""
+    deadline_seconds: float
+    """Monotonic; the answer must be complete by then."""
+    cache_control: CacheControl = field(default_factory=CacheControl)
+    priority: Priority = Priority.STANDARD
+    prompt_tokens: int = 0
+    """Estimated, before the engine has counted."""
+    # filled on the way
+    outcome: Outcome = Outcome.BYPASS
+    queue_seconds: float = 0.0
+    overhead_seconds: float = 0.0
+    """Spent in the gateway itself: neither queue nor engine."""
+    first_token_seconds: float | None = None
+    usage: dict[str, Any] | None = None
+    hit: Receipt | None = None
+    """Of an answer from the cache."""
+    avoided_flops: int = 0
+    trace: Trace | None = None
+    """Of the run that this call began."""
+    fallback: str | None = None
+    """The model that ran in place of the one asked for."""
+    running: bool = False
+    when_run_ends: list[Callable[[], None]] = field(default_factory=list)
+    """Called once, if the call has gone while others keep its run going."""
+
+    @property
+    def stream(self) -> bool:
+        return bool(self.payload.get("stream"))
+
+    @property
+    def include_usage(self) -> bool:
+        return bool((self.payload.get("stream_options") or {}).get("include_usage"))
+
+    @property
+    def model(self) -> str:
+        return str(self.payload["model"])
+
+
+@dataclass(slots=True)
+class Reply:
+    headers: dict[str, str]
+    frames: AsyncIterator[bytes]
