@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +11,9 @@ from metering.books import ClosedWindow
 from serving.operations.drift import Finding, Limits, Window, against_model, compare, tell
 from serving.operations.events import Kind
 from serving.tuning.engine_model import EngineModel
+
+Load = tuple[str, int]
+"""Model, and the octave of its mean batch."""
 
 NANO = 1e9
 MODEL_TOLERANCE = 0.25
@@ -30,7 +34,8 @@ class _Figures:
 
 @dataclass(slots=True)
 class EngineWatch:
-    """Gathers ``size`` metering windows that did work, by model; the first lot is the reference."""
+    """Gathers ``size`` metering windows that did work, by model and octave of the batch; the first lot of each is its
+    reference, so that a fuller hour, whose MFU is higher for that alone, is not taken for a better engine."""
 
     record: Callable[[Kind, str, str], object]
     """Takes an event's kind, text and model."""
@@ -38,15 +43,16 @@ class EngineWatch:
     size: int = 300
     limits: Limits = field(default_factory=Limits)
     fitted: EngineModel | None = None
-    _gathered: dict[str, _Figures] = field(default_factory=dict)
-    _reference: dict[str, Window] = field(default_factory=dict)
+    _gathered: dict[Load, _Figures] = field(default_factory=dict)
+    _reference: dict[Load, Window] = field(default_factory=dict)
 
     def closed(self, window: ClosedWindow) -> None:
         for engine in window.engines:
             tokens = engine.tokens_prefill + engine.tokens_decode
             if tokens <= 0 or engine.busy_seconds <= 0 or engine.mfu_ratio is None:
                 continue
-            figures = self._gathered.setdefault(engine.model, _Figures())
+            load = engine.model, round(math.log2(max(1.0, engine.mean_batch)))
+            figures = self._gathered.setdefault(load, _Figures())
             # while it worked: how long it had nothing to do is traffic's doing
             mfu = engine.mfu_ratio * window.window.seconds / engine.busy_seconds
             figures.mfu.append(mfu)
@@ -55,7 +61,7 @@ class EngineWatch:
                 figures.joules.append(joules / tokens)
             self._expect(figures, engine, tokens, mfu)
             if figures.size >= self.size:
-                self._conclude(engine.model, self._gathered.pop(engine.model))
+                self._conclude(load, self._gathered.pop(load))
 
     def _expect(self, figures: _Figures, engine: EngineWindow, tokens: float, mfu: float) -> None:
         if self.fitted is None or self.fitted.model != engine.model or engine.engines != 1:
@@ -69,13 +75,13 @@ class EngineWatch:
             busy, _ = self.fitted.power.joules(seconds, seconds)
             figures.expected_joules.append(busy / tokens)
 
-    def _conclude(self, model: str, figures: _Figures) -> None:
+    def _conclude(self, load: Load, figures: _Figures) -> None:
         window = Window((), tuple(figures.mfu), tuple(figures.joules))
         findings: list[Finding] = []
-        if model in self._reference:
-            findings += compare(self._reference[model], window, self.limits)
+        if load in self._reference:
+            findings += compare(self._reference[load], window, self.limits)
         else:
-            self._reference[model] = window
+            self._reference[load] = window
         limits = replace(self.limits, relative=MODEL_TOLERANCE)
         for what, expected, measured in (
             ("MFU against the fitted model", figures.expected_mfu, figures.mfu),
@@ -83,7 +89,7 @@ class EngineWatch:
         ):
             if len(expected) >= self.limits.least and measured:
                 findings.append(against_model(what, sum(expected) / len(expected), measured, limits))
-        tell(findings, lambda kind, text: self.record(kind, text, model), self.measured)
+        tell(findings, lambda kind, text: self.record(kind, text, load[0]), self.measured)
 
 
 def work_joules(window: ClosedWindow, model: str) -> float | None:

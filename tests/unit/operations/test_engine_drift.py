@@ -28,9 +28,9 @@ FITTED = EngineModel(
 )
 
 
-def window(draw: random.Random, slower: float = 1.0, model: str = "m") -> ClosedWindow:
+def window(draw: random.Random, slower: float = 1.0, model: str = "m", fuller: float = 1.0) -> ClosedWindow:
     """Decode of a drawn batch for a drawn part of a second, at the fitted model's speed and power."""
-    batch, steps = draw.uniform(2, 6), draw.uniform(5, 20)
+    batch, steps = draw.uniform(3, 5) * fuller, draw.uniform(5, 20)
     tokens = batch * steps
     pairs = tokens * 300
     busy = FITTED.step_seconds(batch, 0, batch * 300) * steps * slower * draw.uniform(0.97, 1.03)
@@ -62,6 +62,16 @@ def test_a_slower_engine_is_found_and_an_emptier_hour_is_not() -> None:
     for _ in range(100):
         watch.closed(window(draw, slower=1.5))
     assert [text.split(":")[0] for text in events] == ["drift m MFU", "drift m joules per token"]
+
+
+def test_a_fuller_hour_is_no_other_engine() -> None:
+    watch, events, shown = watched()
+    draw = random.Random(5)
+    for fuller in (1.0, 4.0, 4.0, 1.0):
+        for _ in range(100):
+            watch.closed(window(draw, fuller=fuller))
+    assert events == []
+    assert len(shown) == 4
 
 
 def test_the_fitted_model_is_held_against_from_the_first_windows_on() -> None:
