@@ -129,7 +129,7 @@ class TelemetrySettings(Section):
     changes. Below 50 nothing is compared; 0: off."""
     engine_model: Path | None = None
     """Engine model that `wattgate tune` fitted: the measured MFU and joules per token are held against it. None: only
-    against their own first 300 busy metering windows."""
+    against their own first 300 busy metering windows at a like batch."""
 
     @field_validator("request_log")
     @classmethod
