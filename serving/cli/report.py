@@ -153,7 +153,8 @@ def _print(made: Report, console: Console) -> None:
     period = f"{figures['since']} to {figures['until']}"
     who = " / ".join(made.by) or "all"
     work = _table(period, who, "method", "requests", "hits", "tokens", "FLOP", "MFU")
-    cost = _table("", who, "kWh", "gCO2e", "embodied g", "cost", "J/1k", "gCO2e/1k", "SCI g/1k")
+    priced = any(line["cost"]["total"] is not None for _, line in rows)
+    spent = _table("", who, "kWh", "gCO2e", "embodied g", *(["cost"] if priced else []), "J/1k", "gCO2e/1k", "SCI g/1k")
     for name, line in rows:
         per, mfu = line["per_1k_tokens"], line["mfu_ratio"]
         method = line["method"] + (", marginal" if line["signal"] == "marginal" else "")
@@ -161,12 +162,12 @@ def _print(made: Report, console: Console) -> None:
         ratio = "unknown" if mfu is None else f"{mfu:.2%}"
         flops = "unknown" if line["flops"] is None else f"{line['flops']:.3g}"
         work.add_row(name, method, number(line["requests"]), number(line["hits"]), tokens, flops, ratio)
-        grams = line["grams"]
-        values = (line["energy_kwh"]["total"], grams["operational"], grams["embodied"], line["cost"]["total"])
-        per_tokens = (per["joules"], per["operational_grams"], per["sci_grams"])
-        cost.add_row(name, *(number(value) for value in (*values, *per_tokens)))
+        values = [line["energy_kwh"]["total"], line["grams"]["operational"], line["grams"]["embodied"]]
+        values += [line["cost"]["total"]] if priced else []
+        values += [per["joules"], per["operational_grams"], per["sci_grams"]]
+        spent.add_row(name, *(number(value) for value in values))
     console.print(work)
-    console.print(cost)
+    console.print(spent)
     for total in figures["totals"]:
         _print_total(total, console)
     for one in figures["node"]:
@@ -184,7 +185,8 @@ def _table(title: str, first: str, *columns: str) -> Table:
     table = Table(title=title or None, title_justify="left")
     table.add_column(first, overflow="fold")
     for name in columns:
-        table.add_column(name, justify="left" if name == "method" else "right", overflow="fold")
+        # names give way before figures do
+        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=name != "method")
     return table
 
 
