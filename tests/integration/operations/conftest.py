@@ -13,7 +13,10 @@ from tests.system_packages import program
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     config = tmp_path_factory.mktemp("gateway") / "gateway.yaml"
-    config.write_text("metering: {price_per_kwh: 0.2, price_per_device_hour: 1.5}\n")
+    config.write_text(
+        "metering: {price_per_kwh: 0.2, price_per_device_hour: 1.5}\n"
+        "control: {mode: dry_run, slo: [ttft_p95<=5s, itl_p95<=500ms], window_seconds: 1}\n"
+    )
     gateway = GatewayProcess("--engine", "simulated", "--port", "0", "--config", str(config)).wait_ready()
     yield gateway
     gateway.stop()
