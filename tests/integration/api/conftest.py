@@ -22,7 +22,7 @@ from serving.meter_link import MeterLink
 from serving.metrics import Metrics
 from serving.placement.key_watch import KeyWatch, build_keys
 from serving.placement.limiting import build_limiter
-from serving.placement.replica import build_engine
+from serving.placement.metered_engine import build_engine
 from serving.placement.telemetry import build_sinks
 from tests.unit.serving.fakes import Books
 

@@ -3,10 +3,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
+from hypothesis import settings
 
 from serving.limits.book import LimitBook, periods, seconds_left
 from serving.limits.memory_book import MemoryBook
 from tests.unit.limits.laws import LAWS, NOON
+from tests.unit.limits.machine import Replicas
+
+
+class OneProcess(Replicas):
+    def books(self) -> list[LimitBook]:
+        return [MemoryBook()] * 2
+
+
+TestOneProcess = OneProcess.TestCase
+TestOneProcess.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
