@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat deploy/requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-12)
 
-.PHONY: demo test unit integration lint bench bench-cache bench-metering bench-tuning chaos gpu-check format lock docs clean
+.PHONY: demo test unit integration lint bench bench-cache bench-metering bench-tuning chaos gpu-check format lock docs clean storm
 
 demo: $(STAMP)  ## a gateway on the bundled model, asked four ways; ONCE=1 ends by itself
 	@$(BIN)/wattgate demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
@@ -40,6 +40,9 @@ bench-cache: $(STAMP)  ## the cache's judgement beside others' rules
 
 bench-metering: $(STAMP)  ## 500 mixed requests and the books; metering on and off
 	@$(BIN)/python -m tests.bench.metering mixed overhead
+
+storm: $(STAMP)  ## 10,000 malformed requests and slow clients through HAProxy; writes tests/bench/faults/results
+	@$(BIN)/python -m tests.bench.faults.storm --out tests/bench/faults/results
 
 bench-tuning: $(STAMP)  ## caps on the real engine, and the simulator against it
 	@PYTHONPATH=. $(BIN)/python tests/bench/tuning/sweep.py --out tests/bench/tuning/results

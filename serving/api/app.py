@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -31,6 +32,7 @@ from serving.api.responses import NOT_KEPT
 from serving.call import Call, Reply
 from serving.engines.response_events import RESPONSES
 from serving.errors import (
+    BodyTooLarge,
     EngineUnavailable,
     Forbidden,
     GatewayError,
@@ -328,6 +330,9 @@ class _Pages:
         raise NotFound(f"There is no such response, because {NOT_KEPT}.", param="id", code="response_not_found")
 
     async def no_embeddings(self, request: Request) -> Response:
+        # refused after the body has been read, like everything that has one: who still sends could not read it
+        with contextlib.suppress(BodyTooLarge, ClientGone):
+            await read_body(request.receive, 0)
         self._tenant(request)
         raise NotFound("This gateway serves no embeddings: embeddings.enabled is off.", code="embeddings_off")
 

@@ -108,12 +108,15 @@ async def throw(target: Target, raw: bytes, *, complete: bool, cut: int | None =
             await writer.drain()
         if cut is not None:
             return None
-        with contextlib.suppress(OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+        try:
             async with asyncio.timeout(ANSWER_SECONDS if complete else 0.5):
                 line = await reader.readline()
-                # a close without a word is an answer to what is no HTTP
-                return int(line.split()[1]) if line else 0
-        return None
+        except TimeoutError:
+            return None
+        except OSError:
+            line = b""
+        # a close without a word is an answer to what is no HTTP
+        return int(line.split()[1]) if line.startswith(b"HTTP/") else 0
     finally:
         await _close(writer)
 

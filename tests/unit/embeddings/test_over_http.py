@@ -192,3 +192,13 @@ async def test_where_there_is_no_embedding_model_the_answer_says_so() -> None:
     reply = await house.send({"model": "m", "input": "x"}, path=PATH)
     assert (reply.status, reply.error["code"]) == (404, "embeddings_off")
     assert "embeddings.enabled" in reply.error["message"]
+
+
+async def test_the_refusal_comes_after_the_body_so_that_its_sender_can_read_it() -> None:
+    house = House()
+    waiting = house.begin(path=PATH, raw=b"x" * 1000, ends=False)
+    await asyncio.sleep(0)
+    assert waiting.messages == []
+    waiting.leave()
+    await waiting.end()
+    assert (await house.send(path=PATH, raw=[b"x" * 1000] * 50)).status == 404
