@@ -112,12 +112,12 @@ def threshold_for(labels: Sequence[Label], max_wrong: float, confidence: float =
 
 
 def blended_threshold(live: Sequence[Label], shipped: Sequence[Label], max_wrong: float) -> float:
-    """The loosest threshold at which the expected wrong over served is within the budget.
+    """The loosest threshold at which the expected wrong over served, and its own spread, is within the budget.
 
     The expectation is that of a beta distribution: prior from the shipped labels above the same threshold, worth
-    ``PRIOR_SERVED`` observations whatever their number, then the live ones. It promises less than the exact test (a
-    mean, not a bound that holds with 90 % confidence) and asks for fewer labels; live labels that speak against the
-    shipped threshold count in full from the first.
+    ``PRIOR_SERVED`` observations whatever their number, then the live ones; one standard deviation is added. It
+    promises less than the exact test, which holds with 90 % confidence whatever the shipped labels are worth, and asks
+    for fewer labels; live labels that speak against the shipped threshold count in full from the first.
     """
     if max_wrong >= 1.0:
         return 0.0
@@ -126,7 +126,9 @@ def blended_threshold(live: Sequence[Label], shipped: Sequence[Label], max_wrong
     known, bad = _above(shipped, thresholds)
     # one wrong and one right more, so that no threshold rests on a handful without a mistake
     prior = (bad + 1) / (known + 2)
-    kept = thresholds[(wrong + PRIOR_SERVED * prior) / (served + PRIOR_SERVED) <= max_wrong]
+    expected = (wrong + PRIOR_SERVED * prior) / (served + PRIOR_SERVED)
+    spread = np.sqrt(expected * (1 - expected) / (served + PRIOR_SERVED + 1))
+    kept = thresholds[expected + spread <= max_wrong]
     return float(kept[0]) if len(kept) else NOTHING
 
 
