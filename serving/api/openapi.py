@@ -94,7 +94,8 @@ def _parameters(operation: Operation) -> list[Schema]:
 
 
 def _statuses(operation: Operation) -> Iterable[type[GatewayError]]:
-    yield GatewayError
+    # the proxy's own refusals can come for any path: no HTTP, too slow, no replica
+    yield from (GatewayError, InvalidRequest, RequestTimeout, EngineUnavailable)
     if not operation.open:
         yield Unauthenticated
         yield Forbidden
