@@ -446,7 +446,7 @@ def build_app(
     gateways = [gateway]
     if embeddings is not None:
         # an embedding has no output tokens to reserve
-        desk_of_embeddings = Desk(embeddings, desk.limiter, keys.settings, assumed_output_tokens=0)
+        desk_of_embeddings = Desk(embeddings, desk.limiter, keys.settings, assumed_output_tokens=0, finals=desk.finals)
         endpoints["/v1/embeddings"] = endpoint(embeddings, desk_of_embeddings)
         gateways.append(embeddings)
     pages = _Pages(gateways, keys, desk.limiter, scrape, int(time.time()))

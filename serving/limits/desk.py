@@ -36,7 +36,7 @@ class Desk:
         self.limiter = limiter
         self._grants = grants
         self._assumed_output_tokens = assumed_output_tokens
-        self._finals = finals
+        self.finals = finals
 
     @contextlib.asynccontextmanager
     async def open(self, call: Call) -> AsyncIterator[Reply]:
@@ -53,7 +53,7 @@ class Desk:
         except GatewayError as error:
             self._gateway.turned_away(call, error.status)
             raise
-        tab = _Tab(self._gateway, self.limiter, admission, call, self._finals)
+        tab = _Tab(self._gateway, self.limiter, admission, call, self.finals)
         try:
             async with self._gateway.open(call) as reply:
                 reply.headers.update(admission.headers)

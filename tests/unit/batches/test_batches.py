@@ -5,15 +5,21 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import orjson
 import pytest
+from prometheus_client import CollectorRegistry
 
 from serving.access import KeyRing
+from serving.admission.queue import AdmissionQueue
 from serving.engines.base import EngineRequest
 from serving.errors import EngineRefused
+from serving.gateway import Gateway
+from serving.meter_link import MeterLink
+from serving.metrics import Metrics
 from serving.tenancy.tenant import LimitSettings, TenantSettings
 from tests.unit.batches.conftest import CHAT, NOON, Opener, jsonl, line, until
 from tests.unit.batches.fakes import ScriptedApp
-from tests.unit.serving.fakes import ManualClock, answer_frames
+from tests.unit.serving.fakes import Books, HeldEngine, ManualClock, answer_frames
 
 KEYS = {"acme": "key", "zeta": "z"}
 
@@ -44,6 +50,34 @@ async def test_every_line_is_answered_through_the_gateway_and_metered(opened: Op
     assert day["requests"] == 3
     output = (await house.get(f"/v1/files/{batch['output_file_id']}", **mine)).json
     assert (output["purpose"], output["filename"]) == ("batch_output", f"{batch_id}_output.jsonl")
+
+
+async def test_embeddings_are_lines_too(opened: Opener) -> None:
+    engine = HeldEngine("e")
+
+    async def script(request: EngineRequest) -> Any:
+        usage = {"prompt_tokens": 2, "total_tokens": 2}
+        yield orjson.dumps({"object": "list", "model": "e", "data": [{"embedding": [0.5]}], "usage": usage})
+
+    engine.script = script
+    metrics = Metrics(CollectorRegistry())
+    meter = MeterLink("embedder", Books(), flush_seconds=1.0, on_fault=lambda _: None)
+    embeddings = Gateway(engine=engine, cap=AdmissionQueue(4), meter=meter, metrics=metrics)
+    house = opened(embeddings=embeddings)
+    url = "/v1/embeddings"
+    lines = [
+        {"custom_id": str(n), "method": "POST", "url": url, "body": {"model": "e", "input": f"text {n}"}}
+        for n in range(3)
+    ]
+    file_id = (await house.upload(jsonl(*lines))).json["id"]
+    asked = {"input_file_id": file_id, "endpoint": url, "completion_window": "24h"}
+    batch_id = (await house.send(asked, path="/v1/batches")).json["id"]
+    await house.run()
+    batch = await house.seen(batch_id)
+    assert batch["request_counts"] == {"total": 3, "completed": 3, "failed": 0}
+    results = await house.results(batch["output_file_id"])
+    assert results["2"]["response"]["body"]["data"][0]["embedding"] == [0.5]
+    assert batch["usage"]["input_tokens"] == 6
 
 
 async def test_lines_run_at_the_batch_priority(opened: Opener) -> None:
