@@ -91,9 +91,18 @@ class KeyRing:
         except Unauthenticated:
             return False
 
-    @property
-    def has_admin(self) -> bool:
-        return self._admin is not None
+    def reader(self, authorization: str | None) -> str | None:
+        """Whose receipts this key opens: a tenant's; everybody's (None) for the admin, and where there are no keys."""
+        return None if self.open or self.is_admin(authorization) else self.tenant(authorization)
+
+    def see_figures(self, authorization: str | None) -> None:
+        """Raises where this key may not see the node's figures: the admin's may, or any where there is no admin."""
+        if self._admin is not None:
+            if not self.is_admin(authorization):
+                self.tenant(authorization)
+                raise Forbidden("This page needs the admin key.", code="admin_only")
+        elif not self.open:
+            self.tenant(authorization)
 
     def settings(self, tenant: str) -> TenantSettings:
         return self._tenants.get(tenant, self._default)

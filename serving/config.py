@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -48,6 +48,15 @@ class ServerSettings(Section):
     """Port to listen on; 0 takes a free one and says which."""
     replicas: int = Field(default=1, ge=1)
     """Gateway replicas behind the proxy; with the vllm engine each loads the model."""
+    replicas_per_node: int | None = Field(default=None, ge=1)
+    """At most so many replicas on one machine of a cluster. None: as many as Ray puts there (it packs them)."""
+    affinity: Literal["conversation", "none"] = "conversation"
+    """With several replicas: conversation sends the turns of a conversation to the same one, whose prefix cache knows
+    it, unless that one has 1.5 times the mean load. It is told by `x-wattgate-session`, else by `prompt_cache_key`,
+    else by its messages up to the user's first. none: to the replica with the fewest connections."""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port of every node on which its meter serves the node's `/metrics`; `/metrics/targets` lists them. None: 9464 in
+    a cluster, none on a single machine, where the gateway's own `/metrics` is the node's."""
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     """Larger request bodies get 413. A prompt of 100,000 tokens is about 0.5 MB."""
     max_concurrent_requests: int = Field(default=4096, ge=1)

@@ -146,6 +146,32 @@ CATALOGUE: tuple[MetricSpec, ...] = (
     ),
     MetricSpec("wattgate_engine_ready", "gauge", "replicas", ("model",), "Replicas whose engine can answer."),
     MetricSpec(
+        "wattgate_engine_asleep",
+        "gauge",
+        "replicas",
+        ("model",),
+        "Replicas whose engine is unloaded after idle time; they are ready, and the next request loads it.",
+    ),
+    MetricSpec(
+        "wattgate_engine_wake_seconds",
+        "histogram",
+        "seconds",
+        ("model",),
+        "Loading an engine again after it was unloaded.",
+        _SECONDS,
+    ),
+    MetricSpec(
+        "wattgate_engine_asleep_seconds_total", "counter", "seconds", ("model",), "Time that engines were unloaded."
+    ),
+    MetricSpec(
+        "wattgate_engine_asleep_joules_total",
+        "counter",
+        "joules",
+        ("model", "kind"),
+        "The node's energy from unloading to ready again: expected (idle watts before it, loaded), metered (while "
+        "unloaded), wake (while loading). Saved: expected - metered - wake.",
+    ),
+    MetricSpec(
         "wattgate_engine_deaths_total", "counter", "engines", ("model",), "Engines found dead; each is replaced."
     ),
     MetricSpec(

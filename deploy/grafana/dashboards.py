@@ -264,6 +264,43 @@ SERVING = Page(
                 ),
             ),
         ),
+        (
+            "Scale to zero, and limits",
+            (
+                one("Replicas asleep", "none", f"sum by (model) (wattgate_engine_asleep{{{MODEL}}})"),
+                Panel(
+                    "Energy of sleeps",
+                    "joule",
+                    (
+                        (
+                            f'sum(wattgate_engine_asleep_joules_total{{kind="expected",{MODEL}}}) or vector(0)',
+                            "expected",
+                        ),
+                        (f'sum(wattgate_engine_asleep_joules_total{{kind="metered",{MODEL}}}) or vector(0)', "metered"),
+                        (f'sum(wattgate_engine_asleep_joules_total{{kind="wake",{MODEL}}}) or vector(0)', "wake"),
+                    ),
+                    "Saved: expected (idle, engine loaded) - metered (while unloaded) - wake (loading it again).",
+                ),
+                Panel(
+                    "Waking up",
+                    "s",
+                    (
+                        (
+                            f"sum(rate(wattgate_engine_wake_seconds_sum{{{MODEL}}}[1h])) "
+                            f"/ (sum(rate(wattgate_engine_wake_seconds_count{{{MODEL}}}[1h])) > 0) or vector(0)",
+                            "mean of the last hour",
+                        ),
+                    ),
+                ),
+                one(
+                    "Refused by tenants' limits",
+                    "ops",
+                    "sum by (reason) (rate(wattgate_limit_refusals_total[$__rate_interval])) or vector(0)",
+                    "{{reason}}",
+                    stacked=True,
+                ),
+            ),
+        ),
     ),
 )
 

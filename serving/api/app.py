@@ -283,11 +283,6 @@ class _Pages:
     def _tenant(self, request: Request) -> str:
         return self._keys.tenant(request.headers.get("authorization"))
 
-    def _admin(self, request: Request) -> None:
-        if not self._keys.is_admin(request.headers.get("authorization")):
-            self._tenant(request)
-            raise Forbidden("This page needs the admin key.", code="admin_only")
-
     async def healthz(self, request: Request) -> Response:
         return _json({"status": "ok"})
 
@@ -295,7 +290,7 @@ class _Pages:
         status = self._gateway.engine.status()
         if not status.ready:
             raise EngineUnavailable(f"Not ready: {status.reason}.")
-        return _json({"status": "ready", "running": status.running})
+        return _json({"status": "ready" if status.state == "awake" else status.state, "running": status.running})
 
     async def models(self, request: Request) -> Response:
         grants = self._keys.settings(self._tenant(request))
@@ -350,10 +345,7 @@ class _Pages:
 
     def see_figures(self, request: Request) -> None:
         """Raises where the request's key may not see the node's figures."""
-        if self._keys.has_admin:
-            self._admin(request)
-        elif not self._keys.open:
-            self._tenant(request)
+        self._keys.see_figures(request.headers.get("authorization"))
 
     async def usage(self, request: Request) -> Response:
         """The tenant's own; the admin's key opens any tenant's (`?tenant=`)."""
@@ -421,6 +413,9 @@ def build_app(
     events: EventLog | None = None,
     decisions: DecisionLog | None = None,
     more_routes: Sequence[Route] = (),
+    targets: Callable[[], list[str]] | None = None,
+    intensity: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+    recent: Callable[[str | None], Awaitable[list[dict[str, Any]]]] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> ASGIApp:
     """The application over a gateway. ``scrape`` returns the exposition and its content type (it may block).
@@ -464,7 +459,9 @@ def build_app(
             Route("/metrics", pages.metrics),
             openapi_route(),
             *CachePages(gateway, keys, events).routes(),
-            *OperationsPages(pages.see_figures, events, decisions).routes(),
+            *OperationsPages(
+                pages.see_figures, events, decisions, targets, intensity, scrape, recent, keys.reader
+            ).routes(),
             *more_routes,
         ],
         exception_handlers={GatewayError: _gateway_error, HTTPException: _http_error, Exception: _crash},

@@ -87,6 +87,14 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/responses/{response_id}/{of}", "post", "changeResponse", "Always 404: none is kept.", errors=(NotFound,)
     ),
     Operation(
+        "/v1/receipts",
+        "get",
+        "listReceipts",
+        "The tenant's last final receipts, newest first; everybody's for the admin.",
+        query={"limit": {"type": "integer", "minimum": 0, "maximum": 200}},
+        errors=(InvalidRequest, EngineUnavailable),
+    ),
+    Operation(
         "/v1/receipts/{receipt_id}",
         "get",
         "getReceipt",
@@ -186,6 +194,21 @@ OPERATIONS: tuple[Operation, ...] = (
         "What has changed: configuration, caps, models.",
         query={"since": {"type": "number", "description": "Unix seconds."}},
         errors=(InvalidRequest,),
+    ),
+    Operation(
+        "/v1/intensity",
+        "get",
+        "getIntensity",
+        "The grid's carbon intensity in use, and its source's forecast.",
+        errors=(EngineUnavailable,),
+    ),
+    Operation(
+        "/metrics/cluster",
+        "get",
+        "getClusterMetrics",
+        "The series of all nodes, each under its address; of a single machine, its own.",
+        _TEXT,
+        "text/plain",
     ),
     Operation(
         "/v1/control",

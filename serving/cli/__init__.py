@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from serving.cli import cache, chat, configuration, demo, estimate, hardware, keys, load, plan, report, serve, tune
+from serving.cli import (
+    cache,
+    chat,
+    configuration,
+    demo,
+    estimate,
+    hardware,
+    keys,
+    load,
+    node,
+    plan,
+    report,
+    serve,
+    tune,
+)
 
 app = typer.Typer(
     name="wattgate",
@@ -16,6 +30,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("serve")(serve.serve)
+app.command("node")(node.node)
 app.command("chat")(chat.chat)
 app.command("config")(configuration.config)
 app.command("demo")(demo.demo)

@@ -44,7 +44,7 @@ class PhaseOption(StrEnum):
 
 @app.command()
 def inference(
-    model: Annotated[str, typer.Option(help="A model directory, a config.json, or a hub id.")],
+    model: Annotated[str, typer.Option(help="A model directory, a config.json, a hub id, or the bundled model.")],
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt, cached ones included.")],
     output_tokens: Annotated[int, typer.Option(help="Tokens generated: the prefill and one decode step less.")],
     cached_tokens: Annotated[int, typer.Option(help="Prompt tokens found in the prefix cache.")] = 0,
@@ -78,10 +78,10 @@ def inference(
     from metering.architecture import load_architecture
     from metering.planner import estimate_inference
     from metering.units import BANDWIDTH, FLOP_RATE, MASS, POWER
-    from serving.cli.estimate_options import device_named, quantity, site
+    from serving.cli.estimate_options import device_named, model_named, quantity, site
 
     with bad_input_exits():
-        architecture = load_architecture(model, assume=assume)
+        architecture = load_architecture(model_named(model), assume=assume)
         chosen = None
         if device is not None:
             at = precision or architecture.dtype

@@ -10,11 +10,24 @@ from metering.hardware.device import DetectedHardware
 from metering.intensity import StaticIntensity
 from metering.site import Prices, Site
 from metering.units import FLOP_RATE, INTENSITY, POWER, Dimension, parse_quantity
+from serving.cli.output import Progress
 
 
 def quantity(text: str | None, dimension: Dimension, bare_unit: str, name: str) -> float | None:
     """The option's quantity in the dimension's base unit; None where it was not given."""
     return None if text is None else parse_quantity(text, dimension, bare_unit=bare_unit, name=name)
+
+
+def model_named(model: str) -> str:
+    """The bundled model as a folder (prepared once, if it is not yet); any other as it is."""
+    from serving.bundled_model import BUNDLED_MODEL, BundledModelError, prepare_bundled_model
+
+    if model != BUNDLED_MODEL:
+        return model
+    try:
+        return str(prepare_bundled_model(Progress()))
+    except BundledModelError as error:
+        raise BadInput(str(error)) from error
 
 
 def device_named(name: str) -> Device:

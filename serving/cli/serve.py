@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from serving.cli.output import Progress, err, fail
 from serving.config import ConfigError, GatewayConfig, LoadedConfig, load_config
+
+if TYPE_CHECKING:
+    from serving.placement.joined import JoinedGateway
+    from serving.placement.supervisor import Supervisor
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file; see `wattgate config`.")]
 EngineOption = Annotated[str | None, typer.Option("--engine", help="vllm, upstream or simulated.")]
@@ -27,6 +32,9 @@ HostOption = Annotated[
     str | None, typer.Option("--host", help="Address to listen on; loopback unless API keys are set.")
 ]
 PortOption = Annotated[int | None, typer.Option("--port", help="Port; 0 takes a free one.")]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="Serve on the cluster whose head is there; see `wattgate node`.")
+]
 
 
 def gather(
@@ -66,14 +74,15 @@ def serve(
     cache: CacheOption = None,
     host: HostOption = None,
     port: PortOption = None,
+    address: AddressOption = None,
 ) -> None:
     """Run the gateway until Ctrl-C or SIGTERM. SIGHUP reads the config file again and applies its live settings."""
     loaded = gather(config, engine, model, served_model_name, upstream, cache, host, port)
-    run(loaded.config, config)
+    run(loaded.config, config, address)
 
 
-def run(config: GatewayConfig, path: Path | None = None) -> None:
-    from serving.placement.supervisor import StartError, Supervisor
+def run(config: GatewayConfig, path: Path | None = None, address: str | None = None) -> None:
+    from serving.placement.supervisor import StartError
 
     stop, reload = threading.Event(), threading.Event()
     wake = threading.Event()
@@ -89,9 +98,8 @@ def run(config: GatewayConfig, path: Path | None = None) -> None:
     progress = Progress()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, terminate)
-    supervisor = Supervisor(config, progress)
     try:
-        with supervisor:
+        with _placed(config, address, progress) as supervisor:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, on_stop)
             signal.signal(signal.SIGHUP, on_reload)
@@ -106,6 +114,8 @@ def run(config: GatewayConfig, path: Path | None = None) -> None:
             err.print("stopping: running answers may finish")
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
+    except ConfigError as error:
+        fail(str(error))
     except StartError as error:
         fail(str(error), status=1)
     except KeyboardInterrupt:
@@ -113,15 +123,23 @@ def run(config: GatewayConfig, path: Path | None = None) -> None:
         raise typer.Exit(130) from None
 
 
+def _placed(config: GatewayConfig, address: str | None, progress: Progress) -> Supervisor | JoinedGateway:
+    if address is None:
+        from serving.placement.supervisor import Supervisor
+
+        return Supervisor(config, progress)
+    from serving.placement.cluster import cluster_token
+    from serving.placement.joined import JoinedGateway
+
+    return JoinedGateway(config, address, cluster_token(os.environ), progress)
+
+
 def terminate(number: int, frame: FrameType | None) -> None:
     """During start-up both signals unwind, so that nothing is left behind; also where a shell ignores SIGINT."""
     raise KeyboardInterrupt
 
 
-def _reload(supervisor: object, path: Path | None, progress: Progress) -> None:
-    from serving.placement.supervisor import Supervisor
-
-    assert isinstance(supervisor, Supervisor)
+def _reload(supervisor: Supervisor | JoinedGateway, path: Path | None, progress: Progress) -> None:
     try:
         config = load_config(path).config
     except ConfigError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from metering.receipt import Receipt
 from metering.work import EngineSteps, Method, WorkRecord
@@ -88,6 +88,8 @@ class EngineStatus:
     """True: will not recover by itself; the replica must be replaced."""
     running: int = 0
     """Requests inside the engine now."""
+    state: Literal["awake", "asleep", "waking"] = "awake"
+    """asleep: unloaded, the next request loads it again; waking: requests wait for that."""
 
 
 class Engine(Protocol):

@@ -101,6 +101,8 @@ class SimulatedSettings(_Section):
     """Mean length of an answer when max_tokens does not end it, tokens."""
     max_context_tokens: int = Field(default=8192, ge=16)
     """Longer prompts are refused as a real engine refuses them."""
+    prefix_cache_tokens: int = Field(default=0, ge=0)
+    """Prompt tokens whose keys and values are kept for equal beginnings, in blocks of 16. 0: no prefix cache."""
     peak_flops: float = Field(default=100e12, gt=0)
     """Peak of the declared simulated device, FLOP/s."""
     bandwidth_bytes_per_second: float = Field(default=1e12, gt=0)
@@ -122,6 +124,11 @@ class EngineSettings(_Section):
     """Revision of a hub model; enters the cache's identity."""
     served_model_name: str | None = None
     """Name that clients ask for. None: a hub id as it is, a folder's last part, an upstream's own names."""
+    unload_after_seconds: float | None = Field(default=None, ge=1)
+    """Scale to zero: after so long without a request the engine is unloaded (a GPU's memory is free, a CPU's too), and
+    loaded again by the next one. Hits of the response cache do not wake it. None: it stays loaded."""
+    wake_timeout_seconds: float = Field(default=180.0, gt=0)
+    """How long a request waits for that, within its own deadline; then 503 with Retry-After. Above the loading time."""
     vllm: VllmSettings = VllmSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     simulated: SimulatedSettings = SimulatedSettings()

@@ -26,6 +26,7 @@ from serving.engines.base import (
     WorkSink,
 )
 from serving.engines.settings import EngineSettings
+from serving.engines.simulated_prefix import PrefixCache
 from serving.errors import EngineRefused, EngineUnavailable
 from serving.tuning.engine_library import find_engine_model
 
@@ -82,6 +83,7 @@ class SimulatedEngine:
         self._running = 0
         self._sequences = 0
         self._runs: set[_Run] = set()
+        self._prefixes = PrefixCache(self._settings.prefix_cache_tokens)
         self._started = False
 
     async def start(self) -> None:
@@ -162,7 +164,8 @@ class _Run:
                 },
             )
         text = _prompt_text(payload)
-        self._prompt_tokens = max(1, len(text.split()))
+        self._prompt = text.split() or [""]
+        self._prompt_tokens = len(self._prompt)
         asked = payload.get("max_completion_tokens") or payload.get("max_tokens")
         room = settings.max_context_tokens - self._prompt_tokens
         if room < 1 or (asked or 0) > room:
@@ -185,6 +188,7 @@ class _Run:
         self._finish = "stop" if self._tokens == natural and (asked is None or natural <= asked) else "length"
         self.sequences = int(payload.get("n") or 1)
         self._words = [["simulated", *draw.choices(_WORDS, k=self._tokens - 1)] for _ in range(self.sequences)]
+        self._cached = engine._prefixes.reuse(self._prompt)
         self._started_seconds = engine._clock()
         self.first_token_seconds: float | None = None
         self._last_seconds = self._started_seconds
@@ -205,7 +209,7 @@ class _Run:
         """Let the time of one more token pass."""
         engine = self._engine
         if self._made == 0:
-            delay = engine.prefill_seconds(self._prompt_tokens)
+            delay = engine.prefill_seconds(self._prompt_tokens - self._cached)
         else:
             delay = engine.step_seconds(self._prompt_tokens + self._made)
         if delay > 0:
@@ -213,6 +217,7 @@ class _Run:
         self._last_seconds = engine._clock()
         if self._made == 0:
             self.first_token_seconds = self._last_seconds
+            engine._prefixes.keep(self._prompt)
         self._made += 1
         self._batch_sum += engine._sequences
         if self._last_seconds - self._booked_seconds >= BOOK_SECONDS:
@@ -224,7 +229,7 @@ class _Run:
             "prompt_tokens": self._prompt_tokens,
             "completion_tokens": completion,
             "total_tokens": self._prompt_tokens + completion,
-            "prompt_tokens_details": {"cached_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": self._cached},
         }
 
     def _head(self, kind: str) -> dict[str, Any]:
@@ -284,7 +289,13 @@ class _Run:
             return
         decoded, since = self._made - self._booked, self._booked_seconds
         if self._booked == 0:
-            record(self._started_seconds, self.first_token_seconds, prefill_tokens=self._prompt_tokens)
+            computed = self._prompt_tokens - self._cached
+            record(
+                self._started_seconds,
+                self.first_token_seconds,
+                prefill_tokens=computed,
+                cached_tokens=self._cached,
+            )
             decoded, since, context = decoded - 1, self.first_token_seconds, context + 1
         if decoded:
             for _ in range(self.sequences):

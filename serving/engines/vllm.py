@@ -235,7 +235,8 @@ class VllmEngine:
             validate_parsed_serve_args(args)
         except SystemExit as error:
             raise EngineStartError(f"vLLM does not accept engine.vllm.extra: {' '.join(arguments)}") from error
-        llm = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(args))
+        # it waits for the engine core: when it is loaded again after a sleep, others are served meanwhile
+        llm = await asyncio.to_thread(AsyncLLM.from_engine_args, AsyncEngineArgs.from_cli_args(args))
         try:
             recorder = StepRecorder(self._tell_steps, name, llm.vllm_config.scheduler_config.max_num_batched_tokens)
             _record_steps(llm.output_processor, recorder)

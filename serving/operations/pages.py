@@ -1,20 +1,22 @@
-"""The operators' endpoints: ``/metrics/targets``, ``/v1/events``, ``/v1/control`` and the console."""
+"""The operators' endpoints: metrics targets, events, decisions, grid intensity, receipts, and the console."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
+import httpx
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from serving.console.page import console_routes
-from serving.errors import InvalidRequest
+from serving.errors import EngineUnavailable, InvalidRequest
+from serving.operations.cluster_view import ClusterView
 from serving.operations.decisions import DecisionLog
 from serving.operations.events import EventLog
 
@@ -23,7 +25,8 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 
 class OperationsPages:
     """``authorize`` raises where the request's key may not see figures; ``targets`` are this cluster's exporters,
-    by default the address that was asked."""
+    by default the address that was asked. ``reader`` tells whose receipts the key in an authorization header opens:
+    a tenant's, or everybody's (None)."""
 
     def __init__(
         self,
@@ -31,17 +34,26 @@ class OperationsPages:
         events: EventLog | None = None,
         decisions: DecisionLog | None = None,
         targets: Callable[[], list[str]] | None = None,
+        intensity: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+        scrape: Callable[[], tuple[bytes, str]] | None = None,
+        recent: Callable[[str | None], Awaitable[list[dict[str, Any]]]] | None = None,
+        reader: Callable[[str | None], str | None] = lambda _: None,
     ) -> None:
         self._authorize = authorize
         self._events = events
         self._decisions = decisions
         self._targets = targets
+        self._intensity = intensity
+        self._scrape = scrape
+        self._recent = recent
+        self._reader = reader
+        self._view: ClusterView | None = None
 
     async def targets(self, request: Request) -> Response:
         """Prometheus HTTP service discovery: https://prometheus.io/docs/prometheus/latest/http_sd/."""
         self._authorize(request)
         if self._targets is not None:
-            hosts = self._targets()
+            hosts = await asyncio.to_thread(self._targets)
         else:
             host = request.headers.get("host", "")
             if not _HOST.fullmatch(host):
@@ -49,6 +61,19 @@ class OperationsPages:
             hosts = [host]
         groups = [{"targets": [host], "labels": {"__metrics_path__": "/metrics"}} for host in hosts]
         return Response(orjson.dumps(groups), media_type="application/json")
+
+    async def cluster(self, request: Request) -> Response:
+        """The series of all nodes, for the console; on a single machine they are its own. Prometheus asks each node."""
+        self._authorize(request)
+        if self._targets is not None:
+            self._view = self._view or ClusterView(httpx.AsyncClient())
+            hosts = await asyncio.to_thread(self._targets)
+            body = (await self._view(hosts, request.headers.get("authorization"))).encode()
+        elif self._scrape is not None:
+            body, _ = await asyncio.to_thread(self._scrape)
+        else:
+            body = b""
+        return Response(body, media_type="text/plain")
 
     async def events(self, request: Request) -> Response:
         """``?since=`` takes Unix seconds."""
@@ -63,11 +88,37 @@ class OperationsPages:
         since = _since(request)
         return _list(await asyncio.to_thread(self._decisions.read, since) if self._decisions is not None else [])
 
+    async def receipts(self, request: Request) -> Response:
+        """The last final receipts of the asking tenant, newest first; of all for the admin. `?limit=`, at most 200."""
+        tenant = self._reader(request.headers.get("authorization"))
+        try:
+            limit = int(request.query_params.get("limit", 20))
+        except ValueError:
+            raise InvalidRequest("limit must be a whole number.", param="limit") from None
+        try:
+            data = [] if self._recent is None else await self._recent(tenant)
+        except Exception:
+            raise EngineUnavailable("The node's meter does not answer now.", code="meter_unavailable") from None
+        return _list(data[: max(0, limit)])
+
+    async def intensity(self, request: Request) -> Response:
+        """The grid's figure in use, and what its source forecasts."""
+        self._authorize(request)
+        none: dict[str, Any] = {"object": "intensity", "now": None, "forecast": []}
+        try:
+            found = none if self._intensity is None else await self._intensity()
+        except Exception:
+            raise EngineUnavailable("The node's meter does not answer now.", code="meter_unavailable") from None
+        return Response(orjson.dumps(found), media_type="application/json")
+
     def routes(self) -> list[Route]:
         return [
             Route("/metrics/targets", self.targets),
+            Route("/metrics/cluster", self.cluster),
             Route("/v1/events", self.events),
             Route("/v1/control", self.control),
+            Route("/v1/intensity", self.intensity),
+            Route("/v1/receipts", self.receipts),
             *console_routes(),
         ]
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from serving.config import GatewayConfig
 
-_VERSION = "1"
+VERSION = "1"
 """The same for the life of a run: without one Ray draws a new version for each deployment, and every change of
 the live settings would replace the replica and load the model again.
 """
 
 
-def our_deployment(replica: type, config: GatewayConfig, *, name: str, replicas: int) -> Any:
+def node_folder() -> Path:
+    """What the processes of this node share; each node of a cluster has its own."""
+    return Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).parent
+
+
+def our_deployment(replica: type, config: GatewayConfig, *, name: str, replicas: int, version: str = VERSION) -> Any:
     """A deployment of one of our classes."""
     from ray import serve
 
@@ -28,4 +35,4 @@ def our_deployment(replica: type, config: GatewayConfig, *, name: str, replicas:
         ray_actor_options={"num_cpus": 0},
     )
     # Ray keeps this argument to itself; a config file deployed through its REST API sets it the same way
-    return deployment.options(version=_VERSION, _internal=True)
+    return deployment.options(version=version, _internal=True)

@@ -24,7 +24,7 @@ from serving.embeddings.settings import BUNDLED_ENCODER, EmbeddingsSettings
 from serving.engines.base import EngineStartError
 from serving.meter_link import MeterLink
 from serving.metrics import Metrics
-from serving.placement.deployment import our_deployment
+from serving.placement.deployment import node_folder, our_deployment
 from serving.placement.metering_setup import node_hardware
 from serving.placement.node_link import meter_link, node_meter_handle
 from serving.placement.notices import Notices
@@ -137,15 +137,15 @@ async def start_worker(config: GatewayConfig, run_folder: Path) -> EncoderWorker
     return EncoderWorker(encoder, model, link, metrics)
 
 
-def encoder_deployment(config: GatewayConfig, run_folder: Path) -> Any:
+def encoder_deployment(config: GatewayConfig) -> Any:
     """The bound deployment; the gateway's takes it as an argument."""
     from ray import serve
 
     settings = config.embeddings
 
     class EncoderReplica:
-        async def __init__(self, config: GatewayConfig, run_folder: str) -> None:  # type: ignore[misc]  # Ray awaits it
-            self.worker = await start_worker(config, Path(run_folder))
+        async def __init__(self, config: GatewayConfig) -> None:  # type: ignore[misc]  # Ray awaits it
+            self.worker = await start_worker(config, node_folder())
 
         async def describe(self) -> EncoderModel:
             return self.worker.model
@@ -174,7 +174,7 @@ def encoder_deployment(config: GatewayConfig, run_folder: Path) -> Any:
                 await self.worker.close()
 
     deployment = our_deployment(EncoderReplica, config, name="encoder", replicas=settings.replicas)
-    return deployment.bind(config, str(run_folder))
+    return deployment.bind(config)
 
 
 class HandleEncoder:

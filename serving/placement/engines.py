@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from serving.admission.queue import AdmissionQueue
 from serving.config import GatewayConfig
@@ -17,6 +17,7 @@ from serving.engines.several import SeveralEngines
 from serving.engines.upstream import UpstreamEngine
 from serving.meter_link import MeterLink
 from serving.metrics import Metrics
+from serving.operations.events import EventLog
 from serving.placement.metered_engine import MeteredEngine, upstream_spare
 from serving.placement.metering_setup import model_profile, node_hardware
 from serving.placement.node_link import meter_link, node_meter_handle
@@ -32,6 +33,8 @@ class Engines(Protocol):
 
     engine: Engine
     meter: MeterLink
+    actor: Any
+    """The node's meter."""
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -40,6 +43,9 @@ class Engines(Protocol):
     async def start(self) -> None: ...
 
     async def warm_up(self) -> None: ...
+
+    async def tick(self) -> None:
+        """Called about once a second."""
 
     async def close(self) -> None: ...
 
@@ -50,11 +56,12 @@ def build_engines(
     link: InternalLink | None,
     source: str,
     metrics: Metrics,
+    events: EventLog,
     tell: Callable[[str], None],
 ) -> Engines:
     """``caps``: the queues before them, by model."""
     if not placed_models(config):
-        return MeteredEngine(config, source, metrics, tell)
+        return MeteredEngine(config, source, metrics, events, tell)
     return SeparateEngines(config, caps, link, source, metrics, tell)
 
 
@@ -74,10 +81,10 @@ class SeparateEngines:
         self._config = config
         self._source = source
         self._placed = placed_models(config)
-        self._actor = node_meter_handle(config, os.environ["PROMETHEUS_MULTIPROC_DIR"])
+        self.actor = node_meter_handle(config, os.environ["PROMETHEUS_MULTIPROC_DIR"])
         # the host's watts do not depend on what engine runs on it
         hardware = node_hardware(engine_config(config, self._placed[0]))
-        self.meter = meter_link(self._actor, config, source, metrics, hardware.host_watts_per_core)
+        self.meter = meter_link(self.actor, config, source, metrics, hardware.host_watts_per_core)
         own = {one.name: self._engine(one, link) for one in self._placed}
         self._apart = tuple(engine for engine in own.values() if isinstance(engine, SeparateEngine))
         self._several = SeveralEngines([self._with_fallback(one, own, caps) for one in self._placed])
@@ -122,11 +129,14 @@ class SeparateEngines:
             if not one.apart
             for model in engine.models()
         }
-        await self._actor.attach.remote(self._source, list(self.meter.profiles.values()))
+        await self.actor.attach.remote(self._source, list(self.meter.profiles.values()))
         self.meter.start()
 
     async def warm_up(self) -> None:
         """Each is warmed up where it runs."""
+
+    async def tick(self) -> None:
+        """Each sleeps where it runs."""
 
     async def close(self) -> None:
         await self.meter.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from metering.errors import UnknownZone
 from metering.intensity.choose import choose_intensity
-from metering.intensity.reading import CarbonIntensity, IntensityUnavailable, Quality
+from metering.intensity.reading import CarbonIntensity, IntensityReading, IntensityUnavailable, Quality
 from metering.intensity.static import StaticIntensity, find_zone
 from metering.settlement import IntensityStamp
 from serving.metering_settings import MeteringSettings
@@ -67,6 +67,7 @@ class IntensityFeed:
         put: takes the stamp for the windows to come; None where there is no figure of the source's signal.
         on_fault: ``intensity_fallback`` or ``intensity_stale`` for a figure that stands in for the source's own,
             ``intensity_unavailable`` for none at all. Once a refresh.
+        put_ahead: takes the source's forecast, to be shown; nothing is booked with it.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class IntensityFeed:
         on_fault: Callable[[str], None],
         *,
         refresh_seconds: float,
+        put_ahead: Callable[[tuple[IntensityReading, ...]], None] = lambda _: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._source = source
         self._put = put
         self._on_fault = on_fault
         self._refresh_seconds = refresh_seconds
+        self._put_ahead = put_ahead
         self._sleep = sleep
 
     async def run(self) -> None:
@@ -106,3 +109,8 @@ class IntensityFeed:
         elif reading.quality is Quality.STALE:
             self._on_fault("intensity_stale")
         self._put(IntensityStamp.of(reading))
+        try:
+            ahead = await self._source.forecast()
+        except Exception:
+            ahead = ()
+        self._put_ahead(ahead)

@@ -14,10 +14,13 @@ from serving.engines.base import Engine, EngineRequest, StepSink
 from serving.engines.fallback import FallbackEngine
 from serving.engines.settings import EngineSettings
 from serving.engines.simulated import SimulatedEngine
+from serving.engines.sleeping import SleepingEngine
 from serving.metrics import Metrics
 from serving.models_settings import FallbackSettings
+from serving.operations.events import EventLog
 from serving.placement.metering_setup import model_profile, node_hardware
 from serving.placement.node_link import meter_link, node_meter_handle
+from serving.placement.scale_to_zero import sleeper
 from serving.tuning.step_log import StepLog
 
 _WARM_UP_PROMPT = "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is"
@@ -25,11 +28,14 @@ _WARM_UP_TENANT = "wattgate"
 """The warm-up's own work is metered too, and is nobody else's."""
 
 
-def build_engine(config: GatewayConfig, steps: StepSink, tell: Callable[[str], None]) -> Engine:
-    """The configured engine, with its fallback."""
+def build_engine(
+    config: GatewayConfig, steps: StepSink, tell: Callable[[str], None], sleeping: SleepingEngine | None = None
+) -> Engine:
+    """The configured engine (or what stands for it while it sleeps), with its fallback."""
+    main = sleeping or _engine(config, steps, tell)
     if config.fallback is None or config.fallback.upstream is None:
-        return _engine(config, steps, tell)
-    return FallbackEngine(_engine(config, steps, tell), *upstream_spare(config.fallback, steps))
+        return main
+    return FallbackEngine(main, *upstream_spare(config.fallback, steps))
 
 
 def upstream_spare(fallback: FallbackSettings, steps: StepSink) -> tuple[Engine, str | None]:
@@ -66,6 +72,7 @@ class MeteredEngine:
         config: GatewayConfig,
         source: str,
         metrics: Metrics,
+        events: EventLog,
         tell: Callable[[str], None],
         *,
         node: GatewayConfig | None = None,
@@ -78,15 +85,19 @@ class MeteredEngine:
         self._name = name
         folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
         self._hardware = node_hardware(config)
-        self._actor = node_meter_handle(node or config, folder)
-        self.meter = meter_link(self._actor, config, source, metrics, self._hardware.host_watts_per_core)
+        self.actor = node_meter_handle(node or config, folder)
+        self.meter = meter_link(self.actor, config, source, metrics, self._hardware.host_watts_per_core)
+        self._metrics = metrics
         step_log = StepLog(Path(folder).parent)
 
         def stepped(steps: EngineSteps) -> None:
             self.meter.steps(steps)
             step_log.add(steps)
 
-        self.engine = build_engine(config, stepped, tell)
+        self._sleeper = sleeper(
+            config.engine, lambda: _engine(config, stepped, tell), self.actor.metered_joules.remote, metrics, events
+        )
+        self.engine = build_engine(config, stepped, tell, self._sleeper)
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -97,7 +108,7 @@ class MeteredEngine:
         await self.engine.start()
         self.meter.flush_engine = self.engine.flush
         self.meter.profiles = {model.name: model_profile(model, self._hardware) for model in self.engine.models()}
-        await self._actor.attach.remote(self._source, list(self.meter.profiles.values()), self._name)
+        await self.actor.attach.remote(self._source, list(self.meter.profiles.values()), self._name)
         self.meter.start()
 
     async def warm_up(self) -> None:
@@ -124,6 +135,14 @@ class MeteredEngine:
         while (self.meter.rates.window_end_seconds or 0.0) < seconds and time.monotonic() < until:
             await self.meter.flush()
             await asyncio.sleep(self._config.metering.window_seconds / 4)
+
+    async def tick(self) -> None:
+        """Called about once a second: the engine may be unloaded where it is idle."""
+        if self._sleeper is not None:
+            await self._sleeper.tick()
+            for model in self._sleeper.models():
+                asleep = self._sleeper.status().state != "awake"
+                self._metrics.set("wattgate_engine_asleep", 1 if asleep else 0, model.name)
 
     async def close(self) -> None:
         await self.meter.close()

@@ -40,7 +40,13 @@ class ModelReplica:
         with self._notices.of_failure(f"the replica of {self._placed.name}"):
             own = engine_config(self._config, self._placed)
             self._metered = MeteredEngine(
-                own, self._source, self._metrics, self._notices.tell, node=self._config, name=self._placed.name
+                own,
+                self._source,
+                self._metrics,
+                self._events,
+                self._notices.tell,
+                node=self._config,
+                name=self._placed.name,
             )
             await self._metered.start()
             await self._metered.warm_up()
@@ -58,8 +64,9 @@ class ModelReplica:
         )
 
     async def _watch(self) -> None:
-        while not self._metered.engine.status().fatal:  # noqa: ASYNC110 - engines are asked, they do not tell
+        while not self._metered.engine.status().fatal:
             await asyncio.sleep(_LOOK_SECONDS)
+            await self._metered.tick()
         for model in self._metered.engine.models():
             self._metrics.add("wattgate_engine_deaths_total", 1, model.name)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import pickle
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import httpx
 import psutil
 from prometheus_client import CollectorRegistry, multiprocess
 
+from metering.accounts import FinalReceipt
 from metering.books import ClosedWindow
 from metering.errors import BadInput
 from metering.history import HistoryStore
 from metering.history_rows import served_rows, window_rows
+from metering.intensity.reading import IntensityReading
 from metering.receipt import Receipt
 from metering.settlement import Acknowledgement, IntensityStamp
 from metering.weights import WorkModel
@@ -26,16 +29,25 @@ from serving.config import GatewayConfig
 from serving.metrics import Metrics
 from serving.operations.engine_drift import EngineWatch
 from serving.operations.events import EVENTS, EventLog
+from serving.placement.exporter import NodeExporter
 from serving.placement.history import HistoryKeeper, history_file
 from serving.placement.intensity import IntensityFeed, configured_intensity, first_stamp
+from serving.placement.key_watch import build_keys
 from serving.placement.metering_setup import build_node_meter, node_power
 from serving.placement.node_metrics import NodeMetrics
+from serving.placement.scrape import scraper
 from serving.placement.telemetry import export_finding
 from serving.tuning.engine_model import EngineModel
 
 NANO = 1e9
 TICKS_PER_WINDOW = 4
 SECONDS_PER_DAY = 86_400.0
+_RECENT = 200
+"""Final receipts that can be listed; a single one is found for longer by its id."""
+_MOST_AHEAD = 96
+"""Readings of a forecast that are told: two days of half hours; a trace knows years."""
+_KEYS_SECONDS = 1.0
+"""How soon a change of the key file counts for the node's exporter."""
 PROFILES = "profiles.pickle"
 """In the run's own folder, beside the metrics."""
 
@@ -68,6 +80,13 @@ class NodeMeterActor:
             path = config.metering.history.path or history_file()
             keep_seconds = config.metering.history.keep_days * SECONDS_PER_DAY
             self._keeper = HistoryKeeper(HistoryStore(path), self._export.fault, keep_seconds=keep_seconds)
+        self._ahead: tuple[IntensityReading, ...] = ()
+        self._recent: deque[FinalReceipt] = deque(maxlen=_RECENT)
+        self._exporter: NodeExporter | None = None
+        if config.server.metrics_port is not None:
+            keys, self._key_watch = build_keys(config.access)
+            scrape = scraper(multiprocess_folder)
+            self._exporter = NodeExporter(keys, scrape, config.server.host, config.server.metrics_port)
         self._profiles: dict[str, WorkModel] = {}
         self._recall()
 
@@ -90,9 +109,17 @@ class NodeMeterActor:
         if self._tasks:
             return
         loops = [self._tick(), self._follow_intensity()]
+        if self._exporter is not None:
+            self._exporter.start()
+            loops.append(self._follow_keys())
         if self._keeper is not None:
             loops.append(self._keeper.run())
         self._tasks = tuple(asyncio.create_task(loop) for loop in loops)
+
+    async def _follow_keys(self) -> None:
+        while True:
+            await asyncio.sleep(_KEYS_SECONDS)
+            await self._key_watch.refresh()
 
     async def _follow_intensity(self) -> None:
         self._use(first_stamp(self._metering))
@@ -104,7 +131,33 @@ class NodeMeterActor:
                 self._export.fault("intensity_unavailable")
                 return
             seconds = self._metering.intensity.refresh_seconds
-            await IntensityFeed(source, self._use, self._export.fault, refresh_seconds=seconds).run()
+            feed = IntensityFeed(
+                source, self._use, self._export.fault, refresh_seconds=seconds, put_ahead=self._see_ahead
+            )
+            await feed.run()
+
+    def _see_ahead(self, ahead: tuple[IntensityReading, ...]) -> None:
+        self._ahead = ahead
+
+    async def intensity(self) -> dict[str, Any]:
+        """The figure in use and the source's forecast, JSON-ready."""
+        stamp = self._stamp
+        now = None
+        if stamp is not None:
+            now = {
+                "grams_per_kwh": stamp.grams_per_kwh,
+                "zone": stamp.zone,
+                "source": stamp.source,
+                "signal": stamp.signal,
+                "quality": stamp.quality,
+                "carbon_free_ratio": stamp.carbon_free_ratio,
+            }
+        ahead = [
+            {"at": reading.at.isoformat(), "grams_per_kwh": reading.grams_per_kwh}
+            for reading in self._ahead[:_MOST_AHEAD]
+            if reading.at is not None
+        ]
+        return {"object": "intensity", "now": now, "forecast": ahead}
 
     def _use(self, stamp: IntensityStamp | None) -> None:
         self._node.set_intensity(stamp)
@@ -210,9 +263,19 @@ class NodeMeterActor:
         found = [self._node.final(tenant, request_id) for tenant, request_id in keys]
         return [None if final is None else final.receipt for final in found]
 
+    async def recent(self, tenant: str | None) -> list[dict[str, Any]]:
+        """The last final receipts of a tenant, newest first; None: of all."""
+        found = (final for final in reversed(self._recent) if tenant in (None, final.tenant))
+        return [{"tenant": final.tenant, "model": final.model, **final.receipt.as_dict()} for final in found]
+
     async def books(self) -> dict[str, Any]:
         """The node's totals, JSON-ready."""
         return self._node.books().as_dict()
+
+    async def metered_joules(self) -> float | None:
+        """The node's energy up to the last closed window; None where nothing is metered."""
+        meters = [component.meter.energy_nanojoules for component in self._node.books().components]
+        return sum(meters) / NANO if any(meters) else None
 
 
 def _source(stamp: IntensityStamp | None) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from metering.receipt import Receipt
@@ -13,13 +15,18 @@ from serving.meter_link import MeterLink
 from serving.metrics import Metrics
 
 NODE_METER = "wattgate-node-meter"
+"""Name of a node's meter actor, before the node's id."""
+_OTHER_NODE_SECONDS = 2.0
+"""For another node's meter to find a receipt."""
 
 
 class ActorMeter:
-    """``NodeMeterClient`` over the node's actor."""
+    """``NodeMeterClient`` over the node's actor. ``others`` asks Ray (it blocks) for the other nodes': a receipt lies
+    where the request ran, and is asked for anywhere."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, others: Callable[[], list[Any]] = list) -> None:
         self._handle = handle
+        self._others = others
 
     async def submit(self, batch: WorkBatch) -> Acknowledgement:
         answer: Acknowledgement = await self._handle.submit.remote(batch)
@@ -27,7 +34,17 @@ class ActorMeter:
 
     async def receipt(self, tenant: str, request_id: str) -> Receipt | None:
         answer: Receipt | None = await self._handle.receipt.remote(tenant, request_id)
-        return answer
+        if answer is not None:
+            return answer
+        asked = [handle.receipt.remote(tenant, request_id) for handle in await asyncio.to_thread(self._others)]
+        for answered in asked:
+            # a node that has gone took its receipts along
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(_OTHER_NODE_SECONDS):
+                    answer = await answered
+                if answer is not None:
+                    return answer
+        return None
 
     async def finals(self, keys: Sequence[tuple[str, str]]) -> list[Receipt | None]:
         answer: list[Receipt | None] = await self._handle.finals.remote(list(keys))
@@ -64,8 +81,25 @@ def meter_link(
     """A replica's line to the node's meter."""
     return MeterLink(
         source,
-        ActorMeter(actor),
+        ActorMeter(actor, other_meters),
         flush_seconds=config.metering.window_seconds / 2,
         on_fault=lambda fault: metrics.add("wattgate_meter_faults_total", 1, fault),
         host_watts_per_core=host_watts_per_core,
     )
+
+
+def meters_alive() -> dict[str, str]:
+    """Node id to its meter's name, of the living nodes of the Ray cluster that this process is in."""
+    import ray
+
+    meters = {name for name in ray.util.list_named_actors() if name.startswith(NODE_METER)}
+    names = {node["NodeID"]: f"{NODE_METER}-{node['NodeID']}" for node in ray.nodes() if node["Alive"]}
+    return {node: name for node, name in names.items() if name in meters}
+
+
+def other_meters() -> list[Any]:
+    """The meters of the cluster's other living nodes."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    return [ray.get_actor(name, namespace="wattgate") for node, name in meters_alive().items() if node != own]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import random
 import secrets
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from serving.placement.proxy_launcher import find_haproxy, refusal_options, write_launcher
+
+Affinity = Literal["none", "conversation"]
 
 HAPROXY_RETRY_ON = "conn-failure empty-response 503"
 """A killed replica closes connections without an answer, and one whose engine has died says 503: such a request, if
@@ -23,12 +27,27 @@ lines of their own. While a request is spliced, HAProxy (2.8) does not see its c
 in a segment of its own ran to its end. And only a request that HAProxy has whole can be sent again: without waiting
 for the body it has not, where a client sends head and body apart, as httpx and with it the OpenAI SDK do.
 """
-_OBJECT_STORE_BYTES = 80 * 1024 * 1024
+_LOG_TARGET = "127.0.0.1:514"
+"""Ray's own default: nobody listens there."""
+_LOST_NODE = (
+    *("option srvtcpka", "srvtcpka-idle 5s", "srvtcpka-intvl 1s", "srvtcpka-cnt 5"),
+    "default-server tcp-ut 10s",
+)
+"""A machine that goes without a word closes nothing: the kernel asks (idle connections) or gives up on what was not
+acknowledged (the others), within 10 s, and a request without an answer goes to a sibling."""
+_CLUSTER_RETRIES = 3
+"""Of a request without an answer, where a whole node may go: the first may still find the dead node's address, and the
+proxy takes that for dead after three refusals."""
+_BALANCE_FACTOR = 150
+"""Per cent of the replicas' mean load that a conversation's replica may have; above it the next one takes the request
+(consistent hashing with bounded loads: Mirrokni, Thorup, Zadimoghaddam 2016; HAProxy advises 125 to 200)."""
+OBJECT_STORE_BYTES = 80 * 1024 * 1024
 """Tokens do not pass through Ray's object store; its smallest useful size will do."""
 _REPLICA_PORTS = 1000
+_LASTING_PORTS = range(12000, 20000)
 _LAST_WORDS_SECONDS = 5.0
 """For the node meters to write their history at the end."""
-_HAPROXY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+HAPROXY_PROGRAM = "RAY_SERVE_HAPROXY_BINARY_PATH"
 GATEWAY = "wattgate"
 """Name of the gateway's application."""
 
@@ -39,6 +58,14 @@ def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, wanted))
         return int(sock.getsockname()[1])
+
+
+def lasting_port() -> int:
+    """A free port that nobody is given by chance before it is used: below those that Linux hands out (from 32768)."""
+    for port in random.sample(_LASTING_PORTS, 50):
+        with contextlib.suppress(OSError):
+            return free_port("0.0.0.0", port)
+    raise OSError(f"no free port between {_LASTING_PORTS[0]} and {_LASTING_PORTS[-1]}")
 
 
 def free_port_range(length: int) -> int:
@@ -53,48 +80,90 @@ def free_port_range(length: int) -> int:
     return 20000
 
 
-def environment(run_folder: Path, *, longest_request_seconds: float) -> dict[str, str]:
-    """Variables that Ray reads when it is imported; each run has its own, so that two do not meet."""
-    proxy = run_folder / "haproxy"
-    first = free_port_range(_REPLICA_PORTS)
+def balance(affinity: Affinity) -> dict[str, str]:
+    """How HAProxy chooses a request's replica. Ray's template takes both values as they are: what has no field of its
+    own there follows on further lines."""
+    if affinity == "none":
+        return {}
+    script = Path(__file__).with_name("conversation.lua")
+    lines = (
+        "hash lua.conversation",
+        "hash-type consistent",
+        f"hash-balance-factor {_BALANCE_FACTOR}",
+    )
     return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(proxy / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(proxy / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(proxy / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(proxy),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(proxy / "server-state"),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_RETRY_ON": "\n    ".join(
-            (HAPROXY_RETRY_ON, *HAPROXY_OPTIONS, *refusal_options(proxy, longest_request_seconds))
-        ),
-        "RAY_SERVE_HAPROXYHAPROXY_RETRIES": str(HAPROXY_RETRIES),
-        # a reload cuts streams older than this
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(longest_request_seconds) + 60),
-        # a proxy that was killed is missed after three of these
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "\n    ".join(lines),
+        "RAY_SERVE_HAPROXY_LOG_TARGET": f"{_LOG_TARGET} local0 notice\n    lua-load-per-thread {script}\n"
+        f"    log {_LOG_TARGET}",
+    }
+
+
+def proxy_environment(
+    folder: Path,
+    *,
+    longest_request_seconds: float,
+    affinity: Affinity = "none",
+    cluster: bool = False,
+    launched: bool = True,
+) -> dict[str, str]:
+    """Variables of Ray Serve with HAProxy on one node; ``folder`` is its own. ``cluster``: other nodes may be lost.
+    ``launched``: HAProxy is started by our launcher, whose pages are in the folder.
+    """
+    proxy = folder / "haproxy"
+    options: tuple[str, ...] = (HAPROXY_RETRY_ON, *HAPROXY_OPTIONS)
+    if launched:
+        options += refusal_options(proxy, longest_request_seconds)
+    if cluster:
+        options += _LOST_NODE
+    retries = {"RAY_SERVE_HAPROXY_RETRIES": str(_CLUSTER_RETRIES)} if cluster else {}
+    return (
+        balance(affinity)
+        | retries
+        | {
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(proxy / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(proxy / "admin.sock"),
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(proxy / "metrics.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(proxy),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(proxy / "server-state"),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(lasting_port()),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(lasting_port()),
+            "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(lasting_port()),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(lasting_port()),
+            "RAY_SERVE_HAPROXY_RETRY_ON": "\n    ".join(options),
+            "RAY_SERVE_HAPROXYHAPROXY_RETRIES": str(HAPROXY_RETRIES),
+            # a reload cuts streams older than this
+            "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(longest_request_seconds) + 60),
+            # a proxy that was killed is missed after three of these
+            "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+            "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+            "RAY_enable_metrics_collection": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_DISABLE_IMPORT_WARNING": "1",
+            "RAY_DEDUP_LOGS": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "DO_NOT_TRACK": "1",
+        }
+    )
+
+
+def environment(run_folder: Path, *, longest_request_seconds: float, affinity: Affinity = "none") -> dict[str, str]:
+    """Variables that Ray reads when it is imported; each run has its own, so that two on one machine do not meet."""
+    first = free_port_range(_REPLICA_PORTS)
+    shared = proxy_environment(run_folder, longest_request_seconds=longest_request_seconds, affinity=affinity)
+    return shared | {
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _REPLICA_PORTS // 2 - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(first + _REPLICA_PORTS // 2),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first + _REPLICA_PORTS - 1),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # Ray's own ports take commands: only who holds this run's token may use them
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_enable_metrics_collection": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DISABLE_IMPORT_WARNING": "1",
-        "RAY_DEDUP_LOGS": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "PROMETHEUS_MULTIPROC_DIR": str(run_folder / "metrics"),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
     }
 
 
@@ -103,10 +172,10 @@ def start_ray(run_folder: Path, run_environment: dict[str, str]) -> None:
     (run_folder / "haproxy").mkdir(exist_ok=True)
     (run_folder / "metrics").mkdir(exist_ok=True)
     os.environ.update(run_environment)
-    os.environ.pop(_HAPROXY, None)
+    os.environ.pop(HAPROXY_PROGRAM, None)
     launcher = write_launcher(run_folder / "haproxy", find_haproxy())
     if launcher is not None:
-        os.environ[_HAPROXY] = str(launcher)
+        os.environ[HAPROXY_PROGRAM] = str(launcher)
     import ray
 
     ray.init(
@@ -115,7 +184,7 @@ def start_ray(run_folder: Path, run_environment: dict[str, str]) -> None:
         configure_logging=True,
         logging_level=logging.ERROR,
         log_to_driver=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
+        object_store_memory=OBJECT_STORE_BYTES,
         namespace="wattgate",
         # another loopback address: Ray replaces 127.0.0.1 itself by one that other machines can reach
         _node_ip_address="127.0.0.2",
@@ -123,13 +192,13 @@ def start_ray(run_folder: Path, run_environment: dict[str, str]) -> None:
     )
 
 
-def start_serve(host: str, port: int) -> None:
+def start_serve(host: str, port: int, proxy_location: str = "HeadOnly") -> None:
     from ray import serve
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(
-        proxy_location="HeadOnly",
+        proxy_location=proxy_location,
         http_options={"host": host, "port": port, "keep_alive_timeout_s": 75},
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )

@@ -1,7 +1,7 @@
 """The Serve application for a Ray cluster that is already there, as KubeRay's RayService starts it.
 
 ``import_path: serving.placement.ray_service:build`` with ``args: {config: PATH}``. The pods set what
-``ray_runtime.environment`` sets on one machine: see ``deploy/kuberay``.
+``ray_runtime.proxy_environment`` sets: see ``deploy/kuberay``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from serving.config import ConfigError, load_config
+from serving.config import ConfigError, GatewayConfig, load_config
 from serving.placement.placed import placed_models
 from serving.placement.replica import serve_deployment
+
+METRICS_PORT = 9464
+"""OpenTelemetry's default for a Prometheus exporter."""
 
 
 def build(arguments: Mapping[str, str]) -> Any:
@@ -22,17 +25,31 @@ def build(arguments: Mapping[str, str]) -> Any:
     Raises:
         ConfigError: a wrong file; or a setting that only makes sense on one machine.
     """
-    config = load_config(Path(arguments["config"])).config
+    config = for_cluster(load_config(Path(arguments["config"])).config)
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        raise ConfigError("PROMETHEUS_MULTIPROC_DIR is not set: the node's replicas share their counters there")
+    return serve_deployment(config, shared_redis(config))
+
+
+def for_cluster(config: GatewayConfig) -> GatewayConfig:
+    """The configuration with an exporter on each node: the gateway's own port answers from any of them.
+
+    Raises:
+        ConfigError: a setting that only makes sense on one machine.
+    """
     if config.cache.tier != "off" and config.cache.redis == "embedded":
         raise ConfigError("cache.redis: embedded belongs to one machine; set WATTGATE_REDIS_URL to the cluster's Redis")
     if config.cache.tier != "off" and config.cache.tenant_secret is None:
         raise ConfigError("cache.tenant_secret: replicas must share one; set WATTGATE_CACHE_SECRET")
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        raise ConfigError("PROMETHEUS_MULTIPROC_DIR is not set: the node's replicas share their counters there")
     if any(placed.apart for placed in placed_models(config)):
         raise ConfigError(
             "models, fallback: replicas of a model's own are for one machine (`wattgate serve`); on a cluster run one "
-            "RayService a model, and a gateway that has them as upstreams"
+            "gateway a model, and one that has them as upstreams"
         )
-    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).parent
-    return serve_deployment(config, folder, None if config.cache.tier == "off" else config.cache.redis)
+    server = config.server.model_copy(update={"metrics_port": config.server.metrics_port or METRICS_PORT})
+    return config.model_copy(update={"server": server})
+
+
+def shared_redis(config: GatewayConfig) -> str | None:
+    """The Redis that all nodes reach."""
+    return None if config.cache.redis == "embedded" else config.cache.redis

@@ -29,9 +29,10 @@ from serving.placement.batching import build_batches
 from serving.placement.caching import build_cache
 from serving.placement.cap_control import build_cap_controls
 from serving.placement.caps import build_caps, by_served_name, cap_settings, with_live_admission
-from serving.placement.deployment import our_deployment
+from serving.placement.deployment import VERSION, node_folder, our_deployment
 from serving.placement.encoder_replica import HandleEncoder, encoder_deployment
 from serving.placement.engines import build_engines
+from serving.placement.exporter import Targets, living_nodes
 from serving.placement.key_watch import build_keys
 from serving.placement.limiting import build_limiter
 from serving.placement.notices import Notices
@@ -81,7 +82,9 @@ class Replica:
         config = self._config
         self.keys, self._key_watch = build_keys(config.access)
         self.caps = build_caps(config)
-        self._placed = build_engines(config, self.caps, self._link, self.source, self.metrics, self._notices.tell)
+        self._placed = build_engines(
+            config, self.caps, self._link, self.source, self.metrics, self.events, self._notices.tell
+        )
         self.engine, self.meter = self._placed.engine, self._placed.meter
         await self._placed.start()
         built = await build_cache(config, self._redis_url, self.metrics, self._notices.tell, self.drift)
@@ -123,6 +126,7 @@ class Replica:
         await self._placed.warm_up()
         self._lag_task = asyncio.create_task(self._watch(), name="watch")
         self._notices.tell("ready", "ready")
+        actor, port = self._placed.actor, config.server.metrics_port
         for model in self.engine.models():
             self.events.record("model", f"{model.name} is served ({self.engine.kind}, {self.source})", model.name)
         app = build_app(
@@ -138,6 +142,9 @@ class Replica:
             scrape=scraper(os.environ["PROMETHEUS_MULTIPROC_DIR"]),
             events=self.events,
             decisions=self.decisions,
+            intensity=actor.intensity.remote,
+            recent=actor.recent.remote,
+            targets=None if port is None else Targets(lambda: living_nodes(port)),
             more_routes=batches.pages.routes(),
         )
         self.batches.start(app)
@@ -153,6 +160,7 @@ class Replica:
             self.metrics.set("wattgate_event_loop_tasks", len(asyncio.all_tasks(loop)))
             await self._key_watch.refresh()
             self._control.tick()
+            await self._placed.tick()
             for engine in self._placed.engines:
                 self._show(engine, self.gateway)
             if self.embeddings is not None:
@@ -223,18 +231,20 @@ def live_settings(config: GatewayConfig) -> dict[str, Any]:
 
 
 def serve_deployment(
-    config: GatewayConfig, run_folder: Path, redis_url: str | None, link: InternalLink | None = None
+    config: GatewayConfig, redis_url: str | None, link: InternalLink | None = None, version: str = VERSION
 ) -> Any:
-    """The gateway's Serve application: ``serve.run`` takes it. ``link``: to models in replicas of their own."""
+    """The gateway's Serve application: ``serve.run`` takes it. ``link``: to models in replicas of their own. Another
+    ``version`` replaces the replicas one by one.
+    """
     from ray import serve
 
     @serve.ingress()
     class GatewayReplica:
         async def __init__(  # type: ignore[misc]  # Ray awaits it
-            self, config: GatewayConfig, run_folder: str, redis_url: str | None, link: InternalLink | None, encoder: Any
+            self, config: GatewayConfig, redis_url: str | None, link: InternalLink | None, encoder: Any
         ) -> None:
             remote = None if encoder is None else HandleEncoder(encoder)
-            self.replica = Replica(config, Path(run_folder), redis_url, link, remote)
+            self.replica = Replica(config, node_folder(), redis_url, link, remote)
             self._app = await self.replica.start()
 
         def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -250,7 +260,11 @@ def serve_deployment(
             if hasattr(self, "replica"):
                 await self.replica.close()
 
-    deployment = our_deployment(GatewayReplica, config, name="gateway", replicas=config.server.replicas)
-    deployment = deployment.options(user_config=live_settings(config))
-    encoder = encoder_deployment(config, run_folder) if config.embeddings_served else None
-    return deployment.bind(config, str(run_folder), redis_url, link, encoder)
+    deployment = our_deployment(
+        GatewayReplica, config, name="gateway", replicas=config.server.replicas, version=version
+    )
+    deployment = deployment.options(
+        user_config=live_settings(config), max_replicas_per_node=config.server.replicas_per_node
+    )
+    encoder = encoder_deployment(config) if config.embeddings_served else None
+    return deployment.bind(config, redis_url, link, encoder)

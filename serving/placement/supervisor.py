@@ -113,7 +113,11 @@ class Supervisor:
         self._calibrate([one.settings.engine for one in self._placed] or [config.engine])
         redis_url = self._start_redis()
         self._tell("starting Ray Serve and its HAProxy")
-        variables = ray_runtime.environment(self._folder, longest_request_seconds=config.server.request_timeout_seconds)
+        variables = ray_runtime.environment(
+            self._folder,
+            longest_request_seconds=config.server.request_timeout_seconds,
+            affinity=config.server.affinity if config.server.replicas > 1 else "none",
+        )
         ray_runtime.start_ray(self._folder, variables)
         ray_runtime.start_serve(config.server.host, config.server.port)
         self._own = frozenset(child.pid for child in psutil.Process().children())
@@ -231,7 +235,7 @@ class Supervisor:
         ray_runtime.run_applications([Application(GATEWAY, "/", self._gateway())])
 
     def _gateway(self) -> Any:
-        return serve_deployment(self.config, self.run_folder, self._redis_url, self._link)
+        return serve_deployment(self.config, self._redis_url, self._link)
 
     def close(self) -> None:
         """Idempotent; ends every process below this one and removes the run's files."""

@@ -8,10 +8,18 @@ from collections.abc import Iterator
 import httpx
 
 
-def chat(url: str, text: str, *, stream: bool = False, tokens: int = 24, headers: dict[str, str] | None = None) -> str:
+def chat(
+    url: str,
+    text: str,
+    *,
+    stream: bool = False,
+    tokens: int = 24,
+    headers: dict[str, str] | None = None,
+    model: str = "simulated-1b",
+) -> str:
     """Returns the cache outcome, or the status of a refusal."""
     body = {
-        "model": "simulated-1b",
+        "model": model,
         "messages": [{"role": "user", "content": text}],
         "max_tokens": tokens,
         "temperature": 0,

@@ -18,19 +18,26 @@ DEPLOYED = Path(__file__).parents[3] / "deploy" / "prometheus"
 
 
 class PrometheusProcess:
-    def __init__(self, gateway_url: str, folder: Path) -> None:
+    def __init__(self, gateway_url: str, folder: Path, key: str | None = None, hold: str | None = None) -> None:
+        """``hold`` stands in for the time that alerts wait before they fire."""
         binary = program("prometheus")
         config = yaml.safe_load((DEPLOYED / "prometheus.yaml").read_text())
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         (job,) = config["scrape_configs"]
         job.pop("authorization")
         job["http_sd_configs"] = [{"url": f"{gateway_url}/metrics/targets", "refresh_interval": "1s"}]
+        if key is not None:
+            for asked in (job, *job["http_sd_configs"]):
+                asked["authorization"] = {"type": "Bearer", "credentials": key}
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
         for name in config["rule_files"]:
             shutil.copy(DEPLOYED / name, folder / name)
             rules = yaml.safe_load((folder / name).read_text())
             for group in rules["groups"]:
                 group["interval"] = "1s"
+                for rule in group["rules"]:
+                    if hold is not None and "for" in rule:
+                        rule["for"] = hold
             (folder / name).write_text(yaml.safe_dump(rules))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -70,6 +77,10 @@ class PrometheusProcess:
         """Samples that are numbers."""
         found = self.api("query", query=expression)["result"]
         return [sample for sample in found if sample["value"][1] != "NaN"]
+
+    def firing(self) -> set[str]:
+        """Names of the alerts that fire now."""
+        return {alert["labels"]["alertname"] for alert in self.api("alerts")["alerts"] if alert["state"] == "firing"}
 
     def stop(self) -> None:
         self.process.terminate()

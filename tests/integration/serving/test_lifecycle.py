@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -70,6 +72,24 @@ def replica_pids(gateway: GatewayProcess) -> set[int]:
     }
     assert found
     return found
+
+
+def test_while_no_replica_is_there_the_proxy_answers_in_our_form(simulated_gateway: GatewayProcess) -> None:
+    for pid in replica_pids(simulated_gateway):
+        os.kill(pid, signal.SIGKILL)
+    body = {"model": "simulated-1b", "messages": [{"role": "user", "content": "Anybody there?"}]}
+    refusals: list[httpx.Response] = []
+
+    def answered() -> bool:
+        answer = httpx.post(f"{simulated_gateway.url}/v1/chat/completions", json=body, timeout=30)
+        if answer.status_code != 200:
+            refusals.append(answer)
+        return answer.status_code == 200
+
+    until(answered, timeout_seconds=60, what="a new replica")
+    assert refusals
+    assert {answer.status_code for answer in refusals} == {503}
+    assert {answer.json()["error"]["code"] for answer in refusals} <= {"no_replica", "engine_unavailable"}
 
 
 def test_two_gateways_run_side_by_side(simulated_gateway: GatewayProcess) -> None:

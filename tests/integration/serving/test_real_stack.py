@@ -7,15 +7,20 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import openai
 import psutil
 import pytest
 
+from serving.engines.vllm import has_gpu
+from tests.integration.operations.prometheus_process import PrometheusProcess
 from tests.integration.serving.gateway_process import GatewayProcess, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.redis]
@@ -43,7 +48,7 @@ def test_an_answer_has_a_receipt_and_its_repetition_comes_from_the_cache(client,
     assert "Paris" in answer.choices[0].message.content
     assert first.headers["x-cache"] == "MISS"
     receipt = receipt_of(answer.usage)
-    assert receipt["method"] == "modelled"
+    assert receipt["method"] == ("measured" if has_gpu() else "modelled")
     assert receipt["flops_prefill"] > receipt["flops_decode"] > 0
     assert receipt["energy_joules"]["total"] > 0
     assert receipt["operational_grams"] > 0
@@ -235,7 +240,19 @@ def test_the_command_asks_and_prints_a_receipt(real_gateway) -> None:  # type: i
     assert answer["usage"]["wattgate"]["receipt_id"]
 
 
-def test_a_dead_engine_core_is_told_apart_and_replaced(real_gateway, client, model) -> None:  # type: ignore[no-untyped-def]
+@pytest.fixture
+def prometheus(real_gateway: GatewayProcess, tmp_path: Path) -> Iterator[PrometheusProcess | None]:
+    """Watches the gateway; alerts fire after two seconds. None where it is not installed."""
+    if shutil.which("prometheus") is None:
+        yield None
+        return
+    prometheus = PrometheusProcess(real_gateway.url, tmp_path, hold="2s")
+    until(lambda: prometheus.query('up{job="wattgate"} == 1'), what="the first scrape")
+    yield prometheus
+    prometheus.stop()
+
+
+def test_a_dead_engine_core_is_told_apart_and_replaced(real_gateway, client, model, prometheus) -> None:  # type: ignore[no-untyped-def]
     below = psutil.Process(real_gateway.process.pid).children(recursive=True)
     cores = [process for process in below if "EngineCore" in f"{process.name()} {process.cmdline()}"]
     assert cores, [process.name() for process in below]
@@ -247,6 +264,7 @@ def test_a_dead_engine_core_is_told_apart_and_replaced(real_gateway, client, mod
         extra_body={"ignore_eos": True},
     )
     next(iter(stream))
+    assert prometheus is None or "WattgateEngineRestarts" not in prometheus.firing()
     os.kill(cores[0].pid, signal.SIGKILL)
     with pytest.raises(openai.APIError):
         for _ in stream:
@@ -267,6 +285,8 @@ def test_a_dead_engine_core_is_told_apart_and_replaced(real_gateway, client, mod
     assert {error.status_code for error in refusals} <= {500, 503}
     assert all(isinstance(error.body, dict) and error.body["message"] for error in refusals)
     assert real_gateway.metric("wattgate_engine_deaths_total") >= 1
+    if prometheus is not None:
+        until(lambda: "WattgateEngineRestarts" in prometheus.firing(), what="the alert")
 
 
 def test_a_response_has_a_receipt_in_its_usage_whole_and_streamed(client, model, real_gateway) -> None:  # type: ignore[no-untyped-def]

@@ -87,12 +87,19 @@ def test_the_ray_service_serves_what_exists() -> None:
     assert CLUSTER["rayVersion"] == locked.group(1)
 
 
-def test_the_ray_service_sets_what_one_machine_sets() -> None:
-    from serving.placement.ray_runtime import HAPROXY_RETRY_ON
+def test_the_pods_set_what_a_node_of_a_cluster_sets() -> None:
+    from serving.placement import ray_runtime
 
     head = {e["name"]: e.get("value") for e in CLUSTER["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]}
-    assert head["RAY_SERVE_ENABLE_HA_PROXY"] == head["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
-    assert head["RAY_SERVE_HAPROXY_RETRY_ON"] == HAPROXY_RETRY_ON
+    node = ray_runtime.proxy_environment(
+        Path("/run/wattgate"), longest_request_seconds=300, affinity="conversation", cluster=True, launched=False
+    )
+    here, there = str(Path(ray_runtime.__file__).parent), "/srv/wattgate/lib/python3.11/site-packages/serving/placement"
+    same = {name: value.replace(here, there) for name, value in node.items() if name in head}
+    assert {name: head[name] for name in same} == same
+    assert {"RAY_SERVE_HAPROXY_RETRY_ON", "RAY_SERVE_HAPROXY_RETRIES", "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"} <= set(
+        same
+    )
     worker = CLUSTER["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]
     assert head == {e["name"]: e.get("value") for e in worker["env"]}
     mounts = {mount["mountPath"] for mount in worker["volumeMounts"]}
@@ -124,6 +131,12 @@ def test_redis_is_reached_from_the_gateway_only() -> None:
     assert policy["egress"] == []
     (rule,) = policy["ingress"]
     assert rule["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "wattgate"}}}]
+
+
+def test_the_example_secret_is_long_enough_for_the_cache() -> None:
+    from cache.identity import TenantHasher
+
+    TenantHasher(BY_KIND["Secret", "wattgate"]["stringData"]["cache-secret"].encode())
 
 
 def test_the_configurations_that_are_shipped_load(tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_replicas_share_redis_secret_and_folder(config: Path, tmp_path: Path) -> None:
-    loaded, folder, redis = ray_service.build({"config": str(config)})
-    assert (folder, redis) == (tmp_path, "redis://redis:6379/0")
+def test_replicas_share_redis_and_each_node_has_an_exporter(config: Path) -> None:
+    loaded, redis = ray_service.build({"config": str(config)})
+    assert redis == "redis://redis:6379/0"
     assert loaded.engine.kind == "simulated"
+    assert loaded.server.metrics_port == 9464, "each pod's own series"
 
 
 @pytest.mark.parametrize("missing", ["WATTGATE_REDIS_URL", "WATTGATE_CACHE_SECRET", "PROMETHEUS_MULTIPROC_DIR"])

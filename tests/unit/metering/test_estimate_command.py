@@ -60,6 +60,13 @@ def test_inference_with_a_device_and_a_zone(model: str) -> None:
     assert told["source"] == "codecarbon 3.3.2 global_energy_mix (2023)"
 
 
+def test_the_bundled_model_is_known_by_its_name(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.bundled_model.prepare_bundled_model", lambda tell: Path(model))
+    options = ("--prompt-tokens", "100", "--output-tokens", "10")
+    bundled = figures("inference", "--model", "bundled:smollm2-135m-instruct", *options)
+    assert bundled["flops_total"] == figures("inference", "--model", model, *options)["flops_total"]
+
+
 def test_a_config_file_is_as_good_as_its_directory(model: str) -> None:
     assert figures("inference", "--model", f"{model}/config.json", *REQUEST) == figures(
         "inference", "--model", model, *REQUEST

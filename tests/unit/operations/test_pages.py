@@ -105,3 +105,31 @@ def test_the_console_loads_nothing_from_elsewhere() -> None:
     assert "https://" not in html
     assert "default-src 'none'" in security_policy(html)
     assert " on" + "click=" not in html
+
+
+def receipts_client(log: EventLog) -> TestClient:
+    async def recent(tenant: str | None) -> list[dict[str, str]]:
+        return [{"receipt_id": f"{name}{n}"} for n in range(30) for name in ("a", "b") if tenant in (None, name)]
+
+    def reader(authorization: str | None) -> str | None:
+        if authorization is None:
+            raise Unauthenticated("No.")
+        return {"Bearer admin": None, "Bearer a": "a"}[authorization]
+
+    pages = OperationsPages(authorize, log, recent=recent, reader=reader)
+    return TestClient(Starlette(routes=pages.routes(), exception_handlers={GatewayError: envelope}))
+
+
+def test_a_tenant_lists_its_own_receipts_and_the_admin_all(log: EventLog) -> None:
+    client = receipts_client(log)
+    own = client.get("/v1/receipts?limit=3", headers={"authorization": "Bearer a"}).json()["data"]
+    assert [one["receipt_id"] for one in own] == ["a0", "a1", "a2"]
+    everybodys = client.get("/v1/receipts", headers={"authorization": "Bearer admin"}).json()["data"]
+    assert len(everybodys) == 20
+    assert {one["receipt_id"][0] for one in everybodys} == {"a", "b"}
+    assert client.get("/v1/receipts").status_code == 401
+    assert client.get("/v1/receipts?limit=x", headers={"authorization": "Bearer a"}).status_code == 400
+
+
+def test_without_a_meter_the_grid_is_unknown(client: TestClient) -> None:
+    assert client.get("/v1/intensity").json() == {"object": "intensity", "now": None, "forecast": []}

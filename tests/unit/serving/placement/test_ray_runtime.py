@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serving.placement.ray_runtime import environment
+from serving.placement.ray_runtime import environment, lasting_port, proxy_environment
 
 
 def test_two_runs_share_no_path_no_port_and_no_token(tmp_path: Path) -> None:
@@ -16,3 +16,14 @@ def test_two_runs_share_no_path_no_port_and_no_token(tmp_path: Path) -> None:
 
 def test_a_reload_of_the_proxy_outlasts_the_longest_request(tmp_path: Path) -> None:
     assert int(environment(tmp_path, longest_request_seconds=300)["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > 300
+
+
+def test_ports_for_later_are_none_that_linux_gives_to_others() -> None:
+    assert {lasting_port() < 32768 for _ in range(5)} == {True}
+
+
+def test_conversations_are_hashed_only_where_asked_for(tmp_path: Path) -> None:
+    key = "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"
+    assert key not in proxy_environment(tmp_path, longest_request_seconds=300)
+    asked = proxy_environment(tmp_path, longest_request_seconds=300, affinity="conversation")
+    assert asked[key].startswith("hash lua.conversation")

@@ -1,0 +1,154 @@
+"""Does the gateway meter a GPU as the GPU's own energy counter does? ``deploy/gpu-check.sh`` runs it.
+
+NOT RUN HERE (no GPU): the verdicts are tested on figures, the refusals as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_TOLERANCE = 0.05
+"""Of the counter's joules: both ends of a run of a minute fall within a window of one second."""
+_LOAD_SECONDS = 60.0
+
+
+class NotChecked(Exception):
+    """Something is missing here; one line that names it and the mend."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one run under load showed."""
+
+    counter_joules: float
+    """By NVML's own counters, summed over the devices."""
+    metered_joules: float
+    methods: frozenset[str]
+    """Of the energy series of the accelerators."""
+    mfu_ratio: float
+    flops: float
+    difference_joules: float
+    """Metered minus booked."""
+    failures: int
+
+
+def verdicts(figures: Figures) -> list[tuple[str, bool, str]]:
+    """(what, whether it holds, the figures)."""
+    metered, counter = figures.metered_joules, figures.counter_joules
+    off = abs(metered / counter - 1) if counter else float("inf")
+    methods = ", ".join(sorted(figures.methods)) or "nothing"
+    return [
+        ("requests answered", figures.failures == 0, f"{figures.failures} failed"),
+        ("power is measured", figures.methods == {"measured"}, f"accelerator energy is {methods}"),
+        ("metered as NVML counts", off <= _TOLERANCE, f"{metered:.0f} J metered, {counter:.0f} J counted"),
+        ("FLOPs are known", figures.flops > 0, f"{figures.flops:.3g} FLOP"),
+        ("MFU is possible", 0 < figures.mfu_ratio <= 1, f"{figures.mfu_ratio:.1%} at most"),
+        ("books balance", figures.difference_joules == 0, f"{figures.difference_joules} J metered and not booked"),
+    ]
+
+
+def read(text: str, name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
+    """Samples of a series in the exposition format."""
+    out = []
+    for line in text.splitlines():
+        found = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
+        if found:
+            have = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found.group(1) or ""))
+            if all(have.get(key) == value for key, value in labels.items()):
+                out.append((have, float(found.group(2))))
+    return out
+
+
+def counters() -> Callable[[], float]:
+    """NVML's energy counters of all devices, joules. Raises ``NotChecked`` where there are none."""
+    try:
+        import pynvml as nvml
+    except ImportError:
+        raise NotChecked("nvidia-ml-py is not installed: pip install .[gpu]") from None
+    try:
+        nvml.nvmlInit()
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        if not handles:
+            raise NotChecked("the driver shows no device")
+        for handle in handles:
+            nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except nvml.NVMLError as error:
+        raise NotChecked(f"no energy counter (Volta or later, and not inside a MIG slice): {error}") from None
+    return lambda: sum(nvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles) / 1000
+
+
+def engine_sees_a_gpu() -> None:
+    """Raises ``NotChecked`` where this environment's torch is the CPU's."""
+    try:
+        import torch
+    except ImportError:
+        raise NotChecked("torch is not installed: pip install .[gpu]") from None
+    if not torch.cuda.is_available():
+        raise NotChecked("this environment's torch sees no GPU: it has the CPU build; pip install .[gpu] in a new one")
+
+
+def measure(model: str | None, count: Callable[[], float]) -> Figures:
+    import httpx
+
+    from serving.config import load_config
+    from serving.placement.supervisor import Supervisor
+
+    flags = {"server.port": 0, "engine.model": model, "cache.tier": "off"}
+    with Supervisor(load_config(None, flags).config, print) as gateway, httpx.Client(timeout=300) as client:
+        name = client.get(f"{gateway.url}/v1/models").json()["data"][0]["id"]
+
+        def ask(number: int) -> bool:
+            messages = [{"role": "user", "content": f"Write a short story about the number {number}."}]
+            body = {"model": name, "messages": messages, "max_tokens": 256}
+            return client.post(f"{gateway.url}/v1/chat/completions", json=body).status_code == 200
+
+        def scrape() -> str:
+            return client.get(f"{gateway.url}/metrics").text
+
+        def energy(text: str) -> float:
+            return sum(value for _, value in read(text, "wattgate_energy_joules_total", boundary="accelerator"))
+
+        before, counted = energy(scrape()), count()
+        until, answered, best = time.monotonic() + _LOAD_SECONDS, [], 0.0
+        with concurrent.futures.ThreadPoolExecutor(32) as pool:
+            while time.monotonic() < until:
+                answered += pool.map(ask, range(len(answered), len(answered) + 64))
+                best = max([best, *(value for _, value in read(scrape(), "wattgate_mfu_ratio"))])
+        after, counter_joules = scrape(), count() - counted
+        return Figures(
+            counter_joules=counter_joules,
+            metered_joules=energy(after) - before,
+            methods=frozenset(
+                labels["method"] for labels, _ in read(after, "wattgate_energy_joules_total", boundary="accelerator")
+            ),
+            mfu_ratio=best,
+            flops=sum(value for _, value in read(after, "wattgate_flops_total")),
+            difference_joules=sum(abs(value) for _, value in read(after, "wattgate_books_difference_joules")),
+            failures=answered.count(False),
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", help="Hugging Face id or folder; the bundled model is too small for a GPU's MFU.")
+    model = parser.parse_args().model
+    try:
+        count = counters()
+        engine_sees_a_gpu()
+    except NotChecked as missing:
+        print(f"nothing was checked: {missing}", file=sys.stderr)
+        sys.exit(1)
+    found = verdicts(measure(model, count))
+    for what, holds, figures in found:
+        print(f"{'ok  ' if holds else 'FAIL'}  {what}: {figures}")
+    sys.exit(0 if all(holds for _, holds, _ in found) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deploy.gpu_check import Figures, read, verdicts
+
+ROOT = Path(__file__).parents[3]
+GOOD = Figures(
+    counter_joules=20_000,
+    metered_joules=20_300,
+    methods=frozenset({"measured"}),
+    mfu_ratio=0.3,
+    flops=1e15,
+    difference_joules=0,
+    failures=0,
+)
+
+
+def failing(figures: Figures) -> list[str]:
+    return [what for what, holds, _ in verdicts(figures) if not holds]
+
+
+def test_a_run_that_is_as_it_should_be_passes() -> None:
+    assert failing(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"metered_joules": 22_000}, "metered as NVML counts"),
+        ({"counter_joules": 0}, "metered as NVML counts"),
+        ({"methods": frozenset({"modelled"})}, "power is measured"),
+        ({"methods": frozenset()}, "power is measured"),
+        ({"mfu_ratio": 1.2}, "MFU is possible"),
+        ({"mfu_ratio": 0}, "MFU is possible"),
+        ({"flops": 0}, "FLOPs are known"),
+        ({"difference_joules": 1e-9}, "books balance"),
+        ({"failures": 1}, "requests answered"),
+    ],
+)
+def test_each_fault_fails_by_its_name(change: dict[str, object], named: str) -> None:
+    assert failing(replace(GOOD, **change)) == [named]  # type: ignore[arg-type]
+
+
+def test_series_are_read_by_their_labels() -> None:
+    text = 'a_total{boundary="host",x="1"} 5\na_total{boundary="accelerator",x="2"} 7.5\nb_total 1'
+    assert read(text, "a_total", boundary="accelerator") == [({"boundary": "accelerator", "x": "2"}, 7.5)]
+
+
+def test_without_a_gpu_nothing_is_claimed() -> None:
+    # also where nvidia-ml-py is installed: the machine has no driver
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.modules['pynvml'] = None; from deploy.gpu_check import main; main()"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("nothing was checked: nvidia-ml-py is not installed")
