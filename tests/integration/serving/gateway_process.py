@@ -21,16 +21,18 @@ READY = re.compile(r"ready on (http://[0-9.:]+)/v1")
 class GatewayProcess:
     """``wattgate serve`` with its output and its data in a folder of its own."""
 
-    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, *arguments: str, environment: dict[str, str] | None = None, module: str | None = None) -> None:
+        """``module``: run in place of the command."""
         folder = Path(tempfile.mkdtemp(prefix="gateway-process-"))
         # what it wrote can be read for as long as this object lives
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.log = folder / "log"
         # the history of a test is nobody's history
         own = {"XDG_DATA_HOME": str(folder / "data")}
+        program = ["-m", module] if module else ["-c", "from serving.cli import main; main()", "serve"]
         with self.log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "from serving.cli import main; main()", "serve", *arguments],
+                [sys.executable, *program, *arguments],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **own, **(environment or {})},

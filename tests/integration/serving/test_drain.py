@@ -11,6 +11,7 @@ import pytest
 
 from tests.integration.serving.gateway_process import GatewayProcess, until
 from tests.integration.serving.streams import Streams
+from tests.integration.serving.test_lifecycle import replica_pids
 
 pytestmark = pytest.mark.ray
 
@@ -31,3 +32,28 @@ def test_running_and_queued_requests_are_answered_after_a_sigterm(tmp_path: Path
         assert streams.complete()
         assert [answer.result(timeout=60).status_code for answer in unary] == [200, 200]
     assert gateway.stop() == 0
+
+
+def test_an_upgrade_of_the_replicas_loses_no_request_and_cuts_no_stream(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("engine: {kind: simulated}\nserver: {port: 0, replicas: 2}\n")
+    gateway = GatewayProcess(str(file), module="tests.integration.serving.redeploying").wait_ready()
+    try:
+        before = replica_pids(gateway)
+        streams = Streams(gateway, "simulated-1b", count=6, tokens=250)
+        gateway.process.send_signal(signal.SIGUSR1)
+        statuses = []
+
+        def upgraded() -> bool:
+            body = {"model": "simulated-1b", "messages": [{"role": "user", "content": f"During it, {len(statuses)}."}]}
+            body |= {"max_tokens": 2}
+            statuses.append(httpx.post(f"{gateway.url}/v1/chat/completions", json=body, timeout=60).status_code)
+            return "version 2 runs" in gateway.output()
+
+        until(upgraded, timeout_seconds=120, what="the upgrade")
+        assert streams.complete()
+        assert set(statuses) == {200}
+        until(lambda: not replica_pids(gateway) & before, what="the end of the old replicas")
+        assert len(replica_pids(gateway)) == 2
+    finally:
+        gateway.stop()

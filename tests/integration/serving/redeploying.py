@@ -1,0 +1,38 @@
+"""A gateway whose replicas are replaced at each SIGUSR1, one after the other, as an upgrade does it.
+
+``python -m tests.integration.serving.redeploying gateway.yaml``
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from serving.config import load_config
+from serving.placement import deployment
+from serving.placement.supervisor import Supervisor
+
+
+def main() -> None:
+    stop, again, wake = threading.Event(), threading.Event(), threading.Event()
+    for number, event in ((signal.SIGTERM, stop), (signal.SIGUSR1, again)):
+        signal.signal(number, lambda *_, event=event: (event.set(), wake.set()))
+    version = 1
+    with Supervisor(load_config(Path(sys.argv[1])).config, print) as supervisor:
+        print(f"ready on {supervisor.url}/v1", flush=True)
+        while not stop.is_set():
+            wake.wait(1.0)
+            wake.clear()
+            supervisor.watch()
+            if again.is_set():
+                again.clear()
+                version += 1
+                deployment._VERSION = str(version)
+                supervisor.apply(supervisor.config)
+                print(f"version {version} runs", flush=True)
+
+
+if __name__ == "__main__":
+    main()
