@@ -44,8 +44,9 @@ bench-metering: $(STAMP)  ## 500 mixed requests and the books; metering on and o
 storm: $(STAMP)  ## 10,000 malformed requests and slow clients through HAProxy; writes tests/bench/faults/results
 	@$(BIN)/python -m tests.bench.faults.storm --out tests/bench/faults/results
 
-bench-tuning: $(STAMP)  ## caps on the real engine, and the simulator against it
-	@PYTHONPATH=. $(BIN)/python tests/bench/tuning/sweep.py --out tests/bench/tuning/results
+bench-tuning: $(STAMP)  ## real engine, 30 minutes: caps, search, simulator against engine, controller
+	@for part in sweep fit search_on_sweep held_out control million; do \
+	  PYTHONPATH=. $(BIN)/python -m tests.bench.tuning.$$part --out tests/bench/tuning/results || exit 1; done
 
 gpu-check:  ## on a machine with a GPU: integration tests, NVML metering, MFU and books
 	@deploy/gpu-check.sh

@@ -67,6 +67,9 @@ def tune(
     try_prefix_caching: Annotated[
         bool, typer.Option("--try-prefix-caching", help="Also try with and without prefix caching (restarts).")
     ] = False,
+    try_chunked_prefill: Annotated[
+        bool, typer.Option("--try-chunked-prefill", help="Also try with and without chunked prefill (restarts).")
+    ] = False,
     dtype: Annotated[
         list[str] | None, typer.Option(help="Also try this precision (restarts); may be repeated.")
     ] = None,
@@ -126,7 +129,7 @@ def tune(
             seed,
         )
         current = Setting.of(loaded)
-        space = _space(current, caps, max_batched_tokens, try_prefix_caching, dtype, replicas)
+        space = _space(current, caps, max_batched_tokens, try_prefix_caching, try_chunked_prefill, dtype, replicas)
         bench = _bench(loaded, simulate, bounds, space, clients, progress)
         identity = {
             "engine": bench.identity,
@@ -146,6 +149,7 @@ def tune(
                 notebook,
                 Budget(trials, minutes * 60),
                 told=lambda one: progress(_line(one, goal, trials)),
+                failed=lambda setting, why: progress(f"{setting} does not start, and is left out: {why}"),
                 seed=seed,
             )
             found = recommend(bench, asked, goal, current, tried, repeats=repeats, told=progress)
@@ -172,6 +176,7 @@ def _space(
     caps: str,
     batched: Sequence[int] | None,
     prefix: bool,
+    chunked: bool,
     dtypes: Sequence[str] | None,
     replicas: Sequence[int] | None,
 ) -> Space:
@@ -187,6 +192,7 @@ def _space(
         int(high),
         tuple(dict.fromkeys((current.max_batched_tokens, *(batched or ())))),
         (True, False) if prefix else (current.prefix_caching,),
+        tuple(dict.fromkeys((current.chunked_prefill, True, False))) if chunked else (current.chunked_prefill,),
         tuple(dict.fromkeys((current.dtype, *(dtypes or ())))),
         tuple(dict.fromkeys((current.replicas, *(replicas or ())))),
     )
@@ -255,12 +261,12 @@ def _gateway_faults_end(*, started: bool) -> Iterator[None]:
     if not started:
         yield
         return
-    from serving.placement.supervisor import StartError
+    from serving.tuning.bench import CannotStart
     from serving.tuning.measure import GatewayAway
 
     try:
         yield
-    except (StartError, GatewayAway) as error:
+    except (CannotStart, GatewayAway) as error:
         fail(str(error), status=1)
 
 

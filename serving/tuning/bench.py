@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from metering.errors import BadInput
 from metering.hardware.device import DetectedHardware
@@ -35,6 +37,10 @@ _BATCHED_TOKENS = 2048
 _SLOWEST = 3.0
 """In a closed loop the same requests are over sooner the more tokens/s there are. A run that takes this many times
 the shortest is ended: it has under a third of the tokens/s, and an engine draws more than a third of its power."""
+
+
+class CannotStart(Exception):
+    """No gateway with this setting; one readable line."""
 
 
 class Bench(Protocol):
@@ -76,15 +82,17 @@ def start_supervised(config: GatewayConfig, tell: Callable[[str], None]) -> Runn
     """A whole gateway on this machine, ready; nothing is left of one that did not start.
 
     Raises:
-        StartError: with the cause and the mend.
+        CannotStart: with the cause and the mend.
     """
-    from serving.placement.supervisor import Supervisor
+    from serving.placement.supervisor import StartError, Supervisor
 
     supervisor = Supervisor(config, tell)
     try:
         supervisor.start()
-    except BaseException:
+    except BaseException as error:
         supervisor.close()
+        if isinstance(error, StartError):
+            raise CannotStart(str(error)) from error
         raise
     return supervisor
 
@@ -126,6 +134,15 @@ def predicted(
     )
     loop = None if clients is None else max(clients, replicas)
     return forecast(workload, engine, simulate(workload, engine, limits, replicas=replicas, clients=loop), slo, site)
+
+
+def _as_counted(workload: Workload, run: Mapping[str, Any]) -> Workload:
+    """With prompts longer by what the chat template and the tokeniser added in that run, in the mean."""
+    if not run["completed"]:
+        return workload
+    added = round(run["prompt_tokens"] / run["completed"] - float(workload.prompt_tokens.mean()))
+    prompts = np.maximum(1, np.maximum(workload.prompt_tokens + added, workload.prefix_tokens))
+    return replace(workload, prompt_tokens=prompts)
 
 
 @dataclass
@@ -223,7 +240,7 @@ class GatewayBench:
     def run(self, setting: Setting, workload: Workload, *, seed: int, hopeless: bool) -> dict[str, Any]:
         """
         Raises:
-            StartError: the gateway does not start with this setting.
+            CannotStart: the gateway does not start with this setting.
             GatewayAway: it went away.
         """
         from serving.tuning.measure import Drive, measure
@@ -277,6 +294,7 @@ class GatewayBench:
         if model is None:
             return None
         site = Site(StaticIntensity("WORLD").reading)
+        workload = _as_counted(workload, self._runs[-1])
         return [predicted(model, setting, workload, self.clients, self._slo, site) for setting in settings]
 
     def _prepare(self, setting: Setting) -> RunningGateway:

@@ -48,7 +48,7 @@ class Picture:
 
     @property
     def drawable(self) -> tuple[Tried, ...]:
-        return tuple(one for one in self.tried if _has(one, self.goal.key) and _has(one, "e2e_p95_seconds"))
+        return tuple(one for one in self.tried if _has(one, self.goal.key) and _has(one, self.goal.latency_key))
 
     def marks(self) -> list[tuple[str, Tried]]:
         """The named points, in the order of drawing."""
@@ -76,14 +76,14 @@ def write_html(picture: Picture, path: Path) -> None:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    key = picture.goal.key
+    key, x = picture.goal.key, picture.goal.latency_key
     figure = make_subplots(rows=1, cols=2, subplot_titles=("Frontier", "Latency against throughput"))
     others = [one for one in picture.drawable if one not in picture.front]
     drawn = (("tried", others, "markers"), ("frontier", list(picture.front), "lines+markers"))
     for name, points, mode in drawn:
         figure.add_trace(
             go.Scatter(
-                x=[one.figures["e2e_p95_seconds"] for one in points],
+                x=[one.figures[x] for one in points],
                 y=[one.figures[key] for one in points],
                 text=[hover(one) for one in points],
                 hoverinfo="text",
@@ -101,7 +101,7 @@ def write_html(picture: Picture, path: Path) -> None:
     for name, one in picture.marks():
         figure.add_trace(
             go.Scatter(
-                x=[one.figures["e2e_p95_seconds"]],
+                x=[one.figures[x]],
                 y=[one.figures[key]],
                 text=[f"{name}<br>{hover(one)}" + (f"<br>{_KNEE}" if name == "knee" else "")],
                 hoverinfo="text",
@@ -125,7 +125,7 @@ def write_html(picture: Picture, path: Path) -> None:
             row=1,
             col=2,
         )
-    figure.update_xaxes(title_text=_AXES["e2e_p95_seconds"], row=1, col=1)
+    figure.update_xaxes(title_text=_axis(x), row=1, col=1)
     figure.update_yaxes(title_text=_AXES[key], row=1, col=1)
     figure.update_xaxes(title_text=_AXES["output_tokens_per_second"], row=1, col=2)
     figure.update_yaxes(title_text="seconds", type="log", row=1, col=2)
@@ -133,26 +133,26 @@ def write_html(picture: Picture, path: Path) -> None:
     figure.write_html(path, include_plotlyjs=True, full_html=True)
 
 
-def write_png(picture: Picture, path: Path) -> None:
+def write_png(picture: Picture, path: Path, *, dots_per_inch: int = 130) -> None:
     """The same two panels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    key = picture.goal.key
+    key, x = picture.goal.key, picture.goal.latency_key
     figure = Figure(figsize=(12, 5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for met, symbol in ((True, "o"), (False, "x")):
         points = [one for one in picture.drawable if one.meets is met]
         left.scatter(
-            [one.figures["e2e_p95_seconds"] for one in points],
+            [one.figures[x] for one in points],
             [one.figures[key] for one in points],
             marker=symbol,
             color=_COLOURS["tried"],
             label="tried, meets the SLO" if met else "tried, breaks the SLO",
         )
     left.plot(
-        [one.figures["e2e_p95_seconds"] for one in picture.front],
+        [one.figures[x] for one in picture.front],
         [one.figures[key] for one in picture.front],
         "o-",
         color=_COLOURS["frontier"],
@@ -160,7 +160,7 @@ def write_png(picture: Picture, path: Path) -> None:
     )
     for size, (name, one) in zip((150, 270, 420), picture.marks(), strict=False):
         left.scatter(
-            [one.figures["e2e_p95_seconds"]],
+            [one.figures[x]],
             [one.figures[key]],
             s=size,
             facecolors="none",
@@ -168,7 +168,7 @@ def write_png(picture: Picture, path: Path) -> None:
             linewidths=2.5,
             label=f"{name} (cap {one.setting.cap})",
         )
-    left.set(xlabel=_AXES["e2e_p95_seconds"], ylabel=_AXES[key], title="Frontier")
+    left.set(xlabel=_axis(x), ylabel=_AXES[key], title="Frontier")
     left.legend()
     for latency, curve in _curves(picture):
         right.plot(
@@ -183,7 +183,7 @@ def write_png(picture: Picture, path: Path) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.suptitle(picture.title)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=dots_per_inch)
 
 
 def markdown(picture: Picture) -> str:
@@ -222,6 +222,13 @@ def _curves(picture: Picture) -> list[tuple[str, Sequence[Tried]]]:
         if shown:
             curves.append((latency, shown))
     return curves
+
+
+def _axis(key: str) -> str:
+    if key in _AXES:
+        return _AXES[key]
+    metric, percentile, _ = key.split("_")
+    return f"{metric} {percentile}, s"
 
 
 def _has(one: Tried, key: str) -> bool:

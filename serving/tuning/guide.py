@@ -34,8 +34,7 @@ def candidates(space: Space, seen: set[Setting]) -> list[Setting]:
     """Settings that were not tried; of a large space caps spread evenly by ratio, so that at most 64 are simulated."""
     others = [Setting(1)]
     for name, choices in space.choices().items():
-        field = "dtype" if name == "dtypes" else name
-        others = [replace(one, **{field: choice}) for one in others for choice in choices]
+        others = [replace(one, **{name: choice}) for one in others for choice in choices]
     steps = max(2, _MOST // len(others))
     caps = range(space.lowest_cap, space.highest_cap + 1)
     if len(caps) > steps:
@@ -45,6 +44,21 @@ def candidates(space: Space, seen: set[Setting]) -> list[Setting]:
         caps_kept = set(caps)
     found = [replace(one, cap=cap) for one in others for cap in sorted(caps_kept)]
     return [one for one in found if one not in seen]
+
+
+def between(tried: Sequence[tuple[Setting, bool, float]]) -> Setting | None:
+    """``tried``: setting, whether it kept the promise, and its value (less is better). Halfway by ratio between the
+    best that kept it and the next larger cap, other knobs alike, that did not; None where there is no room.
+    """
+    kept = [(value, setting) for setting, meets, value in tried if meets]
+    if not kept:
+        return None
+    best = min(kept, key=lambda one: one[0])[1]
+    broken = [setting.cap for setting, meets, _ in tried if not meets and replace(setting, cap=best.cap) == best]
+    above = [cap for cap in broken if cap > best.cap + 1]
+    if not above or best.cap + 1 in broken:
+        return None
+    return replace(best, cap=min(max(round(math.sqrt(best.cap * min(above))), best.cap + 1), min(above) - 1))
 
 
 def propose(

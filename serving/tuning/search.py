@@ -1,6 +1,6 @@
 """Searching the space: Optuna's multi-objective TPE with the SLO as constraints, resumable, within a time budget.
 
-Where the bench has an engine model of its runs, most trials are that model's proposals; the sampler keeps every third,
+Where the bench has an engine model of its runs, most trials are that model's proposals; the sampler keeps every fifth,
 for what the model does not know.
 """
 
@@ -17,8 +17,8 @@ from typing import Any, Literal
 import optuna
 
 from metering.errors import BadInput
-from serving.tuning.bench import Bench
-from serving.tuning.guide import Seen, candidates, propose
+from serving.tuning.bench import Bench, CannotStart
+from serving.tuning.guide import Seen, between, candidates, propose
 from serving.tuning.setting import Setting, Space
 from serving.tuning.slo import Slo
 from serving.tuning.workload import Workload
@@ -30,14 +30,14 @@ _KEYS: dict[Objective, str] = {
     "tokens": "output_tokens_per_second",
     "cost": "cost_per_1k_output_tokens",
 }
-_LATENCY = "e2e_p95_seconds"
 _WORST = 1e9
 """Stands for a figure that a run did not give: worse than any."""
 _REASKED = 20
-_SAMPLER_EVERY = 3
+_SAMPLER_EVERY = 5
 _GUIDED_REQUESTS = 500
 """Simulated for a proposal, of each of at most 64 settings: a second or so."""
 _SLACK = 0.1
+_CARE = 0.05
 
 
 class StudyMismatch(BadInput):
@@ -61,6 +61,11 @@ class Goal:
     @property
     def key(self) -> str:
         return _KEYS[self.objective]
+
+    @property
+    def latency_key(self) -> str:
+        """The frontier's other axis: what the SLO bounds first; without an SLO the whole answer's p95."""
+        return self.slo.bounds[0].key if self.slo.bounds else "e2e_p95_seconds"
 
     def priced(self, figures: dict[str, Any], setting: Setting) -> dict[str, Any]:
         """The figures with the cost of 1k tokens where a price is known."""
@@ -157,6 +162,7 @@ def search(
     *,
     clock: Callable[[], float] = time.monotonic,
     told: Callable[[Tried], None] = lambda tried: None,
+    failed: Callable[[Setting, str], None] = lambda setting, why: None,
     seed: int = 0,
 ) -> list[Tried]:
     """Try settings until the budget is spent or the space is; the current setting first. All trials, earlier ones of
@@ -180,9 +186,13 @@ def search(
         seen.add(setting)
         try:
             figures = bench.run(setting, workload, seed=seed + trial.number, hopeless=bool(tried))
-        except BaseException:
+        except BaseException as error:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            raise
+            # a knob's value that the engine does not take; where nothing has run yet, it is not the knob
+            if not isinstance(error, CannotStart) or not tried:
+                raise
+            failed(setting, str(error))
+            continue
         figures = goal.priced(figures, setting)
         if not tried and math.isinf(goal.value(figures)):
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -194,7 +204,7 @@ def search(
         for bound, excess in zip(goal.slo.bounds, goal.slo.excesses(figures), strict=True):
             trial.set_constraint(str(bound), min(excess, _WORST))
         trial.set_constraint("complete", 0.0 if one.meets or not _incomplete(figures) else 1.0)
-        study.tell(trial, [min(goal.value(figures), _WORST), min(figures.get(_LATENCY) or _WORST, _WORST)])
+        study.tell(trial, [min(goal.value(figures), _WORST), min(figures.get(goal.latency_key) or _WORST, _WORST)])
         tried.append(one)
         told(one)
     return tried
@@ -203,10 +213,22 @@ def search(
 def _guided(
     bench: Bench, workload: Workload, goal: Goal, space: Space, tried: Sequence[Tried], seen: set[Setting]
 ) -> Setting | None:
-    """The engine model's proposal; None in the sampler's turn, or without a model."""
-    if len(tried) % _SAMPLER_EVERY == 0:
+    """The engine model's proposal; None in the sampler's turn, or without a model.
+
+    In turn: what the model holds for the best within the promise; halfway between the best cap that kept it and the
+    least above that did not; and a little beyond the bound, where the model is not sure. While nothing has kept the
+    promise, each miss makes it more careful.
+    """
+    turn = len(tried) % _SAMPLER_EVERY
+    if turn == 0:
         return None
     runs = [Seen(one.setting, one.figures) for one in tried if not _incomplete(one.figures)]
+    meeting = any(one.meets for one in tried)
+    if turn % 2 == 0:
+        halfway = between([(one.setting, one.meets, goal.value(one.figures)) for one in tried])
+        if halfway is not None and halfway not in seen:
+            return halfway
+    slack = (_SLACK if turn == 3 else 0.0) if meeting else -_CARE * (len(tried) - 1)
     head = workload.head(_GUIDED_REQUESTS)
     return propose(
         runs,
@@ -214,21 +236,20 @@ def _guided(
         lambda settings: bench.predict(settings, head),
         lambda figures, setting: goal.value(goal.priced(dict(figures), setting)),
         goal.slo,
-        # a first answer within the promise found, the model may look where it is not sure
-        slack=_SLACK if any(one.meets for one in tried) and len(tried) % 2 else 0.0,
+        slack=slack,
     )
 
 
 def pareto(tried: Sequence[Tried], goal: Goal) -> list[Tried]:
     """Trials that meet the SLO and that no other of them beats in both the objective and the latency."""
     candidates = [one for one in tried if one.meets]
-    points = [(goal.value(one.figures), one.figures.get(_LATENCY) or math.inf) for one in candidates]
+    points = [(goal.value(one.figures), one.figures.get(goal.latency_key) or math.inf) for one in candidates]
     front = [
         one
         for one, mine in zip(candidates, points, strict=True)
         if not any(other[0] <= mine[0] and other[1] <= mine[1] and other != mine for other in points)
     ]
-    return sorted(front, key=lambda one: one.figures.get(_LATENCY) or math.inf)
+    return sorted(front, key=lambda one: one.figures.get(goal.latency_key) or math.inf)
 
 
 def knee(front: Sequence[Tried], goal: Goal) -> Tried | None:
@@ -237,7 +258,7 @@ def knee(front: Sequence[Tried], goal: Goal) -> Tried | None:
     """
     if len(front) < 3:
         return None
-    latency = [float(one.figures[_LATENCY]) for one in front]
+    latency = [float(one.figures[goal.latency_key]) for one in front]
     value = [goal.value(one.figures) for one in front]
     wide, high = latency[-1] - latency[0], value[0] - value[-1]
     if wide <= 0 or high <= 0:

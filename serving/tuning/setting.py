@@ -9,6 +9,13 @@ from typing import Any, Self
 from metering.errors import BadInput
 from serving.config import GatewayConfig
 
+_CHUNKED = {True: "enable-chunked-prefill", False: "no-enable-chunked-prefill"}
+"""vLLM's own option, which is not among ours; without it vLLM decides."""
+
+
+def _chunked(extra: Mapping[str, Any]) -> bool | None:
+    return next((wanted for wanted, name in _CHUNKED.items() if extra.get(name) is True), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -18,6 +25,7 @@ class Setting:
     """The live cap, of each replica: changed without a restart. All the others restart the engine."""
     max_batched_tokens: int | None = None
     prefix_caching: bool | None = None
+    chunked_prefill: bool | None = None
     dtype: str | None = None
     replicas: int | None = None
 
@@ -29,6 +37,7 @@ class Setting:
             config.admission.max_concurrency,
             vllm.max_batched_tokens,
             vllm.enable_prefix_caching,
+            _chunked(vllm.extra),
             vllm.dtype,
             config.server.replicas,
         )
@@ -42,6 +51,9 @@ class Setting:
             "dtype": self.dtype,
         }
         vllm = vllm.model_copy(update={name: value for name, value in changes.items() if value is not None})
+        if self.chunked_prefill is not None:
+            extra = {name: value for name, value in vllm.extra.items() if name not in _CHUNKED.values()}
+            vllm = vllm.model_copy(update={"extra": {**extra, _CHUNKED[self.chunked_prefill]: True}})
         vllm = vllm.model_copy(update={"max_batch": max(vllm.max_batch, self.cap, most_cap)})
         replicas = config.server.replicas if self.replicas is None else self.replicas
         return config.model_copy(
@@ -72,6 +84,7 @@ class Space:
     highest_cap: int = 64
     max_batched_tokens: tuple[int | None, ...] = (None,)
     prefix_caching: tuple[bool | None, ...] = (None,)
+    chunked_prefill: tuple[bool | None, ...] = (None,)
     dtypes: tuple[str | None, ...] = (None,)
     replicas: tuple[int | None, ...] = (None,)
 
@@ -87,6 +100,7 @@ class Space:
         return {
             "max_batched_tokens": self.max_batched_tokens,
             "prefix_caching": self.prefix_caching,
+            "chunked_prefill": self.chunked_prefill,
             "dtype": self.dtypes,
             "replicas": self.replicas,
         }

@@ -13,8 +13,6 @@ from serving.tuning.setting import Setting
 from serving.tuning.statistics import Interval, bootstrap_ratio
 from serving.tuning.workload import Workload
 
-_LATENCY = "e2e_p95_seconds"
-
 
 @dataclass(frozen=True)
 class Recommendation:

@@ -7,7 +7,7 @@ from metering.intensity.static import StaticIntensity
 from metering.site import Site
 from serving.tuning.bench import SimulatedBench, predicted
 from serving.tuning.engine_model import Plane
-from serving.tuning.guide import Seen, candidates, propose
+from serving.tuning.guide import Seen, between, candidates, propose
 from serving.tuning.lengths import Lengths
 from serving.tuning.search import Budget, Goal, open_study, search
 from serving.tuning.setting import Setting, Space
@@ -99,3 +99,12 @@ def test_candidates_are_the_whole_of_a_small_space_and_a_sample_of_a_large_one()
     assert len(many) <= 64
     assert {one.max_batched_tokens for one in many} == {64, 512}
     assert {one.cap for one in many} >= {1, 1000}
+
+
+def test_halfway_lies_between_the_best_that_kept_the_promise_and_the_least_above_that_did_not():
+    tried = [(Setting(32), False, 1.0), (Setting(8), True, 3.0), (Setting(4), True, 5.0), (Setting(20), False, 2.0)]
+    assert between(tried) == Setting(13)
+    assert between([*tried, (Setting(9), False, 2.9)]) is None
+    assert between([(Setting(32), False, 1.0)]) is None
+    assert between([(Setting(8), True, 3.0), (Setting(32, dtype="float16"), False, 1.0)]) is None
+    assert between([(Setting(8), True, 3.0), (Setting(10), False, 1.0)]) == Setting(9)

@@ -7,7 +7,7 @@ from metering.errors import BadInput
 from metering.intensity.static import StaticIntensity
 from metering.site import Site
 from serving.config import GatewayConfig, load_config
-from serving.tuning.bench import Hopeless, SimulatedBench
+from serving.tuning.bench import CannotStart, Hopeless, SimulatedBench
 from serving.tuning.engine_model import Plane
 from serving.tuning.lengths import Lengths
 from serving.tuning.outcome import Outcome
@@ -73,6 +73,38 @@ def test_the_budget_of_time_is_kept(bench):
     seconds = iter(range(1000))
     tried = run(bench, trials=100, seconds=5, clock=lambda: float(next(seconds)))
     assert len(tried) < 8
+
+
+def test_a_setting_that_does_not_start_is_left_out_and_told(bench):
+    class Picky(SimulatedBench):
+        def run(self, setting, workload, *, seed, hopeless):
+            if setting.chunked_prefill is False:
+                raise CannotStart("vLLM needs chunks")
+            return super().run(setting, workload, seed=seed, hopeless=hopeless)
+
+    picky = Picky(bench.engine, bench.site, bench.slo)
+    goal, failed = Goal("grams", SLO), []
+    study = open_study(None, identity(picky), 0)
+    space = Space(1, 4, chunked_prefill=(None, True, False))
+    tried = search(
+        picky, WORKLOAD, goal, space, CURRENT, study, Budget(30), failed=lambda setting, why: failed.append(why)
+    )
+    assert len(tried) == 8
+    assert failed == ["vLLM needs chunks"] * 4
+
+
+def test_a_gateway_that_does_not_start_at_all_ends_the_search(bench):
+    bench.run = lambda *args, **kwargs: (_ for _ in ()).throw(CannotStart("no model"))
+    with pytest.raises(CannotStart):
+        run(bench)
+
+
+def test_the_frontier_is_drawn_over_the_latency_that_the_promise_bounds_first():
+    figures = [{"itl_p95_seconds": itl, "e2e_p95_seconds": 9.0, "grams_per_1k_output_tokens": grams}
+               for itl, grams in ((0.1, 9.0), (0.2, 3.0), (0.3, 5.0))]  # fmt: skip
+    tried = [Tried(number, Setting(number + 1), one, True, 0.0) for number, one in enumerate(figures)]
+    goal = Goal("grams", Slo.parse(["itl_p95<=1s"]))
+    assert [one.number for one in pareto(tried, goal)] == [0, 1]
 
 
 def test_all_knobs_are_searched(bench):
@@ -184,7 +216,7 @@ def test_the_frontier_is_what_nothing_beats_and_its_knee_is_where_it_bends():
 
 def test_a_setting_applied_gives_a_config_that_serve_takes(tmp_path):
     config = load_config(None, {"cache.tier": "off", "access.api_keys": {"t": "secret"}}).config
-    wanted = Setting(48, max_batched_tokens=512, prefix_caching=False, replicas=2)
+    wanted = Setting(48, max_batched_tokens=512, prefix_caching=False, chunked_prefill=False, replicas=2)
     applied = wanted.applied(config)
     path = tmp_path / "recommended.yaml"
     path.write_text(recommended_yaml(applied, "because\nof this"))
@@ -192,6 +224,9 @@ def test_a_setting_applied_gives_a_config_that_serve_takes(tmp_path):
     assert (read.admission.max_concurrency, read.engine.vllm.max_batch) == (48, 48)
     assert read.engine.vllm.max_batched_tokens == 512
     assert not read.engine.vllm.enable_prefix_caching
+    assert read.engine.vllm.extra == {"no-enable-chunked-prefill": True}
+    assert Setting.of(read) == Setting(48, 512, False, False, "auto", 2)
+    assert Setting.of(Setting(48, chunked_prefill=True).applied(read)).chunked_prefill
     assert read.server.replicas == 2
     assert "secret" not in path.read_text()
     assert path.read_text().startswith("# because\n# of this\n")
