@@ -38,6 +38,8 @@ _GUIDED_REQUESTS = 500
 """Simulated for a proposal, of each of at most 64 settings: a second or so."""
 _SLACK = 0.1
 _CARE = 0.05
+_HALFWAY = 4
+_BEYOND = (1, 3)
 
 
 class StudyMismatch(BadInput):
@@ -215,20 +217,20 @@ def _guided(
 ) -> Setting | None:
     """The engine model's proposal; None in the sampler's turn, or without a model.
 
-    In turn: what the model holds for the best within the promise; halfway between the best cap that kept it and the
-    least above that did not; and a little beyond the bound, where the model is not sure. While nothing has kept the
-    promise, each miss makes it more careful.
+    In turn: what the model holds for the best a little beyond the bound, where it is not sure, and within it; and
+    halfway between the best cap that kept the promise and the least above that did not. While nothing has kept it,
+    each miss makes the model more careful.
     """
     turn = len(tried) % _SAMPLER_EVERY
     if turn == 0:
         return None
     runs = [Seen(one.setting, one.figures) for one in tried if not _incomplete(one.figures)]
     meeting = any(one.meets for one in tried)
-    if turn % 2 == 0:
+    if turn == _HALFWAY:
         halfway = between([(one.setting, one.meets, goal.value(one.figures)) for one in tried])
         if halfway is not None and halfway not in seen:
             return halfway
-    slack = (_SLACK if turn == 3 else 0.0) if meeting else -_CARE * (len(tried) - 1)
+    slack = (_SLACK if turn in _BEYOND else 0.0) if meeting else -_CARE * (len(tried) - 1)
     head = workload.head(_GUIDED_REQUESTS)
     return propose(
         runs,
