@@ -192,6 +192,7 @@ class NodeMeterActor:
             self._export.window(window, self._node.power_method.value, self._node.power, self._peaks)
             self._keep(window)
             self._engines.closed(window)
+            self._recent.extend(window.finals)
         self._export.books(self._node)
 
     @property

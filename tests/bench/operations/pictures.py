@@ -30,7 +30,7 @@ from tests.integration.operations.prometheus_process import DEPLOYED, Prometheus
 from tests.integration.serving.gateway_process import GatewayProcess, until
 
 PICTURES = DEPLOYED.parent / "screenshots"
-LOAD_SECONDS = 40.0
+LOAD_SECONDS = 30.0
 
 
 def trace(folder: Path) -> Path:

@@ -174,3 +174,14 @@ async def test_prices_of_the_operator_give_costs_in_metrics_receipts_and_the_his
     await made._keeper.flush()
     (usage,) = HistoryStore(tmp_path / "h.sqlite3").read(0).usage.values()
     assert usage.device_nanocost / 1e9 == pytest.approx(receipt.cost["devices"])
+
+
+async def test_final_receipts_are_listed_to_their_tenant_and_to_the_admin(tmp_path: Path) -> None:
+    made = actor(tmp_path)
+    made._node.register(ModelProfile("m"))
+    made._node.attach("replica")
+    await submit(made)
+    await close(made)
+    assert [one["receipt_id"] for one in await made.recent("t")] == ["r"]
+    assert len(await made.recent(None)) == 1
+    assert await made.recent("another") == []
