@@ -19,9 +19,11 @@ _NO_REPLICA = ("No gateway replica can answer now; try again in a few seconds.",
 _TOO_SLOW = ("The request body did not arrive in time.", "timeout_error", "request_timeout")
 _TOO_SLOW_PAGE = "request_timeout.http"
 _NO_HTTP = ("This is no HTTP request, or its head is too large.", "invalid_request_error", "bad_http")
+_NO_PATH = ("The request's target is not a path.", "invalid_request_error", "bad_http")
 _NO_HTTP_PAGE = "bad_http.http"
 _SCRIPT = """#!/bin/sh
 # Ray starts this in HAProxy's place. With no route yet, Ray's configuration answers 404: say that we are not ready.
+# A target without a path ("*") matches no route either.
 for argument; do
   [ "$before" = -f ] && configuration=$argument
   before=$argument
@@ -84,12 +86,14 @@ def write_launcher(folder: Path, haproxy: Path | None) -> Path | None:
     """The pages and the program, in the proxy's folder of a run; None where there is nothing to launch, or nothing
     may be executed there.
     """
-    page, body = folder / "no_replica.http", folder / "no_replica.json"
+    page, body, no_path = folder / "no_replica.http", folder / "no_replica.json", folder / "no_path.json"
     page.write_bytes(error_page())
     body.write_text(_envelope(*_NO_REPLICA))
+    no_path.write_text(_envelope(*_NO_PATH))
     (folder / _TOO_SLOW_PAGE).write_bytes(too_slow_page())
     (folder / _NO_HTTP_PAGE).write_bytes(no_http_page())
     rule = (
+        f"    http-request return status 400 content-type application/json file {no_path} unless {{ path_beg / }}\\n"
         f"    http-request return status 503 content-type application/json file {body} "
         f"hdr retry-after {RETRY_AFTER_SECONDS}"
     )

@@ -115,41 +115,36 @@ def proxy_environment(
         options += refusal_options(proxy, longest_request_seconds)
     if cluster:
         options += _LOST_NODE
-    retries = {"RAY_SERVE_HAPROXY_RETRIES": str(_CLUSTER_RETRIES)} if cluster else {}
-    return (
-        balance(affinity)
-        | retries
-        | {
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
-            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(proxy / "haproxy.cfg"),
-            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(proxy / "admin.sock"),
-            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(proxy / "metrics.sock"),
-            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(proxy),
-            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(proxy / "server-state"),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(lasting_port()),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(lasting_port()),
-            "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(lasting_port()),
-            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(lasting_port()),
-            "RAY_SERVE_HAPROXY_RETRY_ON": "\n    ".join(options),
-            "RAY_SERVE_HAPROXYHAPROXY_RETRIES": str(HAPROXY_RETRIES),
-            # a reload cuts streams older than this
-            "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(longest_request_seconds) + 60),
-            # a proxy that was killed is missed after three of these
-            "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-            "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-            "RAY_enable_metrics_collection": "0",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_DISABLE_IMPORT_WARNING": "1",
-            "RAY_DEDUP_LOGS": "0",
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-            "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "DO_NOT_TRACK": "1",
-        }
-    )
+    return balance(affinity) | {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(proxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(proxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(proxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(proxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(proxy / "server-state"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(lasting_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(lasting_port()),
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(lasting_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(lasting_port()),
+        "RAY_SERVE_HAPROXY_RETRY_ON": "\n    ".join(options),
+        "RAY_SERVE_HAPROXY_RETRIES": str(_CLUSTER_RETRIES if cluster else HAPROXY_RETRIES),
+        # a reload cuts streams older than this
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(longest_request_seconds) + 60),
+        # a proxy that was killed is missed after three of these
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_enable_metrics_collection": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+    }
 
 
 def environment(run_folder: Path, *, longest_request_seconds: float, affinity: Affinity = "none") -> dict[str, str]:
