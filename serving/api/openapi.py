@@ -39,6 +39,8 @@ from serving.tenancy.tenant import Priority
 
 _REFERENCE = "#/components/schemas/{model}"
 _TEXT: Schema = {"type": "string"}
+_EVENTS: Schema = {"description": "Server-sent events: chunks of the answer, then `[DONE]`."}
+"""No type: some readers take a stream for a text, others for its events."""
 
 _REASONS: dict[type[GatewayError], str] = {
     InvalidRequest: "A field or header is wrong; `param` names it.",
@@ -106,7 +108,7 @@ def _responses(operation: Operation, schemas: Mapping[Any, Schema]) -> Schema:
     answer = operation.answer if isinstance(operation.answer, dict) else schemas[operation.answer]
     content: Schema = {operation.content_type: {"schema": answer}}
     if operation.streams:
-        content["text/event-stream"] = {"schema": _TEXT}
+        content["text/event-stream"] = {"schema": _EVENTS}
     ok: Schema = {"description": "The answer.", "content": content}
     if operation.path in BODIES:
         ok["headers"] = {name: _header(schema) for name, schema in _TOLD.items()}

@@ -67,7 +67,10 @@ def test_every_answer_is_as_told(described: Any, operation: Operation, mode: Gen
         max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None, derandomize=True, database=None
     )
     def holds(case: Any) -> None:
-        case.call_and_validate(checks=CHECKS, timeout=60)
+        answer = case.call(timeout=60)
+        # who asks for it within a nanosecond is told that it was too late
+        refused = answer.status_code == 504 and "x-request-timeout" in (case.headers or {})
+        case.validate_response(answer, checks=CHECKS[1:] if refused else CHECKS)
 
     try:
         holds()
