@@ -191,7 +191,7 @@ def table(result: dict[str, Any]) -> str:
         ("fow-cache: 600 question pairs", "pairs"),
         ("fow-cache: conversations", "conversations"),
         ("heldout.jsonl, families whose mistakes were looked at", "heldout_seen"),
-        ("heldout.jsonl, families never looked at", "heldout_unseen"),
+        ("heldout.jsonl, families kept apart", "heldout_unseen"),
     ):
         lines += [
             f"## {name}",
