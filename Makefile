@@ -8,20 +8,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat deploy/requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-12)
 
-.PHONY: demo test unit integration lint bench bench-cache bench-metering bench-tuning chaos gpu-check format lock docs clean storm
+.PHONY: demo test unit integration long lint bench bench-cache bench-metering bench-tuning chaos gpu-check format lock docs clean storm
 
 demo: $(STAMP)  ## a gateway on the bundled model, asked four ways; ONCE=1 ends by itself
 	@$(BIN)/wattgate demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: $(STAMP)  ## everything: unit, then integration with Redis 8, vLLM, Ray Serve and HAProxy
 	@$(BIN)/python -m pytest -q tests/unit
-	@$(BIN)/python -m pytest -q tests/integration
+	@$(BIN)/python -m pytest -q tests/integration -m 'not long'
 
 unit: $(STAMP)
 	@$(BIN)/python -m pytest -q tests/unit
 
 integration: $(STAMP)
-	@$(BIN)/python -m pytest -q tests/integration
+	@$(BIN)/python -m pytest -q tests/integration -m 'not long'
+
+long: $(STAMP)  ## the integration tests that take minutes each: two nodes, a rolling upgrade, real models side by side
+	@$(BIN)/python -m pytest -q tests/integration -m long
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -138,11 +138,12 @@ class MeteredEngine:
 
     async def tick(self) -> None:
         """Called about once a second: the engine may be unloaded where it is idle."""
+        asleep = False
         if self._sleeper is not None:
             await self._sleeper.tick()
-            for model in self._sleeper.models():
-                asleep = self._sleeper.status().state != "awake"
-                self._metrics.set("wattgate_engine_asleep", 1 if asleep else 0, model.name)
+            asleep = self._sleeper.status().state != "awake"
+        for model in self.engine.models():
+            self._metrics.set("wattgate_engine_asleep", 1 if asleep else 0, model.name)
 
     async def close(self) -> None:
         await self.meter.close()

@@ -14,7 +14,7 @@ from tests.integration.cluster.nodes import HEADERS, KEY, Cluster
 from tests.integration.operations.prometheus_process import PrometheusProcess
 from tests.integration.serving.gateway_process import until
 
-pytestmark = [pytest.mark.ray, pytest.mark.redis]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.redis]
 
 
 def ask(cluster: Cluster, text: str, **headers: str) -> httpx.Response:

@@ -123,6 +123,7 @@ def test_a_large_upload_passes_the_proxy_and_one_too_large_is_refused(simulated_
     assert refused.value.status_code == 413
 
 
+@pytest.mark.long
 def test_a_batch_goes_on_after_a_kill_and_is_cancelled(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(

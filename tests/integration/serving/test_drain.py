@@ -34,6 +34,7 @@ def test_running_and_queued_requests_are_answered_after_a_sigterm(tmp_path: Path
     assert gateway.stop() == 0
 
 
+@pytest.mark.long
 def test_an_upgrade_of_the_replicas_loses_no_request_and_cuts_no_stream(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text("engine: {kind: simulated}\nserver: {port: 0, replicas: 2}\n")

@@ -253,9 +253,13 @@ def prometheus(real_gateway: GatewayProcess, tmp_path: Path) -> Iterator[Prometh
 
 
 def test_a_dead_engine_core_is_told_apart_and_replaced(real_gateway, client, model, prometheus) -> None:  # type: ignore[no-untyped-def]
-    below = psutil.Process(real_gateway.process.pid).children(recursive=True)
-    cores = [process for process in below if "EngineCore" in f"{process.name()} {process.cmdline()}"]
-    assert cores, [process.name() for process in below]
+    supervisor = psutil.Process(real_gateway.process.pid)
+
+    def engine_cores() -> list[psutil.Process]:
+        below = supervisor.children(recursive=True)
+        return [process for process in below if "EngineCor" in f"{process.name()} {process.cmdline()}"]
+
+    cores = until(engine_cores, 180, "the engine core's process")
     stream = client.chat.completions.create(
         model=model,
         messages=[{"role": "user", "content": "A long story about a lighthouse."}],

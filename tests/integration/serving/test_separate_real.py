@@ -16,7 +16,7 @@ from serving.bundled_model import prepare_bundled_model
 from tests.integration.serving.gateway_process import GatewayProcess, until
 from tests.integration.serving.lora import random_adapter
 
-pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.redis]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.engine, pytest.mark.redis]
 
 CONFIG = """
 server: {{port: 0}}
@@ -60,6 +60,7 @@ def test_models_and_adapters_are_listed_with_their_parent(gateway: GatewayProces
         ("smollm", None),
         ("smollm-tuned", "smollm"),
         ("simulated", None),
+        ("all-MiniLM-L6-v2", None),
     ]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.bench.faults.storm import started, storm
 
-pytestmark = [pytest.mark.ray, pytest.mark.redis]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.redis]
 
 MOST_GROWTH_MIB = 48.0
 """Allocators keep some of what the largest bodies took; a leak of every request's body would be far more."""
