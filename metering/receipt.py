@@ -54,6 +54,8 @@ class Receipt:
     """By cause (``devices``, ``electricity``) and in total, at the operator's prices; None where none were given."""
     avoided_joules: float = 0.0
     avoided_grams: float = 0.0
+    avoided_cost: float | None = None
+    """Of the avoided electricity; the devices are paid for all the same. None without a price or a known saving."""
     method: Method = Method.MODELLED
     estimator: str = ""
     """Power meter and weight, as ``idle_aware/roofline_time``."""

@@ -234,7 +234,8 @@ def hit_receipt(
     Own cost = CPU seconds of the lookup x watts per busy core, in ``host``, plus PUE. Avoided = what the work
     of the original took (accelerator and host with their overhead) minus the hit's own cost: the idle energy of
     the original is left out, since the hardware would have drawn it anyway. It is negative for a lookup
-    dearer than the work. Avoided grams are at the intensity given, that of now, else at the original's.
+    dearer than the work. Avoided grams are at the intensity given, that of now, else at the original's; avoided
+    cost is that of the electricity.
     """
     notes: list[str] = []
     energy = None
@@ -244,6 +245,7 @@ def hit_receipt(
         host = lookup_cpu_seconds * host_watts_per_core
         energy = EnergyJoules(host=host, overhead=(pue - 1.0) * host)
     avoided_joules = avoided_grams = 0.0
+    avoided_cost: float | None = None
     grams_per_kwh = intensity.grams_per_kwh if intensity else original.intensity_grams_per_kwh if original else None
     spent = original.energy_joules if original is not None else None
     if spent is None:
@@ -255,6 +257,8 @@ def hit_receipt(
         avoided_joules = saved - energy.total
         if grams_per_kwh is not None:
             avoided_grams = avoided_joules / JOULES_PER_KWH * grams_per_kwh
+        if price_per_kwh is not None:
+            avoided_cost = avoided_joules / JOULES_PER_KWH * price_per_kwh
     if grams_per_kwh is None:
         notes.append("grid intensity is unknown")
     return Receipt(
@@ -270,6 +274,7 @@ def hit_receipt(
         cost=cost_of(None, _electricity_cost(energy, price_per_kwh)),
         avoided_joules=avoided_joules,
         avoided_grams=avoided_grams,
+        avoided_cost=avoided_cost,
         method=weakest([Method.MODELLED, *([original.method] if original is not None else [])]),
         estimator="cpu_seconds",
         intensity_grams_per_kwh=grams_per_kwh,

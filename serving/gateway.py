@@ -204,6 +204,8 @@ class Gateway:
         if receipt.avoided_joules > 0:
             self.metrics.add("wattgate_avoided_joules_total", receipt.avoided_joules, *labels)
             self.metrics.add("wattgate_avoided_grams_total", max(0.0, receipt.avoided_grams), *labels)
+            if receipt.avoided_cost:
+                self.metrics.add("wattgate_avoided_cost_total", receipt.avoided_cost, *labels)
         if receipt.energy_joules is not None:
             self.metrics.add("wattgate_hit_joules_total", receipt.energy_joules.total, *labels)
         return receipt

@@ -281,6 +281,13 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "wattgate_avoided_grams_total", "counter", "gCO2e", ("model", "tenant"), "Operational carbon of the same."
     ),
     MetricSpec(
+        "wattgate_avoided_cost_total",
+        "counter",
+        "currency",
+        ("model", "tenant"),
+        "Cost of the electricity of the same, in the currency of your prices; none without prices.",
+    ),
+    MetricSpec(
         "wattgate_hit_joules_total",
         "counter",
         "joules",

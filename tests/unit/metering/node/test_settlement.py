@@ -79,11 +79,13 @@ def test_a_hit_costs_its_lookup_and_avoids_the_work_but_not_the_idle():
         host_watts_per_core=4.0,
         pue=1.1,
         intensity=GRID,
+        price_per_kwh=0.3,
     )
     assert receipt.energy_joules.host == pytest.approx(0.04)
     assert receipt.energy_joules.total == pytest.approx(0.044)
     assert receipt.avoided_joules == pytest.approx(110.0 - 0.044)
     assert receipt.avoided_grams == pytest.approx((110.0 - 0.044) / 3.6e6 * 360.0)
+    assert receipt.avoided_cost == pytest.approx((110.0 - 0.044) / 3.6e6 * 0.3)
     assert (receipt.flops_prefill, receipt.flops_decode, receipt.cache) == (0, 0, "HIT-EXACT")
     assert receipt.method is Method.MODELLED
 
@@ -92,6 +94,7 @@ def test_a_hit_whose_costs_are_unknown_claims_nothing():
     receipt = hit_receipt("h", None, cache="HIT-EXACT", lookup_cpu_seconds=0.01, host_watts_per_core=None)
     assert receipt.energy_joules is None
     assert receipt.avoided_joules == 0.0
+    assert receipt.avoided_cost is None
     assert len(receipt.notes) == 3
 
 
