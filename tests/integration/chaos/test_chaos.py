@@ -19,6 +19,7 @@ def test_every_request_ends_properly_while_parts_are_killed() -> None:
     }
 
 
+@pytest.mark.long
 def test_at_five_times_the_capacity_what_is_accepted_is_answered_in_time() -> None:
     result = overload.run(seconds=12.0, best_seconds=4.0)
     assert result["defects"] == []

@@ -23,6 +23,7 @@ def report(store: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout)) if done.returncode == 0 else {"totals": []}
 
 
+@pytest.mark.long
 def test_a_report_covers_what_came_before_a_restart(tmp_path: Path) -> None:
     store, trace = tmp_path / "history.sqlite3", tmp_path / "grid.csv"
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)

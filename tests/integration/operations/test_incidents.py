@@ -18,6 +18,7 @@ TRACE = """time,grams_per_kwh
 """
 
 
+@pytest.mark.long
 def test_a_source_of_intensity_that_went_is_told_and_the_grams_go_on(tmp_path: Path) -> None:
     """A trace that has ended stands for a source that answers no more: the annual mean stands in."""
     trace = tmp_path / "trace.csv"
@@ -41,6 +42,7 @@ def test_a_source_of_intensity_that_went_is_told_and_the_grams_go_on(tmp_path: P
         gateway.stop()
 
 
+@pytest.mark.long
 def test_a_gateway_that_was_killed_is_told(tmp_path: Path) -> None:
     gateway = GatewayProcess("--engine", "simulated", "--port", "0").wait_ready()
     prometheus = PrometheusProcess(gateway.url, tmp_path, hold="2s")
