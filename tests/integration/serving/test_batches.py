@@ -18,10 +18,6 @@ CHAT = "/v1/chat/completions"
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 
-def client_of(gateway: GatewayProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0, timeout=120)
-
-
 def requests(count: int, model: str, **body: Any) -> bytes:
     lines = []
     for number in range(count):
@@ -53,7 +49,7 @@ def results(client: openai.OpenAI, file_id: str) -> dict[str, Any]:
 @pytest.mark.engine
 @pytest.mark.redis
 def test_a_batch_on_the_real_model(real_gateway: GatewayProcess) -> None:
-    client = client_of(real_gateway)
+    client = real_gateway.client()
     model = client.models.list().data[0].id
     content = requests(6, model, max_tokens=8) + b"\n"
     bad = {"model": model, "messages": [{"role": "user", "content": "x"}], "max_tokens": 10**9}
@@ -78,7 +74,7 @@ def test_a_batch_on_the_real_model(real_gateway: GatewayProcess) -> None:
 
 
 def test_the_sdks_files_and_batches(simulated_gateway: GatewayProcess) -> None:
-    client = client_of(simulated_gateway)
+    client = simulated_gateway.client()
     model = client.models.list().data[0].id
     content = requests(3, model, max_tokens=2)
     file = client.files.create(file=("mine.jsonl", content), purpose="batch")
@@ -112,7 +108,7 @@ def test_the_sdks_files_and_batches(simulated_gateway: GatewayProcess) -> None:
 
 
 def test_a_large_upload_passes_the_proxy_and_one_too_large_is_refused(simulated_gateway: GatewayProcess) -> None:
-    client = client_of(simulated_gateway)
+    client = simulated_gateway.client()
     content = b"x" * (20 * 1024 * 1024)
     file = client.files.create(file=("large.jsonl", content), purpose="batch")
     assert file.bytes == len(content)
@@ -131,7 +127,7 @@ def test_a_batch_goes_on_after_a_kill_and_is_cancelled(tmp_path: Path) -> None:
         f"server: {{port: 0}}\nbatches: {{folder: {tmp_path / 'batches'}, concurrent_lines: 2, poll_seconds: 0.1}}\n"
     )
     first = GatewayProcess("--config", str(file)).wait_ready()
-    client = client_of(first)
+    client = first.client()
     model = client.models.list().data[0].id
     lines = 60
     batch_id = begin(client, requests(lines, model))
@@ -144,7 +140,7 @@ def test_a_batch_goes_on_after_a_kill_and_is_cancelled(tmp_path: Path) -> None:
     first.stop(signal.SIGKILL)
     second = GatewayProcess("--config", str(file)).wait_ready()
     try:
-        client = client_of(second)
+        client = second.client()
         batch = ended(client, batch_id)
         assert (batch.status, batch.request_counts.completed) == ("completed", lines)
         assert len(results(client, batch.output_file_id)) == lines

@@ -30,7 +30,7 @@ ASK = [{"role": "user", "content": "What is the capital of France?"}]
 
 @pytest.fixture(scope="module")
 def client(real_gateway: GatewayProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{real_gateway.url}/v1", api_key="any", max_retries=0, timeout=120)
+    return real_gateway.client()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import httpx
 import openai
 import pydantic
 import pytest
@@ -24,8 +25,8 @@ def base(real_gateway: GatewayProcess) -> str:
 
 
 @pytest.fixture(scope="module")
-def client(base: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=base, api_key="any", max_retries=0, timeout=120)
+def client(real_gateway: GatewayProcess) -> openai.OpenAI:
+    return real_gateway.client()
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +141,17 @@ def test_plain_completions(client: openai.OpenAI, model: str) -> None:
 
 async def test_langchains_client_unmodified(base: str, model: str) -> None:
     langchain = pytest.importorskip("langchain_openai")
-    chat = langchain.ChatOpenAI(base_url=base, api_key="any", model=model, temperature=0, max_tokens=16, max_retries=0)
-    answer = await asyncio.to_thread(chat.invoke, "What is the capital of France?")
-    assert "Paris" in answer.content
-    assert answer.usage_metadata["total_tokens"] > 0
-    pieces = [piece.content async for piece in chat.astream("What is the capital of Italy?")]
-    assert len(pieces) > 1
-    assert "".join(pieces).strip(), "what it says of Italy is the small model's own"
-    assert await chat.ainvoke([("system", "Be brief."), ("human", "Say hello.")])
+    settings = {"model": model, "temperature": 0, "max_tokens": 16, "max_retries": 0}
+    # its own HTTP clients are kept for ever, with their sockets
+    with httpx.Client() as http:
+        async with httpx.AsyncClient() as http_async:
+            chat = langchain.ChatOpenAI(
+                base_url=base, api_key="any", http_client=http, http_async_client=http_async, **settings
+            )
+            answer = await asyncio.to_thread(chat.invoke, "What is the capital of France?")
+            assert "Paris" in answer.content
+            assert answer.usage_metadata["total_tokens"] > 0
+            pieces = [piece.content async for piece in chat.astream("What is the capital of Italy?")]
+            assert len(pieces) > 1
+            assert "".join(pieces).strip(), "what it says of Italy is the small model's own"
+            assert await chat.ainvoke([("system", "Be brief."), ("human", "Say hello.")])

@@ -55,7 +55,7 @@ def gateway(file: Path) -> Iterator[GatewayProcess]:
 
 
 def client(gateway: GatewayProcess, tenant: str = "both") -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=f"key-of-{tenant}", max_retries=0, timeout=60)
+    return gateway.client(f"key-of-{tenant}")
 
 
 def metric(gateway: GatewayProcess, name: str, **labels: str) -> float:

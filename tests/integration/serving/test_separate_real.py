@@ -44,8 +44,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
 
 
 def ask(gateway: GatewayProcess, model: str, text: str = ASK, **more: Any) -> Any:
-    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0, timeout=120)
-    return client.chat.completions.with_raw_response.create(
+    return gateway.client().chat.completions.with_raw_response.create(
         model=model, messages=[{"role": "user", "content": text}], temperature=0, max_tokens=24, **more
     )
 
