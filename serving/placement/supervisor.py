@@ -118,7 +118,14 @@ class Supervisor:
             longest_request_seconds=config.server.request_timeout_seconds,
             affinity=config.server.affinity if config.server.replicas > 1 else "none",
         )
-        ray_runtime.start_ray(self._folder, variables)
+        try:
+            ray_runtime.start_ray(self._folder, variables)
+        # Ray raises no type of its own where a process of it is late
+        except Exception as error:
+            raise StartError(
+                f"Ray did not start: {error}\n  with other work on the machine (load {os.getloadavg()[0]:.0f} on "
+                f"{os.cpu_count()} cores) it may only have been late: start again once that is done"
+            ) from error
         ray_runtime.start_serve(config.server.host, config.server.port)
         self._own = frozenset(child.pid for child in psutil.Process().children())
         self._deploy(redis_url)
