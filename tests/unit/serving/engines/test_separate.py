@@ -61,18 +61,32 @@ class Apart:
         return SeparateEngine(FAST, names or ("apart",), url=url, token=TOKEN, probe_seconds=probe_seconds)
 
 
+@contextlib.asynccontextmanager
+async def joined(inner: Engine, *names: str) -> AsyncIterator[tuple[Apart, SeparateEngine]]:
+    """Both ends, while the line between them is open."""
+    apart = Apart(inner)
+    async with apart.served() as url:
+        engine = apart.engine(url, *names)
+        await engine.start()
+        try:
+            yield apart, engine
+        finally:
+            await engine.close()
+
+
+@pytest.fixture
+async def simulated() -> SimulatedEngine:
+    engine = SimulatedEngine(FAST, lambda _: None)
+    await engine.start()
+    return engine
+
+
 class TestBeforeAReplica(EngineContract, EngineEndContract):
     @pytest.fixture
-    async def kit(self) -> AsyncIterator[EngineKit]:
-        simulated = SimulatedEngine(FAST, lambda _: None)
-        await simulated.start()
-        apart = Apart(simulated)
-        async with apart.served() as url:
-            engine = apart.engine(url)
-            await engine.start()
+    async def kit(self, simulated: SimulatedEngine) -> AsyncIterator[EngineKit]:
+        async with joined(simulated) as (apart, engine):
             yield EngineKit(_Told(engine, apart), "apart", too_long_param="messages")
-            await engine.close()
-            await until(lambda: simulated.status().running == 0)
+        await until(lambda: simulated.status().running == 0)
 
 
 class _Told:
@@ -110,28 +124,18 @@ def _refused(record: Any) -> None:
 
 @pytest.fixture
 async def held() -> AsyncIterator[tuple[Apart, SeparateEngine]]:
-    apart = Apart(HeldEngine("apart"))
-    async with apart.served() as url:
-        engine = apart.engine(url)
-        await engine.start()
-        yield apart, engine
-        await engine.close()
+    async with joined(HeldEngine("apart")) as both:
+        yield both
 
 
-async def test_the_replica_books_the_work_under_the_gateways_id_and_tenant() -> None:
-    simulated = SimulatedEngine(FAST, lambda _: None)
-    await simulated.start()
-    apart = Apart(simulated)
-    async with apart.served() as url:
-        engine = apart.engine(url)
-        await engine.start()
+async def test_the_replica_books_the_work_under_the_gateways_id_and_tenant(simulated: SimulatedEngine) -> None:
+    async with joined(simulated) as (apart, engine):
         kit = EngineKit(engine, "apart")
         request = kit.request(kit.chat(), tenant="acme")
         async with engine.run(request, _refused) as answer:
             (body,) = [frame async for frame in answer.frames]
             told = answer.elsewhere
         await apart.meter.flush()
-        await engine.close()
     (batch,) = apart.books.batches
     assert {(record.request_id, record.tenant) for record in batch.records} == {(request.request_id, "acme")}
     assert batch.finished == (request.request_id,)
@@ -156,13 +160,8 @@ async def test_the_receipt_comes_with_the_answer_and_is_no_part_of_it(
     assert frames[-1] == b"data: [DONE]\n\n" if stream else frames[0].endswith(b"}")
 
 
-async def test_a_broken_off_run_is_estimated_from_the_last_finished_one() -> None:
-    simulated = SimulatedEngine(FAST, lambda _: None)
-    await simulated.start()
-    apart = Apart(simulated)
-    async with apart.served() as url:
-        engine = apart.engine(url)
-        await engine.start()
+async def test_a_broken_off_run_is_estimated_from_the_last_finished_one(simulated: SimulatedEngine) -> None:
+    async with joined(simulated) as (_, engine):
         kit = EngineKit(engine, "apart")
         for broken in (False, True):
             payload = kit.chat(max_tokens=500, ignore_eos=True, stream=True)
@@ -174,7 +173,6 @@ async def test_a_broken_off_run_is_estimated_from_the_last_finished_one() -> Non
             assert told is not None
             assert told.receipt is not None
             assert any("Broken off" in note for note in told.receipt.notes) == broken
-        await engine.close()
 
 
 async def test_nobody_without_the_token_finds_anything(held: tuple[Apart, SeparateEngine]) -> None:
@@ -211,15 +209,9 @@ async def test_a_replica_that_is_away_at_the_start_is_waited_for() -> None:
         await engine.close()
 
 
-async def test_the_gateway_learns_what_identifies_the_model() -> None:
-    simulated = SimulatedEngine(FAST, lambda _: None)
-    await simulated.start()
-    apart = Apart(simulated)
-    async with apart.served() as url:
-        engine = apart.engine(url)
-        await engine.start()
+async def test_the_gateway_learns_what_identifies_the_model(simulated: SimulatedEngine) -> None:
+    async with joined(simulated) as (_, engine):
         (model,) = engine.models()
-        await engine.close()
     assert (model.config, model.dtype, model.weight_bytes_each) == (SIMULATED_CONFIG, "bfloat16", 2.0)
 
 
@@ -228,12 +220,8 @@ async def test_adapters_keep_their_parent_and_any_configuration_can_be_told() ->
     odd = {"id2label": {0: "no", 1: "yes"}, "dtype": Method.MEASURED, "kind": object}
     told = (EngineModel("apart", config=odd), EngineModel("tuned", parent="apart", revision="2"))
     inner.models = lambda: told  # type: ignore[method-assign]
-    apart = Apart(inner)
-    async with apart.served() as url:
-        engine = apart.engine(url, "apart", "tuned")
-        await engine.start()
+    async with joined(inner, "apart", "tuned") as (_, engine):
         models = engine.models()
-        await engine.close()
     assert [(model.name, model.parent, model.revision) for model in models] == [
         ("apart", None, None),
         ("tuned", "apart", "2"),
