@@ -136,6 +136,8 @@ def proxy_environment(
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        # Ray's 15 would put the engine behind Ray's own housekeeping, which is at 0
+        "RAY_worker_niceness": "0",
         "RAY_enable_metrics_collection": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
