@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
@@ -20,9 +21,14 @@ IDLE_SECONDS, ASLEEP_SECONDS = 15, 30.0
 
 def engine_processes(gateway: GatewayProcess) -> tuple[int, float]:
     """How many the engine has, and their resident gigabytes."""
-    below = psutil.Process(gateway.process.pid).children(recursive=True)
-    found = [p for p in below if "VLLM::" in f"{p.name()} {p.cmdline()}" or "EngineCore" in p.name()]
-    return len(found), sum(p.memory_info().rss for p in found) / 1e9
+    found, resident_bytes = 0, 0
+    for process in psutil.Process(gateway.process.pid).children(recursive=True):
+        # one that has just ended is no process any more, or a zombie
+        with contextlib.suppress(psutil.Error):
+            if "VLLM::" in f"{process.name()} {process.cmdline()}" or "EngineCore" in process.name():
+                resident_bytes += process.memory_info().rss
+                found += 1
+    return found, resident_bytes / 1e9
 
 
 def ask(gateway: GatewayProcess, text: str) -> tuple[float, str]:
