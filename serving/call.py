@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from cache.control import CacheControl, Outcome
 from metering.receipt import Receipt
 from serving.meter_link import Trace
@@ -63,3 +65,12 @@ class Call:
 class Reply:
     headers: dict[str, str]
     frames: AsyncIterator[bytes]
+
+
+def parsed_answer(raw: bytes) -> dict[str, Any] | None:
+    """The body of a unary answer; None where it is no JSON object."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    return body if isinstance(body, dict) else None

@@ -7,16 +7,13 @@ import contextlib
 import itertools
 import logging
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import orjson
 
 from cache.control import Outcome
 from cache.entry import CachedAnswer
-from cache.identity import CHAT_PATH
 from cache.lookup import CacheRequest, Lookup
 from cache.single_flight import Flight, FlightIncomplete, Seat, SingleFlight
 from cache.streams import answer_to_sse, sse_to_answer
@@ -24,27 +21,22 @@ from cache.tiers import ResponseCache
 from metering.receipt import Receipt, receipt_of
 from serving.accounting import account
 from serving.admission.queue import AdmissionQueue
-from serving.api.body import asked_tokens
+from serving.api.forms import form_of
 from serving.api.frames import StreamEnd, frame_of, stream_error
 from serving.api.receipt_headers import receipt_headers
-from serving.api.responses import EventsEnd
-from serving.call import Call, Reply
-from serving.engines.base import Engine, EngineAnswer, EngineModel, EngineRequest
-from serving.engines.response_events import RESPONSES, plain_usage
-from serving.errors import DeadlineExceeded, EngineUnavailable, GatewayError, InvalidRequest, NotFound
+from serving.call import Call, Reply, parsed_answer
+from serving.engine_runs import EngineRuns
+from serving.engines.base import Engine
+from serving.engines.response_events import plain_usage
+from serving.errors import DeadlineExceeded, EngineUnavailable, GatewayError, NotFound
 from serving.grey_zone import GreyZone
-from serving.meter_link import MeterLink, Trace
+from serving.meter_link import MeterLink
 from serving.metrics import Metrics
+from serving.own_calls import OwnCalls
 from serving.run_alone import Ran, RunAlone
-from serving.shadow import TENANT, ShadowVerifier
-from serving.tenancy.tenant import Priority
+from serving.shadow import ShadowVerifier
 
 log = logging.getLogger("wattgate")
-
-_SHADOW_SECONDS = 60.0
-"""For a verification in all: then it is given up, and its work is booked as far as it came."""
-_GREY_ZONE_SECONDS = 2.0
-"""For one token; a model that takes longer is asked in vain."""
 
 
 class Gateway:
@@ -65,11 +57,8 @@ class Gateway:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.engine = engine
-        self.cap = cap
-        self._caps = dict(caps or {})
-        """Of models with an engine of their own."""
-        self.meter = meter
+        self.runs = EngineRuns(engine, cap, caps or {}, meter, metrics, clock)
+        self._own = OwnCalls(self.runs, clock)
         self.metrics = metrics
         self.cache = cache
         self._reveal_similarity = reveal_similarity
@@ -81,24 +70,13 @@ class Gateway:
         self._clock = clock
         self._wall = wall
 
-    def cap_of(self, model: str) -> AdmissionQueue:
-        """The queue before the model's engine."""
-        return self._caps.get(model, self.cap)
+    @property
+    def engine(self) -> Engine:
+        return self.runs.engine
 
-    def retry_after_seconds(self) -> int:
-        """For whoever cannot be let in at all: until the slowest of the queues has moved."""
-        return max(cap.retry_after_seconds() for cap in (self.cap, *self._caps.values()))
-
-    def model(self, name: str) -> EngineModel:
-        """Raises ``NotFound`` naming the models there are."""
-        models = self.engine.models()
-        for model in models:
-            if model.name == name:
-                return model
-        known = ", ".join(model.name for model in models) or "none yet: the engine is starting"
-        raise NotFound(
-            f"The model '{name}' does not exist here. Served: {known}.", param="model", code="model_not_found"
-        )
+    @property
+    def meter(self) -> MeterLink:
+        return self.runs.meter
 
     @contextlib.asynccontextmanager
     async def open(self, call: Call) -> AsyncIterator[Reply]:
@@ -117,8 +95,8 @@ class Gateway:
                     return
                 if call.cache_control.only_if_cached:
                     raise DeadlineExceeded("Nothing is cached for this request.", code="only_if_cached")
-                model = self.model(call.model)
-                self._check_length(call, model)
+                model = self.runs.model(call.model)
+                self.runs.check_length(call, model)
                 seat, frames = await self._board(call, lookup)
                 async with seat:
                     if call.stream:
@@ -153,7 +131,7 @@ class Gateway:
         if self.cache is None:
             return None
         try:
-            model = self.model(call.model)
+            model = self.runs.model(call.model)
         except NotFound:
             if self.engine.models():
                 raise
@@ -171,7 +149,7 @@ class Gateway:
             )
         )
         if self._grey_zone is not None and not lookup.hit:
-            await self._grey_zone.resolve(lookup, self._ask_model)
+            await self._grey_zone.resolve(lookup, self._own.grey_zone)
         call.outcome = lookup.outcome
         return lookup
 
@@ -187,7 +165,7 @@ class Gateway:
         call.first_token_seconds = self._clock()
         self.metrics.observe("wattgate_overhead_seconds", spent, "cache")
         if self.shadow is not None and lookup.outcome is Outcome.HIT_SEMANTIC:
-            self.shadow.hit(lookup, self._run_shadow)
+            self.shadow.hit(lookup, self._own.shadow)
         headers = self._cache_headers(lookup) | receipt_headers(receipt)
         if not call.stream:
             return Reply(headers, _one(orjson.dumps(body)))
@@ -214,7 +192,7 @@ class Gateway:
 
     async def _ride_alone(self, call: Call) -> tuple[RunAlone, AsyncIterator[bytes]]:
         """A run that nobody can share and nothing keeps: in the request's own task, frame by frame."""
-        context = self._run(call)
+        context = self.runs.run(call)
         answer, trace = await context.__aenter__()
         alone = RunAlone(context)
 
@@ -277,7 +255,7 @@ class Gateway:
                     return
             storable = self.cache is not None and lookup is not None and lookup.storable
             kept: list[bytes] = []
-            async with self._run(call) as (answer, trace):
+            async with self.runs.run(call) as (answer, trace):
                 async for frame in answer.frames:
                     await flight.room()
                     flight.publish(frame)
@@ -289,7 +267,7 @@ class Gateway:
                 storable = storable and answer.fallback is None
             complete = None
             if storable:
-                complete = sse_to_answer(kept) if flight.stream else _parsed(b"".join(kept))
+                complete = sse_to_answer(kept) if flight.stream else parsed_answer(b"".join(kept))
             if self.cache is not None and lookup is not None and complete is not None:
                 if self.shadow is not None:
                     self.shadow.missed(lookup, complete)
@@ -297,47 +275,6 @@ class Gateway:
                 variant = lookup.request.variants[0]
                 await self.cache.store(lookup, complete, receipt=receipt.as_dict(), variant=variant, turn=turn)
             flight.finish(Ran(receipt, first_token_seconds))
-
-    async def _run_shadow(self, lookup: Lookup) -> dict[str, Any] | None:
-        """A hit's request on the model, only where nobody waits for a slot; booked as ``shadow``."""
-        request = lookup.request
-        cap = self.cap_of(request.model)
-        if cap.waiting or cap.running >= cap.cap:
-            return None
-        payload = {name: value for name, value in request.payload.items() if not name.startswith("stream")}
-        call = self._own_call("shadow", TENANT, request.path, payload, Priority.BATCH, _SHADOW_SECONDS)
-        async with asyncio.timeout(_SHADOW_SECONDS), self._run(call) as (answer, _):
-            return _parsed(b"".join([frame async for frame in answer.frames]))
-
-    async def _ask_model(self, lookup: Lookup, payload: dict[str, Any]) -> dict[str, Any] | None:
-        """A question about a lookup, only where a slot is free; booked to its tenant like any work of his."""
-        cap = self.cap_of(lookup.request.model)
-        if cap.waiting or cap.running >= cap.cap:
-            return None
-        call = self._own_call(
-            "grey", lookup.request.tenant, CHAT_PATH, payload, Priority.INTERACTIVE, _GREY_ZONE_SECONDS
-        )
-        try:
-            async with asyncio.timeout(_GREY_ZONE_SECONDS), self._run(call) as (answer, _):
-                return _parsed(b"".join([frame async for frame in answer.frames]))
-        except (GatewayError, TimeoutError) as error:
-            # the cache is optional: the request runs as if nobody had asked
-            log.warning("the grey zone was not resolved: %s", error)
-            return None
-
-    def _own_call(
-        self, kind: str, tenant: str, path: str, payload: dict[str, Any], priority: Priority, seconds: float
-    ) -> Call:
-        now = self._clock()
-        return Call(
-            request_id=f"{kind}-{uuid.uuid4().hex}",
-            tenant=tenant,
-            path=path,
-            payload=payload,
-            received_seconds=now,
-            deadline_seconds=now + seconds,
-            priority=priority,
-        )
 
     def _settle(self, call: Call, lookup: Lookup | None, seat: Seat | RunAlone) -> Receipt:
         """The receipt of one of those who shared a run that is complete. The run is its leader's; the others hit."""
@@ -356,49 +293,6 @@ class Gateway:
         receipt = self._book_hit(call, original, lookup.lookup_seconds if lookup is not None else 0.0)
         return replace(receipt, notes=(*receipt.notes, note))
 
-    # The engine.
-
-    def _check_length(self, call: Call, model: EngineModel) -> None:
-        limit, asked = model.max_context_tokens, asked_tokens(call.payload)
-        if limit is not None and asked is not None and asked > limit:
-            param = "max_output_tokens" if call.path == RESPONSES else "max_tokens"
-            raise InvalidRequest(
-                f"{param} is {asked}, and this model's context is {limit} tokens.",
-                param=param,
-                code="context_length_exceeded",
-            )
-
-    @contextlib.asynccontextmanager
-    async def _run(self, call: Call) -> AsyncIterator[tuple[EngineAnswer, Trace]]:
-        trace = self.meter.trace(call.request_id, call.tenant, call.model)
-        payload = call.payload
-        if call.stream and not call.include_usage and call.path != RESPONSES:
-            payload = payload | {"stream_options": {**(payload.get("stream_options") or {}), "include_usage": True}}
-        request = EngineRequest(call.request_id, call.path, payload, call.model, call.tenant)
-        asked = self._clock()
-        async with self.cap_of(call.model).permit(
-            call.deadline_seconds, tenant=call.tenant, priority=call.priority, prefill_tokens=call.prompt_tokens
-        ) as waited:
-            call.queue_seconds = waited
-            self.metrics.observe("wattgate_queue_seconds", waited, call.model)
-            call.overhead_seconds = asked - call.received_seconds
-            self.metrics.observe("wattgate_overhead_seconds", call.overhead_seconds, "engine")
-            call.trace, call.running = trace, True
-            try:
-                async with self.engine.run(request, trace.record) as answer:
-                    trace.follow(answer)
-                    if answer.fallback is not None:
-                        call.fallback = answer.fallback
-                        self.metrics.add("wattgate_fallback_total", 1, call.model, answer.fallback)
-                    yield answer, trace
-            finally:
-                call.running = False
-                for told in call.when_run_ends:
-                    told()
-                # also for a client that has gone, a deadline and a dead engine: what was executed is booked
-                if trace.elsewhere is None:
-                    self.meter.finished(call.request_id, call.outcome.value)
-
     async def _unary(
         self, call: Call, lookup: Lookup | None, seat: Seat | RunAlone, frames: AsyncIterator[bytes]
     ) -> tuple[bytes, Receipt]:
@@ -407,7 +301,7 @@ class Gateway:
         except FlightIncomplete:
             raise _broke_off() from None
         answered = self._clock()
-        body = _parsed(raw)
+        body = parsed_answer(raw)
         if body is None:
             raise _broke_off()
         receipt = self._settle(call, lookup, seat)
@@ -421,7 +315,7 @@ class Gateway:
     async def _relay(
         self, call: Call, lookup: Lookup | None, seat: Seat | RunAlone, frames: AsyncIterator[bytes]
     ) -> AsyncIterator[bytes]:
-        end = EventsEnd() if call.path == RESPONSES else StreamEnd(call.include_usage)
+        end = form_of(call.path).stream_end(call.include_usage)
         try:
             async for frame in frames:
                 if call.first_token_seconds is None:
@@ -480,15 +374,6 @@ class Gateway:
 
 def _broke_off() -> EngineUnavailable:
     return EngineUnavailable("The engine's answer broke off.", code="engine_error")
-
-
-def _parsed(raw: bytes) -> dict[str, Any] | None:
-    """None where it is no JSON object."""
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
-    return body if isinstance(body, dict) else None
 
 
 async def _with_first(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -174,7 +174,7 @@ class Completions:
             raise RateLimited(
                 "The gateway is at its limit of concurrent requests.",
                 code="too_many_requests",
-                headers={"retry-after": str(self._gateway.retry_after_seconds())},
+                headers={"retry-after": str(self._gateway.runs.retry_after_seconds())},
             )
         payload = parse_body(scope["path"], body)
         self._keys.check_model(tenant, payload["model"])
@@ -303,7 +303,7 @@ class _Pages:
         for entry in self._served():
             if entry["id"] == name:
                 return _json(entry)
-        self._gateway.model(name)
+        self._gateway.runs.model(name)
         raise AssertionError("a gateway's model is listed")
 
     def _served(self) -> list[dict[str, Any]]:

@@ -170,7 +170,7 @@ class Replica:
         # a fallback that answers is no reason to call the engine ready
         status = engine.main_status() if isinstance(engine, FallbackEngine) else engine.status()
         for model in engine.models():
-            cap = gateway.cap_of(model.name)
+            cap = gateway.runs.cap_of(model.name)
             self.metrics.set("wattgate_running_requests", cap.running, model.name)
             self.metrics.set("wattgate_waiting_requests", cap.waiting, model.name)
             self.metrics.set("wattgate_concurrency_cap", cap.cap, model.name)

@@ -58,7 +58,7 @@ def switch(made: Stack, on: bool) -> None:
         for name in ("add_request", "process_outputs", "abort_requests"):
             with contextlib.suppress(AttributeError):
                 delattr(processor, name)
-    made.gateway.meter = made.link if on else NoMeter()
+    made.gateway.runs.meter = made.link if on else NoMeter()
     made.meter(on)
 
 

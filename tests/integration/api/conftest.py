@@ -38,7 +38,9 @@ class Front:
     registry: CollectorRegistry
 
     def settled(self) -> bool:
-        return self.gateway.cap.running == self.gateway.cap.waiting == self.gateway.engine.status().running == 0
+        return (
+            self.gateway.runs.cap.running == self.gateway.runs.cap.waiting == self.gateway.engine.status().running == 0
+        )
 
 
 @pytest.fixture(scope="module")

@@ -182,7 +182,7 @@ async def test_the_books_of_quotas_equal_the_final_receipts_of_a_real_node_meter
     limiter = TenantLimiter(None)
     finals = FinalFigures(limiter, link.finals, period_seconds=1.0, clock=clock)
     house = House(keys=ring, engine=WorkingEngine(clock))
-    house.gateway.meter = link
+    house.gateway.runs.meter = link
     desk = Desk(house.gateway, limiter, ring.settings, finals=finals)
     house = _with_desk(house, desk)
     ids: dict[str, list[str]] = {"acme": [], "zeta": []}

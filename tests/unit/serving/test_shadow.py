@@ -24,6 +24,7 @@ from cache.shared_labels import SharedLabel
 from cache.store import StoreUnavailable
 from serving.label_file import LabelFile
 from serving.metrics import Metrics
+from serving.own_calls import OwnCalls
 from serving.shadow import ShadowVerifier, agree
 from tests.unit.serving.conftest import House
 
@@ -159,7 +160,7 @@ async def test_a_semantic_hit_runs_again_as_shadow_and_never_for_its_tenant(hous
     lookup = looked_up(0.95, hit=True)
     request = replace(lookup.request, payload=house.chat(stream=True), model="m")
     lookup.request = request
-    bench.shadow.hit(lookup, house.gateway._run_shadow)
+    bench.shadow.hit(lookup, OwnCalls(house.gateway.runs).shadow)
     await bench.settle()
     assert [asked.tenant for asked in house.engine.requests] == ["shadow"]
     assert bench.kept == [(0.95, False, True)]

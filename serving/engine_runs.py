@@ -1,0 +1,96 @@
+"""Runs on the engines: a slot in the model's queue, the run itself, and its work booked whatever becomes of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from serving.admission.queue import AdmissionQueue
+from serving.api.body import asked_tokens
+from serving.api.forms import form_of
+from serving.call import Call
+from serving.engines.base import Engine, EngineAnswer, EngineModel, EngineRequest
+from serving.errors import InvalidRequest, NotFound
+from serving.meter_link import MeterLink, Trace
+from serving.metrics import Metrics
+
+
+class EngineRuns:
+    """``caps``: the queues of models with an engine of their own; ``cap`` is that of all others."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        cap: AdmissionQueue,
+        caps: Mapping[str, AdmissionQueue],
+        meter: MeterLink,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self.engine = engine
+        self.cap = cap
+        self._caps = dict(caps)
+        self.meter = meter
+        self._metrics = metrics
+        self._clock = clock
+
+    def cap_of(self, model: str) -> AdmissionQueue:
+        """The queue before the model's engine."""
+        return self._caps.get(model, self.cap)
+
+    def retry_after_seconds(self) -> int:
+        """For whoever cannot be let in at all: until the slowest of the queues has moved."""
+        return max(cap.retry_after_seconds() for cap in (self.cap, *self._caps.values()))
+
+    def model(self, name: str) -> EngineModel:
+        """Raises ``NotFound`` naming the models there are."""
+        models = self.engine.models()
+        for model in models:
+            if model.name == name:
+                return model
+        known = ", ".join(model.name for model in models) or "none yet: the engine is starting"
+        raise NotFound(
+            f"The model '{name}' does not exist here. Served: {known}.", param="model", code="model_not_found"
+        )
+
+    def check_length(self, call: Call, model: EngineModel) -> None:
+        """Raises ``InvalidRequest`` where the answer asked for cannot fit."""
+        limit, asked = model.max_context_tokens, asked_tokens(call.payload)
+        if limit is not None and asked is not None and asked > limit:
+            param = form_of(call.path).length_param
+            raise InvalidRequest(
+                f"{param} is {asked}, and this model's context is {limit} tokens.",
+                param=param,
+                code="context_length_exceeded",
+            )
+
+    @contextlib.asynccontextmanager
+    async def run(self, call: Call) -> AsyncIterator[tuple[EngineAnswer, Trace]]:
+        trace = self.meter.trace(call.request_id, call.tenant, call.model)
+        payload = call.payload
+        if call.stream and not call.include_usage and form_of(call.path).usage_is_an_option:
+            payload = payload | {"stream_options": {**(payload.get("stream_options") or {}), "include_usage": True}}
+        request = EngineRequest(call.request_id, call.path, payload, call.model, call.tenant)
+        asked = self._clock()
+        async with self.cap_of(call.model).permit(
+            call.deadline_seconds, tenant=call.tenant, priority=call.priority, prefill_tokens=call.prompt_tokens
+        ) as waited:
+            call.queue_seconds = waited
+            self._metrics.observe("wattgate_queue_seconds", waited, call.model)
+            call.overhead_seconds = asked - call.received_seconds
+            self._metrics.observe("wattgate_overhead_seconds", call.overhead_seconds, "engine")
+            call.trace, call.running = trace, True
+            try:
+                async with self.engine.run(request, trace.record) as answer:
+                    trace.follow(answer)
+                    if answer.fallback is not None:
+                        call.fallback = answer.fallback
+                        self._metrics.add("wattgate_fallback_total", 1, call.model, answer.fallback)
+                    yield answer, trace
+            finally:
+                call.running = False
+                for told in call.when_run_ends:
+                    told()
+                # also for a client that has gone, a deadline and a dead engine: what was executed is booked
+                if trace.elsewhere is None:
+                    self.meter.finished(call.request_id, call.outcome.value)
