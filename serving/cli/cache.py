@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from serving.cli import cache_control
+from serving.cli.option_groups import spread
 
 app = typer.Typer(help="The response cache: evaluate, replay, inspect.", no_args_is_help=True)
 app.command("stats")(cache_control.stats)
@@ -31,22 +33,33 @@ class PolicyChoice(StrEnum):
     threshold = "threshold"
 
 
+@dataclass(frozen=True, slots=True)
+class JudgeOptions:
+    """What decides on a hit; to be ``spread`` into a command's signature."""
+
+    max_wrong: Annotated[float, typer.Option(help="Budget: wrong answers over answers served.")] = 0.02
+    policy: Annotated[PolicyChoice, typer.Option(help="How the score becomes a decision.")] = PolicyChoice.conformal
+    threshold: Annotated[float, typer.Option(help="Score to exceed, for --policy threshold.")] = 0.9
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Labels to calibrate on, as `export-labels` writes them; default: the shipped ones."),
+    ] = None
+    embedder: Annotated[str, typer.Option(help="minilm-int8, minilm-fp32, or a sentence-transformers folder.")] = (
+        "minilm-int8"
+    )
+
+
+_JUDGE = JudgeOptions()
+
+
 @app.command("eval")
+@spread
 def evaluate_pairs(
     pairs: Annotated[
         Path, typer.Argument(help='JSON lines {"id", "a", "b", "same_answer"}; a and b text or messages.')
     ],
-    max_wrong: Annotated[float, typer.Option(help="Budget: wrong answers over answers served.")] = 0.02,
-    policy: Annotated[PolicyChoice, typer.Option(help="How the score becomes a decision.")] = PolicyChoice.conformal,
-    threshold: Annotated[float, typer.Option(help="Score to exceed, for --policy threshold.")] = 0.9,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(help="Labels to calibrate on, as `export-labels` writes them; default: the shipped ones."),
-    ] = None,
+    judge: JudgeOptions = _JUDGE,
     decisions: Annotated[Path | None, typer.Option(help='Write lines {"id", "hit", "score", "why"} here.')] = None,
-    embedder: Annotated[
-        str, typer.Option(help="minilm-int8, minilm-fp32, or a sentence-transformers folder.")
-    ] = "minilm-int8",
     as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
 ) -> None:
     """Judge labelled pairs with the code that serves: for each, an empty cache, A stored, B asked."""
@@ -65,22 +78,24 @@ def evaluate_pairs(
     try:
         labels = (
             shipped_calibration()
-            if calibration is None
-            else Calibration.from_dict(json.loads(calibration.read_bytes()))
+            if judge.calibration is None
+            else Calibration.from_dict(json.loads(judge.calibration.read_bytes()))
         )
-        calibrator = Calibrator(labels, max_wrong, prior=shipped_calibration() if labels.on_your_traffic else None)
+        calibrator = Calibrator(
+            labels, judge.max_wrong, prior=shipped_calibration() if labels.on_your_traffic else None
+        )
         chosen: Policy
-        if policy is PolicyChoice.conformal:
+        if judge.policy is PolicyChoice.conformal:
             chosen = ConformalPolicy(calibrator)
-        elif policy is PolicyChoice.vcache:
-            chosen = EntryPolicy(VCachePolicy(max_wrong))
+        elif judge.policy is PolicyChoice.vcache:
+            chosen = EntryPolicy(VCachePolicy(judge.max_wrong))
         else:
-            chosen = ThresholdPolicy(threshold)
-        encoder = ThreadedEmbedder(load_encoder(embedder))
+            chosen = ThresholdPolicy(judge.threshold)
+        encoder = ThreadedEmbedder(load_encoder(judge.embedder))
     except OSError as error:
-        _refuse(f"{calibration or embedder}: cannot be read ({error.strerror or error})")
+        _refuse(f"{judge.calibration or judge.embedder}: cannot be read ({error.strerror or error})")
     except (ValueError, RuntimeError) as error:
-        _refuse(f"{calibration}: not JSON ({error})" if isinstance(error, json.JSONDecodeError) else str(error))
+        _refuse(f"{judge.calibration}: not JSON ({error})" if isinstance(error, json.JSONDecodeError) else str(error))
     try:
         judged = evaluate(labelled, GuardedJudge(chosen), encoder)
     finally:
@@ -91,9 +106,9 @@ def evaluate_pairs(
         except OSError as error:
             _refuse(f"{decisions}: cannot be written ({error.strerror})")
     result = {
-        "max_wrong": max_wrong,
-        "policy": policy.value,
-        "threshold": threshold if policy is PolicyChoice.threshold else calibrator.threshold,
+        "max_wrong": judge.max_wrong,
+        "policy": judge.policy.value,
+        "threshold": judge.threshold if judge.policy is PolicyChoice.threshold else calibrator.threshold,
         "calibration": {"source": labels.source, "note": labels.note, "labels": len(labels.labels)},
         "embedder": encoder.id,
         **report(judged),
@@ -105,22 +120,14 @@ def evaluate_pairs(
 
 
 @app.command("replay")
+@spread
 def replay_stream(
     stream: Annotated[
         Path, typer.Argument(help='JSON lines {"id", "t", "tenant", "messages", "intent_id", "no_cache"?}, in order.')
     ],
-    max_wrong: Annotated[float, typer.Option(help="Budget: wrong answers over answers served.")] = 0.02,
-    policy: Annotated[PolicyChoice, typer.Option(help="How the score becomes a decision.")] = PolicyChoice.conformal,
-    threshold: Annotated[float, typer.Option(help="Score to exceed, for --policy threshold.")] = 0.9,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(help="Labels to calibrate on, as `export-labels` writes them; default: the shipped ones."),
-    ] = None,
+    judge: JudgeOptions = _JUDGE,
     ttl_seconds: Annotated[float, typer.Option("--ttl", help="Life of an answer on the stream's clock, s.")] = 86400.0,
     decisions: Annotated[Path | None, typer.Option(help='Write lines {"id", "hit", "source", "why"} here.')] = None,
-    embedder: Annotated[
-        str, typer.Option(help="minilm-int8, minilm-fp32, or a sentence-transformers folder.")
-    ] = "minilm-int8",
     as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
 ) -> None:
     """Send a recorded stream through the whole cache, on a Redis of its own, without a model."""
@@ -133,12 +140,12 @@ def replay_stream(
         requests = read_stream(stream.read_bytes().splitlines())
         settings = CacheSettings(
             tier="semantic",
-            max_wrong=max_wrong,
-            policy=policy.value,
-            score_threshold=threshold,
-            calibration=calibration,
+            max_wrong=judge.max_wrong,
+            policy=judge.policy.value,
+            score_threshold=judge.threshold,
+            calibration=judge.calibration,
             ttl_seconds=ttl_seconds,
-            embedder=embedder,
+            embedder=judge.embedder,
         )
         results, seconds, calibrated = run_replay(requests, settings)
     except OSError as error:
@@ -154,14 +161,21 @@ def replay_stream(
             decisions.write_text("".join(json.dumps(each.line()) + "\n" for each in results), "utf-8")
         except OSError as error:
             _refuse(f"{decisions}: cannot be written ({error.strerror})")
-    result = {"max_wrong": max_wrong, "policy": policy.value, "calibration": calibrated, **report(results, seconds)}
+    result = {
+        "max_wrong": judge.max_wrong,
+        "policy": judge.policy.value,
+        "calibration": calibrated,
+        **report(results, seconds),
+    }
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return
     low, high = wilson(result["wrong"], result["hits"])
     console = Console()
     console.print(f"hits: {result['hit_rate']:.1%} ({result['hits']}/{result['requests']})")
-    console.print(f"wrong of hits: {result['wrong_of_hits']:.1%} ({low:.1%} to {high:.1%}); budget {max_wrong:.1%}")
+    console.print(
+        f"wrong of hits: {result['wrong_of_hits']:.1%} ({low:.1%} to {high:.1%}); budget {judge.max_wrong:.1%}"
+    )
     console.print(f"{calibrated['note']}; {result['lookups_per_second']:.0f} lookups/s")
 
 

@@ -10,30 +10,17 @@ import typer
 from pydantic import BaseModel, SecretStr
 from rich.table import Table
 
+from serving.cli.option_groups import spread
 from serving.cli.output import out
-from serving.cli.serve import (
-    CacheOption,
-    ConfigOption,
-    EngineOption,
-    HostOption,
-    ModelOption,
-    NameOption,
-    PortOption,
-    UpstreamOption,
-    gather,
-)
+from serving.cli.serve import GatewayOptions
 from serving.config import GatewayConfig, walk
 
+_NOTHING_SAID = GatewayOptions()
 
+
+@spread
 def config(
-    config: ConfigOption = None,
-    engine: EngineOption = None,
-    model: ModelOption = None,
-    served_model_name: NameOption = None,
-    upstream: UpstreamOption = None,
-    cache: CacheOption = None,
-    host: HostOption = None,
-    port: PortOption = None,
+    options: GatewayOptions = _NOTHING_SAID,
     as_json: Annotated[bool, typer.Option("--json", help="One object: key to value, source and meaning.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The reference table of the README.")] = False,
 ) -> None:
@@ -41,7 +28,7 @@ def config(
     if markdown:
         print(reference_markdown())
         return
-    loaded = gather(config, engine, model, served_model_name, upstream, cache, host, port)
+    loaded = options.gathered()
     rows = {
         key: {"value": _plain(value), "source": loaded.sources.get(key, "default"), "meaning": meaning}
         for key, value, meaning in walk(loaded.config)

@@ -12,7 +12,7 @@ from rich.rule import Rule
 
 from serving.cli.chat import ask
 from serving.cli.output import Progress, fail, out, quantity, receipt_table
-from serving.cli.serve import CacheOption, EngineOption, announce, gather, terminate
+from serving.cli.serve import CacheOption, EngineOption, GatewayOptions, announce, terminate
 from serving.placement.ray_runtime import free_port
 
 QUESTION = "What is the capital of France?"
@@ -34,7 +34,8 @@ def demo(
     """Start a gateway on the bundled model, ask it four ways, show the receipts, stay up until Ctrl-C."""
     from serving.placement.supervisor import StartError, Supervisor
 
-    config = gather(None, engine=engine, cache=cache, port=port if port is not None else _usual_port()).config
+    options = GatewayOptions(engine=engine, cache=cache, port=port if port is not None else _usual_port())
+    config = options.gathered().config
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, terminate)
     try:

@@ -10,25 +10,14 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from serving.cli.figures import bad_input_exits, print_figures
+from serving.cli.option_groups import spread
 from serving.cli.output import err, fail
-from serving.cli.workload_options import (
-    ArrivalsChoice,
-    ArrivalsOption,
-    BurstOption,
-    DayOption,
-    FileOption,
-    OutputOption,
-    PrefixOption,
-    PrefixRatioOption,
-    PromptOption,
-    RateOption,
-    RepeatOption,
-    RequestsOption,
-    SeedOption,
-    chosen_workload,
-)
+from serving.cli.workload_options import WorkloadOptions
+
+_WORKLOAD = WorkloadOptions(requests=100, prompt_tokens="lognormal:128,0.6", output_tokens="lognormal:64,0.6")
 
 
+@spread
 def load(
     url: Annotated[str, typer.Option(help="Address of the gateway.")] = "http://127.0.0.1:8000",
     model: Annotated[str | None, typer.Option(help="Served model; the first one if not said.")] = None,
@@ -44,18 +33,7 @@ def load(
         bool, typer.Option("--natural", help="Answers end by themselves; default: at their exact length.")
     ] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Ask the gateway's response cache nothing.")] = False,
-    workload: FileOption = None,
-    requests: RequestsOption = 100,
-    rate: RateOption = None,
-    arrivals: ArrivalsChoice = ArrivalsOption.POISSON,
-    prompt_tokens: PromptOption = "lognormal:128,0.6",
-    output_tokens: OutputOption = "lognormal:64,0.6",
-    prefix_tokens: PrefixOption = 0,
-    prefix_ratio: PrefixRatioOption = 0.0,
-    repeat_ratio: RepeatOption = 0.0,
-    burstiness: BurstOption = 2.0,
-    day_seconds: DayOption = 86_400.0,
-    seed: SeedOption = 0,
+    workload: WorkloadOptions = _WORKLOAD,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Latency from when each request should have been sent, throughput, goodput, joules and grams.
@@ -72,27 +50,14 @@ def load(
             if peak_flops is None
             else parse_quantity(peak_flops, FLOP_RATE, bare_unit="FLOP/s", name="--peak-flops")
         )
-        asked = chosen_workload(
-            workload,
-            requests,
-            rate,
-            arrivals,
-            prompt_tokens,
-            output_tokens,
-            prefix_tokens,
-            prefix_ratio,
-            repeat_ratio,
-            burstiness,
-            day_seconds,
-            seed,
-        )
+        asked = workload.chosen()
         drive = Drive(
             clients=clients,
             warm_up_requests=warm_up,
             natural=natural,
             use_cache=not no_cache,
             api_key=os.environ.get("WATTGATE_API_KEY"),
-            seed=seed,
+            seed=workload.seed,
         )
         columns = (TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=err, transient=True) as progress:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from serving.cli.output import Progress, err, fail
-from serving.cli.serve import ConfigOption, gather, terminate
+from serving.cli.serve import ConfigOption, GatewayOptions, terminate
 
 
 def node(
@@ -32,7 +32,7 @@ def node(
 
     if head == (join is not None):
         fail("say either --head, or --join with the head's address")
-    settings = gather(config).config
+    settings = GatewayOptions(config).gathered().config
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, terminate)

@@ -11,23 +11,9 @@ import typer
 from rich.table import Table
 
 from serving.cli.figures import bad_input_exits
+from serving.cli.option_groups import spread
 from serving.cli.output import err, out
-from serving.cli.workload_options import (
-    ArrivalsChoice,
-    ArrivalsOption,
-    BurstOption,
-    DayOption,
-    FileOption,
-    OutputOption,
-    PrefixOption,
-    PrefixRatioOption,
-    PromptOption,
-    RateOption,
-    RepeatOption,
-    RequestsOption,
-    SeedOption,
-    chosen_workload,
-)
+from serving.cli.workload_options import WorkloadOptions
 
 
 class ObjectiveOption(StrEnum):
@@ -37,6 +23,10 @@ class ObjectiveOption(StrEnum):
     DEVICES = "devices"
 
 
+_WORKLOAD = WorkloadOptions(requests=10_000, prompt_tokens="lognormal:220,0.8", output_tokens="lognormal:120,0.8")
+
+
+@spread
 def plan(
     model: Annotated[
         list[str] | None,
@@ -65,18 +55,7 @@ def plan(
     cap: Annotated[int, typer.Option(min=1, help="Live cap of each replica.")] = 64,
     max_batched_tokens: Annotated[int, typer.Option(min=16, help="Tokens in one step.")] = 2048,
     response_cache: Annotated[bool, typer.Option("--response-cache", help="Repeats are hits.")] = False,
-    workload: FileOption = None,
-    requests: RequestsOption = 10_000,
-    rate: RateOption = None,
-    arrivals: ArrivalsChoice = ArrivalsOption.POISSON,
-    prompt_tokens: PromptOption = "lognormal:220,0.8",
-    output_tokens: OutputOption = "lognormal:120,0.8",
-    prefix_tokens: PrefixOption = 0,
-    prefix_ratio: PrefixRatioOption = 0.0,
-    repeat_ratio: RepeatOption = 0.0,
-    burstiness: BurstOption = 2.0,
-    day_seconds: DayOption = 86_400.0,
-    seed: SeedOption = 0,
+    workload: WorkloadOptions = _WORKLOAD,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """SLO attainment, tokens/s, MFU, kW, grams and cost of fleets, and the smallest that keeps the SLO."""
@@ -107,20 +86,7 @@ def plan(
             ]
         if not engines:
             raise BadInput("name what serves: --model with --device, or --engine-model")
-        asked = chosen_workload(
-            workload,
-            requests,
-            rate,
-            arrivals,
-            prompt_tokens,
-            output_tokens,
-            prefix_tokens,
-            prefix_ratio,
-            repeat_ratio,
-            burstiness,
-            day_seconds,
-            seed,
-        )
+        asked = workload.chosen()
         limits = Limits(cap, max(max_batched_tokens, cap), response_cache=response_cache)
         zones: list[str | None] = [*zone] if zone else [None]
         places = [site(place, intensity, pue, 4.0, price_per_device_hour, price_per_kwh) for place in zones]

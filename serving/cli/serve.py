@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serving.cli.option_groups import spread
 from serving.cli.output import Progress, err, fail
 from serving.config import ConfigError, GatewayConfig, LoadedConfig, load_config
 
@@ -23,67 +25,65 @@ EngineOption = Annotated[str | None, typer.Option("--engine", help="vllm, upstre
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="Hugging Face id, local folder, or the bundled model.")
 ]
-NameOption = Annotated[str | None, typer.Option("--served-model-name", help="Name that clients ask for.")]
-UpstreamOption = Annotated[
-    str | None, typer.Option("--upstream", help="Address of an OpenAI-compatible server; implies --engine upstream.")
-]
 CacheOption = Annotated[str | None, typer.Option("--cache", help="off, exact or semantic.")]
-HostOption = Annotated[
-    str | None, typer.Option("--host", help="Address to listen on; loopback unless API keys are set.")
-]
-PortOption = Annotated[int | None, typer.Option("--port", help="Port; 0 takes a free one.")]
-AddressOption = Annotated[
-    str | None, typer.Option("--address", help="Serve on the cluster whose head is there; see `wattgate node`.")
-]
 
 
-def gather(
-    config: Path | None,
-    engine: str | None = None,
-    model: str | None = None,
-    served_model_name: str | None = None,
-    upstream: str | None = None,
-    cache: str | None = None,
-    host: str | None = None,
-    port: int | None = None,
-) -> LoadedConfig:
-    """Flags over file over defaults; a wrong one ends the command with one line."""
-    if upstream is not None and engine is None:
-        engine = "upstream"
-    flags = {
-        "engine.kind": engine,
-        "engine.model": model,
-        "engine.served_model_name": served_model_name,
-        "engine.upstream.url": upstream,
-        "cache.tier": cache,
-        "server.host": host,
-        "server.port": port,
-    }
-    try:
-        return load_config(config, flags)
-    except ConfigError as error:
-        fail(str(error))
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """To be ``spread`` into a command's signature."""
+
+    config: ConfigOption = None
+    engine: EngineOption = None
+    model: ModelOption = None
+    served_model_name: Annotated[str | None, typer.Option(help="Name that clients ask for.")] = None
+    upstream: Annotated[
+        str | None, typer.Option(help="Address of an OpenAI-compatible server; implies --engine upstream.")
+    ] = None
+    cache: CacheOption = None
+    host: Annotated[str | None, typer.Option(help="Address to listen on; loopback unless API keys are set.")] = None
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None
+
+    def load(self) -> LoadedConfig:
+        """Flags over file over defaults. Raises ``ConfigError``."""
+        engine = "upstream" if self.upstream is not None and self.engine is None else self.engine
+        flags = {
+            "engine.kind": engine,
+            "engine.model": self.model,
+            "engine.served_model_name": self.served_model_name,
+            "engine.upstream.url": self.upstream,
+            "cache.tier": self.cache,
+            "server.host": self.host,
+            "server.port": self.port,
+        }
+        return load_config(self.config, flags)
+
+    def gathered(self) -> LoadedConfig:
+        """A wrong one ends the command with one line."""
+        try:
+            return self.load()
+        except ConfigError as error:
+            fail(str(error))
 
 
+_NOTHING_SAID = GatewayOptions()
+
+
+@spread
 def serve(
-    config: ConfigOption = None,
-    engine: EngineOption = None,
-    model: ModelOption = None,
-    served_model_name: NameOption = None,
-    upstream: UpstreamOption = None,
-    cache: CacheOption = None,
-    host: HostOption = None,
-    port: PortOption = None,
-    address: AddressOption = None,
+    options: GatewayOptions = _NOTHING_SAID,
+    address: Annotated[
+        str | None, typer.Option(help="Serve on the cluster whose head is there; see `wattgate node`.")
+    ] = None,
 ) -> None:
-    """Run the gateway until Ctrl-C or SIGTERM. SIGHUP reads the config file again and applies its live settings."""
-    loaded = gather(config, engine, model, served_model_name, upstream, cache, host, port)
-    run(loaded.config, config, address)
+    """Run the gateway until Ctrl-C or SIGTERM. SIGHUP reads the config file again, applies its live settings, and says
+    what waits for a restart."""
+    run(options, address)
 
 
-def run(config: GatewayConfig, path: Path | None = None, address: str | None = None) -> None:
+def run(options: GatewayOptions, address: str | None = None) -> None:
     from serving.placement.supervisor import StartError
 
+    config = options.gathered().config
     stop, reload = threading.Event(), threading.Event()
     wake = threading.Event()
 
@@ -110,7 +110,7 @@ def run(config: GatewayConfig, path: Path | None = None, address: str | None = N
                 supervisor.watch()
                 if reload.is_set():
                     reload.clear()
-                    _reload(supervisor, path, progress)
+                    _reload(supervisor, options, progress)
             err.print("stopping: running answers may finish")
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
@@ -139,14 +139,14 @@ def terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _reload(supervisor: Supervisor | JoinedGateway, path: Path | None, progress: Progress) -> None:
+def _reload(supervisor: Supervisor | JoinedGateway, options: GatewayOptions, progress: Progress) -> None:
     try:
-        config = load_config(path).config
+        config = options.load().config
     except ConfigError as error:
         progress(f"not reloaded: {error}")
         return
-    supervisor.apply(config)
-    progress(f"applied: live cap {config.admission.max_concurrency}, queue {config.admission.max_queue}")
+    for line in supervisor.apply(config):
+        progress(line)
 
 
 def announce(config: GatewayConfig, url: str) -> None:

@@ -13,24 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from serving.cli.figures import bad_input_exits
+from serving.cli.option_groups import spread
 from serving.cli.output import Progress, err, fail, out
-from serving.cli.serve import ConfigOption, EngineOption, ModelOption, gather, terminate
-from serving.cli.workload_options import (
-    ArrivalsChoice,
-    ArrivalsOption,
-    BurstOption,
-    DayOption,
-    FileOption,
-    OutputOption,
-    PrefixOption,
-    PrefixRatioOption,
-    PromptOption,
-    RateOption,
-    RepeatOption,
-    RequestsOption,
-    SeedOption,
-    chosen_workload,
-)
+from serving.cli.serve import ConfigOption, EngineOption, GatewayOptions, ModelOption, terminate
+from serving.cli.workload_options import WorkloadOptions
 
 if TYPE_CHECKING:
     from metering.shape import ModelArchitecture
@@ -48,6 +34,10 @@ class TuneObjective(StrEnum):
     COST = "cost"
 
 
+_WORKLOAD = WorkloadOptions(requests=64, prompt_tokens="lognormal:64,0.5", output_tokens="lognormal:32,0.5")
+
+
+@spread
 def tune(
     config: ConfigOption = None,
     engine: EngineOption = None,
@@ -85,18 +75,7 @@ def tune(
         Path("tuning")
     ),
     price_per_device_hour: Annotated[float | None, typer.Option(help="Your price, for the objective cost.")] = None,
-    workload: FileOption = None,
-    requests: RequestsOption = 64,
-    rate: RateOption = None,
-    arrivals: ArrivalsChoice = ArrivalsOption.POISSON,
-    prompt_tokens: PromptOption = "lognormal:64,0.5",
-    output_tokens: OutputOption = "lognormal:32,0.5",
-    prefix_tokens: PrefixOption = 0,
-    prefix_ratio: PrefixRatioOption = 0.0,
-    repeat_ratio: RepeatOption = 0.0,
-    burstiness: BurstOption = 2.0,
-    day_seconds: DayOption = 86_400.0,
-    seed: SeedOption = 0,
+    workload: WorkloadOptions = _WORKLOAD,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Search the settings on a gateway of its own, confirm the best against the current one, write a config for
@@ -107,27 +86,14 @@ def tune(
     from serving.tuning.slo import Slo
     from serving.tuning.tune import recommend
 
-    loaded = gather(config, engine, model).config
+    loaded = GatewayOptions(config, engine, model).gathered().config
     progress = Progress()
     with bad_input_exits():
         bounds = Slo.parse(slo or ())
         goal = Goal(objective.value, bounds, price_per_device_hour)
         if not minutes > 0:
             raise BadInput(f"--minutes must be positive, got {minutes}")
-        asked = chosen_workload(
-            workload,
-            requests,
-            rate,
-            arrivals,
-            prompt_tokens,
-            output_tokens,
-            prefix_tokens,
-            prefix_ratio,
-            repeat_ratio,
-            burstiness,
-            day_seconds,
-            seed,
-        )
+        asked = workload.chosen()
         current = Setting.of(loaded)
         space = _space(current, caps, max_batched_tokens, try_prefix_caching, try_chunked_prefill, dtype, replicas)
         bench = _bench(loaded, simulate, bounds, space, clients, progress)
@@ -138,7 +104,7 @@ def tune(
             "workload": f"{asked.name}, {len(asked)} requests",
             "loop": "open" if clients is None else f"closed, {clients} clients",
         }
-        notebook = open_study(study, identity, seed)
+        notebook = open_study(study, identity, workload.seed)
         with _gateway_faults_end(started=simulate is None), _closing(bench):
             tried = search(
                 bench,
@@ -150,7 +116,7 @@ def tune(
                 Budget(trials, minutes * 60),
                 told=lambda one: progress(_line(one, goal, trials)),
                 failed=lambda setting, why: progress(f"{setting} does not start, and is left out: {why}"),
-                seed=seed,
+                seed=workload.seed,
             )
             found = recommend(bench, asked, goal, current, tried, repeats=repeats, told=progress)
         written = _write(folder, loaded, tried, found, goal, bench, simulate)

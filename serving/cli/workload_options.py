@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -17,64 +18,50 @@ class ArrivalsOption(StrEnum):
     DIURNAL = "diurnal"
 
 
-FileOption = Annotated[
-    Path | None,
-    typer.Option("--workload", help="JSONL: conversations, or lines of arrival_seconds, prompt_tokens, output_tokens."),
-]
-RequestsOption = Annotated[int, typer.Option("--requests", min=1, help="Requests to draw, or to take of the file.")]
-RateOption = Annotated[
-    float | None, typer.Option("--rate", help="Mean arrivals per second; stretches a file's arrivals.")
-]
-ArrivalsChoice = Annotated[ArrivalsOption, typer.Option("--arrivals", help="How requests arrive.")]
-PromptOption = Annotated[str, typer.Option("--prompt-tokens", help="128, uniform:10-200 or lognormal:MEAN,VARIATION.")]
-OutputOption = Annotated[str, typer.Option("--output-tokens", help="As --prompt-tokens.")]
-PrefixOption = Annotated[int, typer.Option("--prefix-tokens", min=0, help="Common beginning of some prompts.")]
-PrefixRatioOption = Annotated[float, typer.Option("--prefix-ratio", min=0, max=1, help="Share of those prompts.")]
-RepeatOption = Annotated[
-    float, typer.Option("--repeat-ratio", min=0, max=1, help="Share of requests equal to an earlier one.")
-]
-BurstOption = Annotated[float, typer.Option("--burstiness", help="gamma: coefficient of variation of the gaps.")]
-DayOption = Annotated[float, typer.Option("--day-seconds", help="diurnal: one period.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same requests.")]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadOptions:
+    """To be ``spread`` into a command's signature."""
 
+    workload: Annotated[
+        Path | None,
+        typer.Option(help="JSONL: conversations, or lines of arrival_seconds, prompt_tokens, output_tokens."),
+    ] = None
+    requests: Annotated[int, typer.Option(min=1, help="Requests to draw, or to take of the file.")]
+    rate: Annotated[float | None, typer.Option(help="Mean arrivals per second; stretches a file's arrivals.")] = None
+    arrivals: Annotated[ArrivalsOption, typer.Option(help="How requests arrive.")] = ArrivalsOption.POISSON
+    prompt_tokens: Annotated[str, typer.Option(help="128, uniform:10-200 or lognormal:MEAN,VARIATION.")]
+    output_tokens: Annotated[str, typer.Option(help="As --prompt-tokens.")]
+    prefix_tokens: Annotated[int, typer.Option(min=0, help="Common beginning of some prompts.")] = 0
+    prefix_ratio: Annotated[float, typer.Option(min=0, max=1, help="Share of those prompts.")] = 0.0
+    repeat_ratio: Annotated[float, typer.Option(min=0, max=1, help="Share of requests equal to an earlier one.")] = 0.0
+    burstiness: Annotated[float, typer.Option(help="gamma: coefficient of variation of the gaps.")] = 2.0
+    day_seconds: Annotated[float, typer.Option(help="diurnal: one period.")] = 86_400.0
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same requests.")] = 0
 
-def chosen_workload(
-    file: Path | None,
-    requests: int,
-    rate: float | None,
-    arrivals: ArrivalsOption,
-    prompt: str,
-    output: str,
-    prefix_tokens: int,
-    prefix_ratio: float,
-    repeat_ratio: float,
-    burstiness: float,
-    day_seconds: float,
-    seed: int,
-) -> Workload:
-    """
-    Raises:
-        BadInput: a broken file or a value out of its range.
-    """
-    from serving.tuning.lengths import Lengths
-    from serving.tuning.synthetic import Synthetic
-    from serving.tuning.workload_file import read_workload
+    def chosen(self) -> Workload:
+        """
+        Raises:
+            BadInput: a broken file or a value out of its range.
+        """
+        from serving.tuning.lengths import Lengths
+        from serving.tuning.synthetic import Synthetic
+        from serving.tuning.workload_file import read_workload
 
-    if file is not None:
-        workload = read_workload(file)
-        if len(workload) > requests:
-            workload = workload.head(requests)
-        return workload if rate is None else workload.at_rate(rate)
-    return Synthetic(
-        requests=requests,
-        rate_per_second=1.0 if rate is None else rate,
-        prompt=Lengths.parse(prompt, "--prompt-tokens"),
-        output=Lengths.parse(output, "--output-tokens"),
-        arrivals=arrivals.value,
-        burstiness=burstiness,
-        day_seconds=day_seconds,
-        prefix_tokens=prefix_tokens,
-        prefix_ratio=prefix_ratio,
-        repeat_ratio=repeat_ratio,
-        seed=seed,
-    ).workload()
+        if self.workload is not None:
+            workload = read_workload(self.workload)
+            if len(workload) > self.requests:
+                workload = workload.head(self.requests)
+            return workload if self.rate is None else workload.at_rate(self.rate)
+        return Synthetic(
+            requests=self.requests,
+            rate_per_second=1.0 if self.rate is None else self.rate,
+            prompt=Lengths.parse(self.prompt_tokens, "--prompt-tokens"),
+            output=Lengths.parse(self.output_tokens, "--output-tokens"),
+            arrivals=self.arrivals.value,
+            burstiness=self.burstiness,
+            day_seconds=self.day_seconds,
+            prefix_tokens=self.prefix_tokens,
+            prefix_ratio=self.prefix_ratio,
+            repeat_ratio=self.repeat_ratio,
+            seed=self.seed,
+        ).workload()

@@ -13,6 +13,7 @@ from pydantic import BaseModel, SecretStr
 from serving.config import ConfigError, GatewayConfig, is_loopback
 from serving.placement import ray_runtime
 from serving.placement.ray_service import for_cluster
+from serving.reload import Key, is_live
 
 TOKEN_VARIABLE = "WATTGATE_CLUSTER_TOKEN"
 _SHORTEST_TOKEN = 16
@@ -60,22 +61,18 @@ def cluster_config(config: GatewayConfig) -> GatewayConfig:
     return config
 
 
-LIVE = frozenset({"admission", "access.tenants", "access.default_tenant"})
-"""Settings that running replicas take over."""
-
-
 def version_of(config: GatewayConfig) -> str:
     """The same for configurations that differ in live settings only: another one replaces the replicas."""
 
-    def plain(value: Any, key: str = "") -> Any:
-        if key in LIVE:
+    def plain(value: Any, key: Key = ()) -> Any:
+        if is_live(key):
             return None
         if isinstance(value, SecretStr):
             return value.get_secret_value()
         if isinstance(value, BaseModel):
-            return {name: plain(part, f"{key}.{name}".strip(".")) for name, part in value if name != "replicas"}
+            return {name: plain(part, (*key, name)) for name, part in value if name != "replicas"}
         if isinstance(value, dict):
-            return {str(name): plain(part, "-") for name, part in value.items()}
-        return [plain(part, "-") for part in value] if isinstance(value, tuple | list) else str(value)
+            return {str(name): plain(part, (*key, str(name))) for name, part in value.items()}
+        return [plain(part, (*key, "-")) for part in value] if isinstance(value, tuple | list) else str(value)
 
     return hashlib.blake2b(json.dumps(plain(config), sort_keys=True).encode(), digest_size=8).hexdigest()

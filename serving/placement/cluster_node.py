@@ -6,27 +6,24 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import psutil
 
 from serving.config import GatewayConfig
 from serving.placement import ray_runtime
 from serving.placement.cluster import node_environment
-from serving.placement.janitor import RUN_VARIABLE, Janitor, sweep
-from serving.placement.processes import adopt_orphans, descendants, end_descendants
+from serving.placement.janitor import RUN_VARIABLE
+from serving.placement.processes import adopt_orphans, descendants
 from serving.placement.proxy_launcher import find_haproxy, write_launcher
 from serving.placement.ray_runtime import HAPROXY_PROGRAM
+from serving.placement.run_folder import RunFolder, Started
 from serving.placement.supervisor import StartError
 
 _START_SECONDS = 120.0
 
 
-class ClusterNode:
+class ClusterNode(Started):
     """This machine as a node of a Ray cluster, while the context is open. ``join``: the head's address; None: the head.
 
     ``host``: this machine's address in the cluster's network.
@@ -46,44 +43,29 @@ class ClusterNode:
         self._config, self._token, self._tell = config, token, tell
         self._host, self._join, self._cores = host, join, cores
         self.address = join or f"{host}:{port}"
-        self._folder: Path | None = None
-        self._janitor: Janitor | None = None
+        self._folder: RunFolder | None = None
 
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _start(self) -> None:
+    def start(self) -> None:
         adopt_orphans()
-        # Ray puts sockets below it: the path must stay short
-        self._folder = Path(tempfile.mkdtemp(prefix="wg-", dir="/tmp" if os.path.isdir("/tmp") else None))
-        self._janitor = Janitor(self._folder)
+        self._folder = RunFolder()
+        folder = self._folder.path
         for name in ("haproxy", "metrics"):
-            (self._folder / name).mkdir()
-        variables = node_environment(self._config, self._folder, self._token)
-        if (launcher := write_launcher(self._folder / "haproxy", find_haproxy())) is not None:
+            (folder / name).mkdir()
+        variables = node_environment(self._config, folder, self._token)
+        if (launcher := write_launcher(folder / "haproxy", find_haproxy())) is not None:
             variables[HAPROXY_PROGRAM] = str(launcher)
         arguments = ["--address", self.address] if self._join else ["--head", "--port", self.address.rpartition(":")[2]]
         if not self._join:
             arguments += ["--include-dashboard", "false"]
         if self._cores is not None:
             arguments += ["--num-cpus", str(self._cores)]
-        arguments += ["--node-ip-address", self._host, "--temp-dir", str(self._folder / "ray")]
+        arguments += ["--node-ip-address", self._host, "--temp-dir", str(folder / "ray")]
         arguments += ["--object-store-memory", str(ray_runtime.OBJECT_STORE_BYTES), "--disable-usage-stats"]
         self._tell(f"joining the cluster at {self.address}" if self._join else f"starting the head on {self.address}")
         # not with --block: its processes are found below us, or by the mark that they carry
         done = subprocess.run(
             [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", *arguments],
-            env={**os.environ, **variables, RUN_VARIABLE: str(self._folder)},
+            env={**os.environ, **variables, RUN_VARIABLE: str(folder)},
             capture_output=True,
             text=True,
             timeout=_START_SECONDS,
@@ -103,11 +85,6 @@ class ClusterNode:
 
     def close(self) -> None:
         """Idempotent; ends every process of the node and removes its files."""
-        if self._folder is None:
-            return
-        end_descendants({self._janitor.pid} if self._janitor is not None else set())
-        sweep(self._folder)
-        self._folder = None
-        if self._janitor is not None:
-            self._janitor.dismiss()
-            self._janitor = None
+        if self._folder is not None:
+            self._folder.close()
+            self._folder = None

@@ -7,9 +7,9 @@ import logging
 import os
 import random
 import secrets
+import signal
 import socket
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,8 +48,6 @@ _LASTING_PORTS = range(12000, 20000)
 _LAST_WORDS_SECONDS = 5.0
 """For the node meters to write their history at the end."""
 HAPROXY_PROGRAM = "RAY_SERVE_HAPROXY_BINARY_PATH"
-GATEWAY = "wattgate"
-"""Name of the gateway's application."""
 
 
 def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
@@ -173,20 +171,37 @@ def start_ray(run_folder: Path, run_environment: dict[str, str]) -> None:
     launcher = write_launcher(run_folder / "haproxy", find_haproxy())
     if launcher is not None:
         os.environ[HAPROXY_PROGRAM] = str(launcher)
-    import ray
-
-    ray.init(
+    enter_ray(
         num_cpus=max(1, os.cpu_count() or 1),
         include_dashboard=False,
         configure_logging=True,
         logging_level=logging.ERROR,
-        log_to_driver=False,
         object_store_memory=OBJECT_STORE_BYTES,
-        namespace="wattgate",
         # another loopback address: Ray replaces 127.0.0.1 itself by one that other machines can reach
         _node_ip_address="127.0.0.2",
         _temp_dir=str(run_folder / "ray"),
     )
+
+
+def enter_ray(**how: Any) -> None:
+    """``ray.init`` that leaves SIGTERM to whom it belonged. Ray takes it over twice: in Python by an exit with status
+    15, and in native code by a handler of faults that aborts the process.
+
+    Raises:
+        KeyboardInterrupt: SIGTERM came meanwhile.
+    """
+    # read when Ray is imported; the replicas keep theirs
+    os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
+    import ray
+
+    del os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"]
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(namespace="wattgate", log_to_driver=False, **how)
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def start_serve(host: str, port: int, proxy_location: str = "HeadOnly") -> None:
@@ -199,26 +214,6 @@ def start_serve(host: str, port: int, proxy_location: str = "HeadOnly") -> None:
         http_options={"host": host, "port": port, "keep_alive_timeout_s": 75},
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Application:
-    """A Serve application of ours."""
-
-    name: str
-    route: str
-    target: Any
-    """What ``bind`` returned."""
-
-
-def run_applications(applications: Sequence[Application]) -> None:
-    """Deploy side by side and wait until all run. Again with other live settings, it only changes those."""
-    from ray import serve
-
-    if applications:
-        serve.run_many(
-            [serve.RunTarget(target=one.target, name=one.name, route_prefix=one.route) for one in applications]
-        )
 
 
 def stop_node_meters() -> None:
@@ -234,7 +229,7 @@ def stop_node_meters() -> None:
         ray.wait([meter.stop.remote() for meter in meters], num_returns=len(meters), timeout=_LAST_WORDS_SECONDS)
 
 
-def stop_all(names: Iterable[str] = (GATEWAY,)) -> None:
+def stop_all(names: Iterable[str]) -> None:
     """Let the replicas finish what they accepted, one application after the other, have their last reports booked
     and kept, then end Ray.
     """

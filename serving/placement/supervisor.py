@@ -6,13 +6,10 @@ import contextlib
 import json
 import logging
 import os
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import psutil
 from pydantic import SecretStr
@@ -22,16 +19,16 @@ from serving.config import GatewayConfig
 from serving.engines.settings import EngineSettings
 from serving.engines.vllm import engine_cores, has_gpu
 from serving.placement import ray_runtime
+from serving.placement.applications import GATEWAY, Application, ApplicationFailed, run_applications
 from serving.placement.caching import new_secret
 from serving.placement.calibration import ensure_calibration
-from serving.placement.janitor import RUN_VARIABLE, Janitor, sweep
+from serving.placement.janitor import RUN_VARIABLE
 from serving.placement.model_replica import model_deployment
 from serving.placement.placed import InternalLink, PlacedModel, placed_models
-from serving.placement.processes import adopt_orphans, end_descendants, reap_adopted
-from serving.placement.ray_runtime import GATEWAY, Application
+from serving.placement.processes import adopt_orphans, reap_adopted
 from serving.placement.replica import serve_deployment
-
-_POLL_SECONDS = 0.2
+from serving.placement.run_folder import RunFolder, Started
+from serving.reload import told, with_live
 
 log = logging.getLogger("wattgate")
 
@@ -40,7 +37,7 @@ class StartError(Exception):
     """The gateway did not start; one readable line."""
 
 
-class Supervisor:
+class Supervisor(Started):
     """Starts Redis, Ray, Serve and the replicas; ``close`` ends all of it and removes its files.
 
     Use it as a context manager from the main thread. ``tell`` gets progress, a line at a time.
@@ -48,16 +45,16 @@ class Supervisor:
 
     def __init__(self, config: GatewayConfig, tell: Callable[[str], None], start_timeout_seconds: float = 900) -> None:
         self.config = config
+        self._asked = config
+        """Without what is drawn and found at the start, and with what was applied since."""
         self._tell = tell
         self._start_timeout_seconds = start_timeout_seconds
-        self._folder: Path | None = None
+        self._folder: RunFolder | None = None
         self._redis: EmbeddedRedis | None = None
         self._redis_url: str | None = None
-        self._janitor: Janitor | None = None
         self._own: frozenset[int] = frozenset()
         """Children that others here wait for."""
         self._notices_read = 0
-        self._deploy_error: BaseException | None = None
         self._placed: tuple[PlacedModel, ...] = ()
         self._link: InternalLink | None = None
 
@@ -69,20 +66,7 @@ class Supervisor:
     @property
     def run_folder(self) -> Path:
         assert self._folder is not None, "not started"
-        return self._folder
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        return self._folder.path
 
     def start(self) -> None:
         """Returns when the engine can answer.
@@ -101,25 +85,23 @@ class Supervisor:
             config = config.model_copy(update={"cache": drawn})
         self.config = config
         self._check_port()
-        # Ray puts sockets below it: the path must stay short
-        self._folder = Path(tempfile.mkdtemp(prefix="wg-", dir="/tmp" if os.path.isdir("/tmp") else None))
-        self._janitor = Janitor(self._folder)
+        self._folder = RunFolder()
         if any_port and config.batches.folder is None:
             # nobody can come back to a port that was free by chance
-            batches = config.batches.model_copy(update={"folder": self._folder / "batches"})
+            batches = config.batches.model_copy(update={"folder": self.run_folder / "batches"})
             self.config = config.model_copy(update={"batches": batches})
-        os.environ[RUN_VARIABLE] = str(self._folder)
+        os.environ[RUN_VARIABLE] = str(self.run_folder)
         self._placed = placed_models(config)
         self._calibrate([one.settings.engine for one in self._placed] or [config.engine])
         redis_url = self._start_redis()
         self._tell("starting Ray Serve and its HAProxy")
         variables = ray_runtime.environment(
-            self._folder,
+            self.run_folder,
             longest_request_seconds=config.server.request_timeout_seconds,
             affinity=config.server.affinity if config.server.replicas > 1 else "none",
         )
         try:
-            ray_runtime.start_ray(self._folder, variables)
+            ray_runtime.start_ray(self.run_folder, variables)
         # Ray raises no type of its own where a process of it is late
         except Exception as error:
             raise StartError(
@@ -173,29 +155,23 @@ class Supervisor:
         ]
         gateway = Application(GATEWAY, "/", self._gateway())
 
-        def deploy() -> None:
-            try:
-                # the gateway looks for the models when it starts
-                ray_runtime.run_applications(models)
-                ray_runtime.run_applications([gateway])
-            except BaseException as error:
-                self._deploy_error = error
-
-        # serve.run retries a failing constructor for long; the notices say at once why
-        thread = threading.Thread(target=deploy, daemon=True)
-        thread.start()
         until = time.monotonic() + self._start_timeout_seconds
-        while thread.is_alive():
-            thread.join(_POLL_SECONDS)
+
+        def look() -> None:
+            # Ray Serve retries a failing constructor for long; the notices say at once why
             if failure := self._read_notices():
                 raise StartError(failure)
             if time.monotonic() > until:
                 raise StartError(f"not ready after {self._start_timeout_seconds:.0f} s; see {self.run_folder}/ray")
-        if failure := self._read_notices():
-            raise StartError(failure)
-        if self._deploy_error is not None:
-            text = str(self._deploy_error).strip().splitlines()
-            raise StartError(f"Ray Serve could not start the gateway: {text[-1] if text else 'no reason given'}")
+
+        try:
+            # the gateway looks for the models when it starts
+            run_applications(models, look)
+            run_applications([gateway], look)
+        except ApplicationFailed as error:
+            look()
+            raise StartError(f"Ray Serve could not start the gateway: {error}") from None
+        look()
 
     def _read_notices(self) -> str | None:
         """Pass progress on; return the reason if a replica failed."""
@@ -227,19 +203,14 @@ class Supervisor:
         if failure := self._read_notices():
             self._tell(f"a replica failed to start: {failure}")
 
-    def apply(self, config: GatewayConfig) -> None:
-        """Change the live settings (admission, the controller, the tenants' grants) without a restart."""
-        grants = {"tenants": config.access.tenants, "default_tenant": config.access.default_tenant}
-        access = self.config.access.model_copy(update=grants)
-        models = {
-            name: model.model_copy(update={"admission": config.models[name].admission})
-            if name in config.models
-            else model
-            for name, model in self.config.models.items()
-        }
-        live = {"admission": config.admission, "control": config.control, "access": access, "models": models}
-        self.config = self.config.model_copy(update=live)
-        ray_runtime.run_applications([Application(GATEWAY, "/", self._gateway())])
+    def apply(self, config: GatewayConfig) -> list[str]:
+        """Change the live settings (admission, the controller, the tenants' grants) without a restart; says in lines
+        what was changed, and what was not.
+        """
+        lines = told(self._asked, config)
+        self._asked, self.config = with_live(self._asked, config), with_live(self.config, config)
+        run_applications([Application(GATEWAY, "/", self._gateway())])
+        return lines
 
     def _gateway(self) -> Any:
         return serve_deployment(self.config, self._redis_url, self._link)
@@ -254,12 +225,6 @@ class Supervisor:
         if self._redis is not None:
             self._redis.close()
             self._redis = None
-        # the embedded Redis and Ray are gone; what else the run started is found below us or by its mark
-        keep = {self._janitor.pid} if self._janitor is not None else set()
-        end_descendants(keep)
         os.environ.pop(RUN_VARIABLE, None)
-        sweep(self._folder)
+        self._folder.close()
         self._folder = None
-        if self._janitor is not None:
-            self._janitor.dismiss()
-            self._janitor = None

@@ -69,7 +69,7 @@ class RunningGateway(Protocol):
     def run_folder(self) -> Path:
         """Where its engine's steps are."""
 
-    def apply(self, config: GatewayConfig) -> None:
+    def apply(self, config: GatewayConfig) -> object:
         """Change the live settings."""
 
     def close(self) -> None: ...

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
@@ -62,18 +61,19 @@ def empty_replica(port: int, replay: dict[str, Any]) -> None:
     import os
 
     from serving.placement import ray_runtime
-    from serving.placement.janitor import RUN_VARIABLE, Janitor, sweep
-    from serving.placement.processes import adopt_orphans, end_descendants
+    from serving.placement.applications import GATEWAY, Application, run_applications
+    from serving.placement.janitor import RUN_VARIABLE
+    from serving.placement.processes import adopt_orphans
+    from serving.placement.run_folder import RunFolder
 
     adopt_orphans()
-    folder = Path(tempfile.mkdtemp(prefix="wg-", dir="/tmp"))
-    janitor = Janitor(folder)
-    os.environ[RUN_VARIABLE] = str(folder)
+    folder = RunFolder()
+    os.environ[RUN_VARIABLE] = str(folder.path)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        ray_runtime.start_ray(folder, ray_runtime.environment(folder, longest_request_seconds=300))
+        ray_runtime.start_ray(folder.path, ray_runtime.environment(folder.path, longest_request_seconds=300))
         ray_runtime.start_serve("127.0.0.1", port)
         from ray import serve
 
@@ -83,14 +83,12 @@ def empty_replica(port: int, replay: dict[str, Any]) -> None:
         deployment = serve.deployment(
             serve.ingress(build)(), name="empty", max_ongoing_requests=8192, ray_actor_options={"num_cpus": 0}
         )
-        ray_runtime.run_applications([ray_runtime.Application(ray_runtime.GATEWAY, "/", deployment.bind())])
+        run_applications([Application(GATEWAY, "/", deployment.bind())])
         print("up", flush=True)
         stop.wait()
     finally:
-        ray_runtime.stop_all()
-        end_descendants({janitor.pid})
-        sweep(folder)
-        janitor.dismiss()
+        ray_runtime.stop_all([GATEWAY])
+        folder.close()
 
 
 def main() -> None:

@@ -7,10 +7,10 @@ import os
 import shutil
 import signal
 import subprocess
-from types import TracebackType
-from typing import Self
 
 import pytest
+
+from serving.placement.run_folder import Started
 
 
 def require_namespaces() -> None:
@@ -31,7 +31,7 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-class Network:
+class Network(Started):
     """A bridge with this process at ``.254`` and machines at ``.1``, ``.2`` and so on."""
 
     def __init__(self, machines: int) -> None:
@@ -42,28 +42,18 @@ class Network:
         self.names = [f"wg{number}n{index + 1}" for index in range(machines)]
         self.addresses = [f"{self._net}.{index + 1}" for index in range(machines)]
 
-    def __enter__(self) -> Self:
-        try:
-            run("ip", "link", "add", self._bridge, "type", "bridge")
-            run("ip", "addr", "add", f"{self.here}/24", "dev", self._bridge)
-            run("ip", "link", "set", self._bridge, "up")
-            for index, (name, address) in enumerate(zip(self.names, self.addresses, strict=True)):
-                cable = self._cable(index)
-                run("ip", "netns", "add", name)
-                run("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", name)
-                run("ip", "link", "set", cable, "master", self._bridge, "up")
-                run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
-                run("ip", "-n", name, "link", "set", "eth0", "up")
-                run("ip", "-n", name, "link", "set", "lo", "up")
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def start(self) -> None:
+        run("ip", "link", "add", self._bridge, "type", "bridge")
+        run("ip", "addr", "add", f"{self.here}/24", "dev", self._bridge)
+        run("ip", "link", "set", self._bridge, "up")
+        for index, (name, address) in enumerate(zip(self.names, self.addresses, strict=True)):
+            cable = self._cable(index)
+            run("ip", "netns", "add", name)
+            run("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", name)
+            run("ip", "link", "set", cable, "master", self._bridge, "up")
+            run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
+            run("ip", "-n", name, "link", "set", "eth0", "up")
+            run("ip", "-n", name, "link", "set", "lo", "up")
 
     def _cable(self, index: int) -> str:
         return f"{self._bridge}v{index + 1}"

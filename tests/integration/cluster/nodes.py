@@ -8,8 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import psutil
@@ -17,6 +16,7 @@ import yaml
 
 from cache.embedded import EmbeddedRedis
 from serving.placement.janitor import RUN_VARIABLE, sweep
+from serving.placement.run_folder import Started
 from tests.integration.cluster.network import Network
 from tests.integration.serving.gateway_process import until
 
@@ -67,7 +67,7 @@ def run_folders(pid: int) -> set[Path]:
     return {Path(folder) for folder in found if folder}
 
 
-class Cluster:
+class Cluster(Started):
     """``sections`` of the configuration over the defaults: one replica a node, a simulated engine."""
 
     def __init__(self, folder: Path, sections: dict[str, dict[str, Any]] | None = None) -> None:
@@ -87,21 +87,8 @@ class Cluster:
             self.sections[name] = self.sections.get(name, {}) | values
         self.file.write_text(yaml.safe_dump(self.sections))
 
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _start(self) -> None:
-        self.network.__enter__()
+    def start(self) -> None:
+        self.network.start()
         reach = ("--bind", "127.0.0.1", self.network.here, "--protected-mode", "no")
         self.redis = EmbeddedRedis(tcp=True, arguments=reach).start()
         secrets = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -41,13 +42,24 @@ def test_nothing_is_left_after(number: signal.Signals) -> None:
     assert processes_of(folder) == []
 
 
-def test_ctrl_c_during_the_start_leaves_nothing() -> None:
+@pytest.mark.parametrize(
+    ("number", "there"), [(signal.SIGINT, "raylet"), (signal.SIGTERM, "raylet"), (signal.SIGTERM, "ServeController")]
+)
+def test_a_start_that_is_stopped_leaves_nothing(number: signal.Signals, there: str) -> None:
     gateway = GatewayProcess("--engine", "simulated", "--port", "0")
-    until(lambda: "starting Ray" in gateway.output(), what="the start")
-    folder = until(lambda: run_folder_of(gateway), what="the run's folder")
-    assert gateway.stop(signal.SIGINT) == 130
+    until(lambda: there in names_below(gateway), what=f"a process {there}")
+    folder = run_folder_of(gateway)
+    assert gateway.stop(number) == 130, gateway.output()
     assert not folder.exists()
     assert processes_of(folder) == []
+
+
+def names_below(gateway: GatewayProcess) -> str:
+    found = []
+    for process in psutil.Process(gateway.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found.append(process.name())
+    return " ".join(found)
 
 
 def test_the_live_cap_changes_without_a_restart(tmp_path: Path) -> None:

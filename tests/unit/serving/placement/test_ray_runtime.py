@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import sys
 from pathlib import Path
 
-from serving.placement.ray_runtime import environment, lasting_port, proxy_environment
+import pytest
+
+from serving.placement.ray_runtime import enter_ray, environment, lasting_port, proxy_environment
 
 
 def test_two_runs_share_no_path_no_port_and_no_token(tmp_path: Path) -> None:
@@ -27,3 +33,38 @@ def test_conversations_are_hashed_only_where_asked_for(tmp_path: Path) -> None:
     assert key not in proxy_environment(tmp_path, longest_request_seconds=300)
     asked = proxy_environment(tmp_path, longest_request_seconds=300, affinity="conversation")
     assert asked[key].startswith("hash lua.conversation")
+
+
+class TakesSigterm:
+    """What stands for Ray: ``init`` puts a handler of its own in place, as Ray does."""
+
+    def __init__(self, during: BaseException | None = None) -> None:
+        self.during = during
+
+    def init(self, **how: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+        if self.during is not None:
+            raise self.during
+
+
+@pytest.mark.parametrize(
+    ("during", "told"),
+    [(None, None), (SystemExit(15), KeyboardInterrupt), (ConnectionError(), ConnectionError)],
+)
+def test_sigterm_belongs_to_who_had_it_whatever_ray_does(
+    monkeypatch: pytest.MonkeyPatch, during: BaseException | None, told: type[BaseException] | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", TakesSigterm(during))
+
+    def ours(number: int, frame: object) -> None:
+        raise AssertionError("nobody sends it")
+
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        with contextlib.nullcontext() if told is None else pytest.raises(told):
+            enter_ray()
+        assert signal.getsignal(signal.SIGTERM) is ours
+        # it is for this process: what Ray starts keeps its traces of faults
+        assert "RAY_DISABLE_FAILURE_SIGNAL_HANDLER" not in os.environ
+    finally:
+        signal.signal(signal.SIGTERM, before)
