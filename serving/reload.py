@@ -15,8 +15,8 @@ Key = tuple[str, ...]
 _LIVE: frozenset[Key] = frozenset({("admission",), ("control",), ("access", "tenants"), ("access", "default_tenant")})
 _NOT_THERE = object()
 _WHY = {
-    "models": "a model is loaded, replaced and taken away only by a restart; until then the gateway serves those it "
-    "started with"
+    "models": "models come, go and change by a restart: the gateway's queues and the node's power meter are made for "
+    "those that it started with"
 }
 """By section, where the key alone leaves a question."""
 

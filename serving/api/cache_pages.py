@@ -16,6 +16,7 @@ from cache.lookup import Invalidated
 from cache.store import StoreUnavailable
 from cache.tiers import ResponseCache
 from serving.access import KeyRing
+from serving.api.pages import json_response
 from serving.errors import EngineUnavailable, Forbidden, InvalidRequest, NotFound
 from serving.gateway import Gateway
 from serving.operations.events import EventLog
@@ -54,7 +55,7 @@ class CachePages:
 
     async def stats(self, request: Request) -> Response:
         _operator_only(self._who(request))
-        return _json(await self._cache().stats())
+        return json_response(await self._cache().stats())
 
     async def inspect(self, request: Request) -> Response:
         tenant, cache = self._who(request), self._cache()
@@ -66,7 +67,7 @@ class CachePages:
             raise _away(unavailable.loss.value) from None
         if answer is None or (tenant is not None and not cache.owns(tenant, answer)):
             raise _absent()
-        return _json(described(answer))
+        return json_response(described(answer))
 
     async def remove(self, request: Request) -> Response:
         tenant = self._who(request)
@@ -135,7 +136,7 @@ def _operator_only(tenant: str | None) -> None:
 
 def _done(result: Invalidated) -> Response:
     if result.done:
-        return _json({"done": True})
+        return json_response({"done": True})
     # whether another tenant has such an entry is nobody's business
     raise _absent() if result.why in ("absent", "not_yours") else _away(result.why)
 
@@ -148,7 +149,3 @@ def _absent() -> NotFound:
 
 def _away(loss: str) -> EngineUnavailable:
     return EngineUnavailable(f"The cache's store cannot do it now ({loss}); try again.", code="cache_unavailable")
-
-
-def _json(payload: Any) -> Response:
-    return Response(orjson.dumps(payload), media_type="application/json")

@@ -47,9 +47,12 @@ def test_nothing_is_left_after(number: signal.Signals) -> None:
 )
 def test_a_start_that_is_stopped_leaves_nothing(number: signal.Signals, there: str) -> None:
     gateway = GatewayProcess("--engine", "simulated", "--port", "0")
-    until(lambda: there in names_below(gateway), what=f"a process {there}")
-    folder = run_folder_of(gateway)
-    assert gateway.stop(number) == 130, gateway.output()
+    try:
+        until(lambda: there in names_below(gateway), timeout_seconds=120, what=f"a process {there}")
+        folder = run_folder_of(gateway)
+    finally:
+        status = gateway.stop(number)
+    assert status == 130, gateway.output()
     assert not folder.exists()
     assert processes_of(folder) == []
 

@@ -187,6 +187,19 @@ def test_a_new_cap_of_one_model_is_live_and_drops_no_stream(gateway: GatewayProc
     assert streams.complete()
 
 
+def test_a_model_added_to_the_file_is_told_to_wait_for_a_restart_while_the_others_go_on(
+    gateway: GatewayProcess, file: Path
+) -> None:
+    streams = Streams(gateway, "alpha", count=2, tokens=100, headers=BOTH)
+    file.write_text(CONFIG.format(cap=4) + "  gamma:\n    engine: {kind: simulated}\n")
+    gateway.process.send_signal(signal.SIGHUP)
+    until(lambda: "not applied: models.gamma is new" in gateway.output(), what="the refusal")
+    # what is live in the same file is applied
+    until(lambda: metric(gateway, "wattgate_concurrency_cap", model="alpha") == 4, what="the new cap")
+    assert [model.id for model in client(gateway).models.list()] == ["alpha", "org/beta", "gone"]
+    assert streams.complete()
+
+
 def test_what_was_accepted_is_answered_after_a_sigterm(gateway: GatewayProcess) -> None:
     # the last of this module: it ends the gateway
     streams = Streams(gateway, "org/beta", count=4, tokens=100, headers=BOTH)

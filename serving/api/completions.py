@@ -1,0 +1,226 @@
+"""POST of the endpoints that a model answers: authenticated, parsed, answered, told to whoever keeps count."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from cache.control import CacheControl
+from serving.access import TENANT_INSIDE, KeyRing
+from serving.api.body import ClientGone, asked_priority, estimated_prompt_tokens, parse_body, read_body
+from serving.api.client_gone import cancelled_when_gone
+from serving.api.frames import frame_of
+from serving.call import Call, Reply
+from serving.errors import (
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    RateLimited,
+    RequestTimeout,
+)
+from serving.gateway import Gateway
+from serving.limits.desk import Desk
+from serving.telemetry.ended import Ended, EndedSink, ended_call
+
+log = logging.getLogger("wattgate")
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_JSON = (b"content-type", b"application/json")
+_SSE = (b"content-type", b"text/event-stream; charset=utf-8")
+
+
+class Completions:
+    """POST of ``/v1/chat/completions`` and ``/v1/completions``: a plain ASGI endpoint."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        keys: KeyRing,
+        *,
+        desk: Desk,
+        max_body_bytes: int,
+        max_concurrent_requests: int,
+        request_timeout_seconds: float,
+        sinks: Sequence[EndedSink] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._gateway = gateway
+        self._keys = keys
+        self._desk = desk
+        self._sinks = tuple(sinks)
+        self._max_body_bytes = max_body_bytes
+        self._max_concurrent_requests = max_concurrent_requests
+        self._request_timeout_seconds = request_timeout_seconds
+        self._clock = clock
+        self.inside = 0
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        received = self._clock()
+        headers = dict(scope["headers"])
+        request_id = uuid.uuid4().hex
+        # the client's own is told and logged, but it may come twice: nothing is booked under it
+        client_id = _client_id(headers.get(b"x-request-id"))
+        answer = _Answer(send, client_id or request_id)
+        call, status, code = None, 200, None
+        self.inside += 1
+        try:
+            if scope["method"] != "POST":
+                raise MethodNotAllowed(f"{scope['path']} takes POST.", headers={"allow": "POST"})
+            call = await self._call(scope, headers, receive, request_id, received)
+            with cancelled_when_gone(receive):
+                async with self._desk.open(call) as reply:
+                    await answer.send_reply(reply, stream=call.stream)
+            # a stream that broke off has told its client so in its last frame
+            code = None if call.usage is not None else "broken_stream"
+        except GatewayError as error:
+            status, code = error.status, error.code
+            if call is None:
+                self._gateway.refused(scope["path"], error.status)
+            await answer.fail(error)
+        except (ClientGone, asyncio.CancelledError) as gone:
+            status, code = 499, "client_gone"
+            if isinstance(gone, asyncio.CancelledError):
+                raise
+            log.info("request %s: the client went", request_id)
+        except Exception:
+            status, code = 500, "internal_error"
+            log.exception("request %s failed", request_id)
+            await answer.fail(GatewayError("The gateway failed on this request.", code="internal_error"))
+        finally:
+            self.inside -= 1
+            if self._sinks:
+                self._tell(call, request_id, client_id, scope["path"], status, code, received, headers)
+
+    def _tell(
+        self,
+        call: Call | None,
+        request_id: str,
+        client_id: str | None,
+        path: str,
+        status: int,
+        error: str | None,
+        received: float,
+        headers: dict[bytes, bytes],
+    ) -> None:
+        now, wall, parent = self._clock(), time.time(), _text(headers.get(b"traceparent"))
+        if call is None:
+            seconds = now - received
+            ended = Ended(request_id, path, status, error, wall - seconds, seconds, parent=parent)
+        else:
+            ended = ended_call(call, self._gateway, status=status, error=error, now=now, wall=wall, parent=parent)
+        if client_id is not None:
+            ended = replace(ended, client_request_id=client_id)
+        for sink in self._sinks:
+            sink.ended(ended)
+
+    async def _call(
+        self, scope: Message, headers: dict[bytes, bytes], receive: Receive, request_id: str, received: float
+    ) -> Call:
+        # refusals come after the body has been read: a client that is still sending could not read them
+        try:
+            async with asyncio.timeout(self._request_timeout_seconds):
+                body = await read_body(receive, self._max_body_bytes)
+        except TimeoutError:
+            raise RequestTimeout("The request body did not arrive in time.") from None
+        tenant = scope.get(TENANT_INSIDE) or self._keys.tenant(_text(headers.get(b"authorization")))
+        if self.inside > self._max_concurrent_requests:
+            raise RateLimited(
+                "The gateway is at its limit of concurrent requests.",
+                code="too_many_requests",
+                headers={"retry-after": str(self._gateway.runs.retry_after_seconds())},
+            )
+        payload = parse_body(scope["path"], body)
+        self._keys.check_model(tenant, payload["model"])
+        timeout = _timeout(headers.get(b"x-request-timeout"), self._request_timeout_seconds)
+        return Call(
+            request_id=request_id,
+            tenant=tenant,
+            path=scope["path"],
+            payload=payload,
+            received_seconds=received,
+            deadline_seconds=received + timeout,
+            cache_control=CacheControl.parse(_text(headers.get(b"cache-control"))),
+            priority=asked_priority(
+                _text(headers.get(b"x-wattgate-priority")), payload, self._keys.settings(tenant).priority
+            ),
+            prompt_tokens=estimated_prompt_tokens(payload),
+        )
+
+
+class _Answer:
+    """What has gone to the client so far decides how an error can still be told."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self._started = False
+        self._ended = False
+        self._stream = False
+
+    async def _start(self, status: int, content_type: tuple[bytes, bytes], headers: dict[str, str]) -> None:
+        self._started = True
+        raw = [content_type, (b"x-request-id", self._request_id.encode())]
+        raw += [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def _body(self, body: bytes, more: bool) -> None:
+        self._ended = not more
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def send_reply(self, reply: Reply, *, stream: bool) -> None:
+        self._stream = stream
+        if not stream:
+            body = b"".join([frame async for frame in reply.frames])
+            await self._start(200, _JSON, reply.headers | {"content-length": str(len(body))})
+            await self._body(body, more=False)
+            return
+        async for frame in reply.frames:
+            if not self._started:
+                await self._start(200, _SSE, reply.headers | {"cache-control": "no-store"})
+            await self._body(frame, more=True)
+        await self._body(b"", more=False)
+
+    async def fail(self, error: GatewayError) -> None:
+        if self._ended:
+            return
+        if self._started:
+            # too late for a status: a last frame, and no [DONE], tells a stream's reader
+            await self._body(frame_of(error.envelope()) if self._stream else b"", more=False)
+            return
+        body = orjson.dumps(error.envelope())
+        await self._start(error.status, _JSON, error.headers | {"content-length": str(len(body))})
+        await self._body(body, more=False)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+def _client_id(sent: bytes | None) -> str | None:
+    """The client's own id where it is harmless."""
+    text = _text(sent)
+    return text if text and _REQUEST_ID.fullmatch(text) else None
+
+
+def _timeout(sent: bytes | None, most: float) -> float:
+    if sent is None:
+        return most
+    try:
+        seconds = float(sent)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise InvalidRequest("x-request-timeout must be a positive number of seconds.", param="x-request-timeout")
+    return min(seconds, most)
