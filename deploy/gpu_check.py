@@ -96,7 +96,7 @@ def engine_sees_a_gpu() -> None:
 def measure(model: str | None, count: Callable[[], float]) -> Figures:
     import httpx
 
-    from serving.config import load_config
+    from serving.config_sources import load_config
     from serving.placement.supervisor import Supervisor
 
     flags = {"server.port": 0, "engine.model": model, "cache.tier": "off"}

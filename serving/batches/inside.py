@@ -10,6 +10,7 @@ import orjson
 from starlette.types import ASGIApp, Message
 
 from serving.access import TENANT_INSIDE
+from serving.asgi_scope import post_scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +49,7 @@ async def ask(app: ASGIApp, tenant: str, path: str, body: dict[str, Any], header
         else:
             parts.append(message.get("body", b""))
 
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [
-            (b"content-type", b"application/json"),
-            *((name.encode(), value.encode("latin-1")) for name, value in headers.items()),
-        ],
-        "client": None,
-        "server": None,
-        "state": {},
-        TENANT_INSIDE: tenant,
-    }
+    scope = post_scope(path, headers) | {TENANT_INSIDE: tenant}
     await app(scope, receive, send)
     try:
         answer = orjson.loads(b"".join(parts))

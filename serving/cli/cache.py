@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -101,10 +102,7 @@ def evaluate_pairs(
     finally:
         encoder.close()
     if decisions is not None:
-        try:
-            decisions.write_text("".join(json.dumps(each.line()) + "\n" for each in judged), "utf-8")
-        except OSError as error:
-            _refuse(f"{decisions}: cannot be written ({error.strerror})")
+        _write_lines(decisions, [each.line() for each in judged])
     result = {
         "max_wrong": judge.max_wrong,
         "policy": judge.policy.value,
@@ -157,10 +155,7 @@ def replay_stream(
     except ValueError as error:
         _refuse(_first_problem(error))
     if decisions is not None:
-        try:
-            decisions.write_text("".join(json.dumps(each.line()) + "\n" for each in results), "utf-8")
-        except OSError as error:
-            _refuse(f"{decisions}: cannot be written ({error.strerror})")
+        _write_lines(decisions, [each.line() for each in results])
     result = {
         "max_wrong": judge.max_wrong,
         "policy": judge.policy.value,
@@ -177,6 +172,13 @@ def replay_stream(
         f"wrong of hits: {result['wrong_of_hits']:.1%} ({low:.1%} to {high:.1%}); budget {judge.max_wrong:.1%}"
     )
     console.print(f"{calibrated['note']}; {result['lookups_per_second']:.0f} lookups/s")
+
+
+def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    try:
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    except OSError as error:
+        _refuse(f"{path}: cannot be written ({error.strerror})")
 
 
 def _first_problem(error: ValueError) -> str:

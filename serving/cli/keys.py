@@ -12,7 +12,8 @@ import typer
 from rich.table import Table
 
 from serving.cli.output import err, fail, out
-from serving.config import ConfigError, load_config
+from serving.config import ConfigError
+from serving.config_sources import load_config
 from serving.tenancy.keys import KeyFile, KeyFileError, StoredKey
 
 _T = TypeVar("_T")

@@ -14,7 +14,8 @@ import typer
 
 from serving.cli.option_groups import spread
 from serving.cli.output import Progress, err, fail
-from serving.config import ConfigError, GatewayConfig, LoadedConfig, load_config
+from serving.config import ConfigError, GatewayConfig
+from serving.config_sources import LoadedConfig, load_config
 
 if TYPE_CHECKING:
     from serving.placement.joined import JoinedGateway

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from serving.asgi_scope import post_scope
+
 Message = MutableMapping[str, Any]
 AsgiApp = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
@@ -36,26 +38,8 @@ async def asgi_call(
 
     Raises whatever the application raises before it has started to answer.
     """
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [
-            (b"host", b"engine"),
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"x-request-id", request_id.encode()),
-        ],
-        "client": ("127.0.0.1", 0),
-        "server": ("engine", 80),
-        "state": {},
-    }
+    headers = {"host": "engine", "content-length": str(len(body)), "x-request-id": request_id}
+    scope = post_scope(path, headers) | {"client": ("127.0.0.1", 0), "server": ("engine", 80)}
     gone = asyncio.Event()
     started: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=_FRAMES_AHEAD)

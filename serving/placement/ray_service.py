@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from serving.config import ConfigError, GatewayConfig, load_config
+from serving.config import ConfigError, GatewayConfig
+from serving.config_sources import load_config
 from serving.placement.placed import placed_models
 from serving.placement.replica import serve_deployment
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from serving.config import load_config
+from serving.config_sources import load_config
 from serving.engines.settings import EngineSettings, VllmSettings
 from serving.engines.vllm import VllmEngine, engine_cores
 from serving.placement.calibration import ensure_calibration

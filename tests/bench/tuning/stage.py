@@ -11,7 +11,8 @@ import psutil
 
 from metering.architecture import load_architecture
 from serving.bundled_model import bundled_model_folder
-from serving.config import GatewayConfig, load_config
+from serving.config import GatewayConfig
+from serving.config_sources import load_config
 from serving.placement.metering_setup import node_hardware
 from serving.tuning.bench import GatewayBench
 from serving.tuning.lengths import Lengths

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from cache.embedded import EmbeddedRedis
 from serving.placement.janitor import RUN_VARIABLE, sweep
 from serving.placement.run_folder import Started
 from tests.integration.cluster.network import Network
-from tests.integration.serving.gateway_process import until
+from tests.integration.serving.gateway_process import summed, until
 
 KEY = "key-of-alice"
 HEADERS = {"authorization": f"Bearer {KEY}"}
@@ -124,14 +123,7 @@ class Cluster(Started):
 
     def metric(self, name: str, target: str, **labels: str) -> float:
         """Of one node: the sum of a series over the label values that are not named."""
-        total = 0.0
-        for line in httpx.get(f"http://{target}/metrics", headers=HEADERS, timeout=30).text.splitlines():
-            found = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
-            if found:
-                have = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found.group(1) or ""))
-                if all(have.get(key) == value for key, value in labels.items()):
-                    total += float(found.group(2))
-        return total
+        return summed(httpx.get(f"http://{target}/metrics", headers=HEADERS, timeout=30).text, name, labels)
 
     def close(self) -> None:
         for process in reversed(self.processes):

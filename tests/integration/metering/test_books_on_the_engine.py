@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.config import load_config
+from serving.config_sources import load_config
 from tests.bench.metering.mixed import mixed_run
 from tests.bench.metering.stack import stack
 

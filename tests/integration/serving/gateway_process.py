@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -76,15 +77,19 @@ class GatewayProcess:
             return self.process.wait()
 
     def metric(self, name: str, *, headers: dict[str, str] | None = None, **labels: str) -> float:
-        """Sum of a series over the label values that are not named."""
-        total = 0.0
-        for line in httpx.get(f"{self.url}/metrics", headers=headers, timeout=30).text.splitlines():
-            found = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
-            if found:
-                have = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found.group(1) or ""))
-                if all(have.get(key) == value for key, value in labels.items()):
-                    total += float(found.group(2))
-        return total
+        return summed(httpx.get(f"{self.url}/metrics", headers=headers, timeout=30).text, name, labels)
+
+
+def summed(exposition: str, name: str, labels: Mapping[str, str]) -> float:
+    """A series over the label values that are not named."""
+    total = 0.0
+    for line in exposition.splitlines():
+        found = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
+        if found:
+            have = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found.group(1) or ""))
+            if all(have.get(key) == value for key, value in labels.items()):
+                total += float(found.group(2))
+    return total
 
 
 def until(condition, timeout_seconds: float = 30.0, what: str = "the condition"):  # type: ignore[no-untyped-def]

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from serving.config import load_config
+from serving.config_sources import load_config
 from serving.placement.replica import serve_deployment
 from serving.placement.supervisor import Supervisor
 

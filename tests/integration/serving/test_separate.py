@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 
-from serving.config import load_config
+from serving.config_sources import load_config
 from serving.placement.placed import placed_models
 from tests.integration.serving.gateway_process import GatewayProcess, until
 from tests.integration.serving.streams import Streams

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from serving.config import load_config
+from serving.config_sources import load_config
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 KUBERAY = DEPLOY / "kuberay"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.config import ConfigError, load_config
+from serving.config import ConfigError
+from serving.config_sources import load_config
 
 
 def loaded(tmp_path: Path, text: str):  # type: ignore[no-untyped-def]

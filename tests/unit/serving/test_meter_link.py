@@ -30,6 +30,17 @@ class Rig:
         self.link.trace(request_id, "t", "m").record(made)
         return made
 
+    def hold_submissions(self) -> asyncio.Event:
+        """Until it is set, the meter answers nothing."""
+        gate, submit = asyncio.Event(), self.books.submit
+
+        async def slow(batch: WorkBatch) -> Acknowledgement:
+            await gate.wait()
+            return await submit(batch)
+
+        self.books.submit = slow  # type: ignore[method-assign]
+        return gate
+
 
 async def test_a_batch_holds_what_has_gathered_with_its_watermark() -> None:
     rig = Rig()
@@ -96,14 +107,7 @@ async def test_beyond_ten_minutes_the_oldest_is_dropped_and_counted(monkeypatch:
 async def test_a_batch_dropped_while_it_was_under_way_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter_link, "_MAX_BATCHES_KEPT", 2)
     rig = Rig()
-    gate = asyncio.Event()
-    submit = rig.books.submit
-
-    async def slow(batch: WorkBatch) -> Acknowledgement:
-        await gate.wait()
-        return await submit(batch)
-
-    rig.books.submit = slow  # type: ignore[method-assign]
+    gate = rig.hold_submissions()
     flushes = []
     for _ in range(3):
         flushes.append(asyncio.create_task(rig.link.flush()))
@@ -140,14 +144,7 @@ async def test_rates_come_back_with_the_acknowledgement() -> None:
 
 async def test_a_meter_that_is_slow_gets_each_batch_once() -> None:
     rig = Rig()
-    gate = asyncio.Event()
-    submit = rig.books.submit
-
-    async def slow(batch: WorkBatch) -> Acknowledgement:
-        await gate.wait()
-        return await submit(batch)
-
-    rig.books.submit = slow  # type: ignore[method-assign]
+    gate = rig.hold_submissions()
     flushes = []
     for name in "abc":
         rig.work(name)

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from metering.errors import BadInput
-from serving.config import load_config
+from serving.config_sources import load_config
 from serving.limits.book import Use
 from serving.telemetry.ended import Ended
 from serving.telemetry.workload_log import line, workload_log

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from metering.hardware.device import DetectedHardware, Device
 from metering.work import EngineSteps
-from serving.config import load_config
+from serving.config_sources import load_config
 from serving.tuning import measure
 from serving.tuning.bench import GatewayBench
 from serving.tuning.lengths import Lengths

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from serving.cli import load as load_command
 from serving.cli import tune as tune_command
-from serving.config import load_config
+from serving.config_sources import load_config
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from metering.errors import BadInput
-from serving.config import ConfigError, load_config
+from serving.config import ConfigError
+from serving.config_sources import load_config
 from serving.engines.settings import EngineSettings
 from serving.engines.simulated import SimulatedEngine
 from serving.tuning import engine_library

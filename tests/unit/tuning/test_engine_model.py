@@ -10,19 +10,9 @@ from metering.hardware.catalogue import find_device
 from serving.tuning.engine_model import EngineModel, Plane, roofline_model
 from serving.tuning.fitting import StepRecord, fit_plane, records_of
 from serving.tuning.outcome import Outcome
+from tests.unit.metering.model_configs import LLAMA_3_1_8B
 
-LLAMA_8B = architecture_from_config(
-    {
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "intermediate_size": 14336,
-        "vocab_size": 128256,
-        "dtype": "bfloat16",
-    }
-)
+LLAMA_8B = architecture_from_config(LLAMA_3_1_8B)
 TRUE = Plane(0.02, 0.002, 0.0005, 2e-6)
 
 

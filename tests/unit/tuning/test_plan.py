@@ -13,6 +13,7 @@ from serving.tuning.plan import Option, plan, predict, smallest
 from serving.tuning.simulation import Limits
 from serving.tuning.slo import Slo
 from serving.tuning.synthetic import Synthetic
+from tests.unit.metering.model_configs import LLAMA_3_1_8B
 
 SLO = Slo.parse(["ttft_p95<=300ms", "itl_p95<=50ms"])
 
@@ -77,20 +78,7 @@ def test_a_plan_of_nothing_is_refused():
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(
-        json.dumps(
-            {
-                "model_type": "llama",
-                "hidden_size": 4096,
-                "num_hidden_layers": 32,
-                "num_attention_heads": 32,
-                "num_key_value_heads": 8,
-                "intermediate_size": 14336,
-                "vocab_size": 128256,
-                "dtype": "bfloat16",
-            }
-        )
-    )
+    path.write_text(json.dumps(LLAMA_3_1_8B))
     return path
 
 

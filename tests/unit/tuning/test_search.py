@@ -6,7 +6,8 @@ import pytest
 from metering.errors import BadInput
 from metering.intensity.static import StaticIntensity
 from metering.site import Site
-from serving.config import GatewayConfig, load_config
+from serving.config import GatewayConfig
+from serving.config_sources import load_config
 from serving.tuning.bench import CannotStart, Hopeless, SimulatedBench
 from serving.tuning.engine_model import Plane
 from serving.tuning.lengths import Lengths

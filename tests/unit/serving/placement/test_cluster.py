@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from serving.config import ConfigError, load_config
+from serving.config import ConfigError
+from serving.config_sources import load_config
 from serving.placement.cluster import cluster_config, cluster_token, node_environment, version_of
 
 SECRETS = {

@@ -13,7 +13,8 @@ from metering.intensity.resilient import ResilientIntensity
 from metering.intensity.static import StaticIntensity
 from metering.intensity.trace import ScriptedIntensity
 from metering.settlement import IntensityStamp
-from serving.config import ConfigError, load_config
+from serving.config import ConfigError
+from serving.config_sources import load_config
 from serving.placement.intensity import IntensityFeed, configured_intensity, first_stamp
 
 

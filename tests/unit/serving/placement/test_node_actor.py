@@ -15,7 +15,7 @@ from metering.history import HistoryStore
 from metering.model_profile import ModelProfile
 from metering.settlement import IntensityStamp
 from metering.work import Served, WorkBatch, WorkRecord
-from serving.config import load_config
+from serving.config_sources import load_config
 from serving.metrics import Metrics
 from serving.operations.events import EVENTS, EventLog
 from serving.placement.node_actor import NodeMeterActor

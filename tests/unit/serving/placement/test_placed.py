@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from serving.config import ConfigError, GatewayConfig, load_config
+from serving.config import ConfigError, GatewayConfig
+from serving.config_sources import load_config
 from serving.placement.caps import build_caps, by_served_name, cap_settings, with_live_admission
 from serving.placement.metering_setup import node_power
 from serving.placement.placed import engine_config, placed_models
