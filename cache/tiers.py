@@ -17,23 +17,24 @@ from cache.control import Outcome
 from cache.embedding import Embedder
 from cache.entry import CachedAnswer
 from cache.epochs import EpochBook
-from cache.identity import Address, Epochs, Identity, Scopes, TenantHasher, identify
+from cache.identity import Epochs, Identity, Scopes, TenantHasher, identify
 from cache.judgement import Judge
 from cache.lease import Leases, LeaseSettings, Sleep, Turn
 from cache.local import LocalTier
-from cache.lookup import CacheRequest, Invalidated, Lookup, Stored
+from cache.lookup import CacheRequest, Lookup, Stored
 from cache.memory import MemoryStore
 from cache.observer import CacheObserver, Loss, Operation, SilentObserver
 from cache.semantic import SemanticTier
 from cache.settings import CacheSettings
 from cache.single_flight import SingleFlight
 from cache.store import Budget, IndexSpec, Peek, Put, ResponseStore, StoreUnavailable
+from cache.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
 
 class ResponseCache:
-    """Looks up, stores, invalidates. No fault of the store, the embedder or the judge reaches the caller.
+    """Looks up and stores; ``upkeep`` takes out. No fault of the store, the embedder or the judge reaches the caller.
 
     ``store`` None: the in-process tier alone. ``embedder`` or ``judge`` None: no semantic tier.
     """
@@ -72,6 +73,16 @@ class ResponseCache:
             ttl_seconds=self.settings.local_ttl_seconds,
         )
         self._epochs = EpochBook(check_seconds=self.settings.epoch_check_seconds)
+        self.upkeep = Upkeep(
+            shared=self.shared,
+            local=self._local,
+            epochs=self._epochs,
+            index=lambda: self.index,
+            hash_tenant=self._hash_tenant,
+            tombstone_seconds=self.settings.tombstone_seconds,
+            observer=self.observer,
+            budget=self._budget,
+        )
 
     @property
     def index(self) -> IndexSpec | None:
@@ -276,84 +287,7 @@ class ResponseCache:
                     turn = Turn(waited=turn.waited)
             yield turn
 
-    # Removing.
-
-    async def invalidate(
-        self,
-        *,
-        cache_id: str | None = None,
-        tenant: str | None = None,
-        model: str | None = None,
-        everything: bool = False,
-        owner: str | None = None,
-    ) -> Invalidated:
-        """Remove one entry, or all of a tenant, of a model, or of all: exactly one of the four.
-
-        ``owner``: the tenant who asks; with it only his own entries can be named by id.
-
-        Raises:
-            ValueError: none or several targets, or a malformed id; the message is for the caller.
-        """
-        if sum((cache_id is not None, tenant is not None, model is not None, everything)) != 1:
-            raise ValueError("invalidate: name exactly one of id, tenant, model, all")
-        if cache_id is not None:
-            return await self._take_out(Address.parse(cache_id), owner, Operation.INVALIDATE)
-        if tenant is not None:
-            return await self._advance(f"t:{self._hash_tenant(tenant)}")
-        return await self._advance("*" if model is None else f"m:{model}")
-
-    async def feedback(self, cache_id: str, *, tenant: str, good: bool) -> Invalidated:
-        """A client's word on an answer that it was served. Bad: the entry goes and its place stays empty for a while.
-
-        Raises:
-            ValueError: malformed id.
-        """
-        return await self._take_out(Address.parse(cache_id), tenant, Operation.FEEDBACK, keep=good)
-
-    def owns(self, tenant: str, answer: CachedAnswer) -> bool:
-        return answer.tenant == self._hash_tenant(tenant)
-
-    async def inspect(self, cache_id: str) -> CachedAnswer | None:
-        """The stored entry. Raises ValueError (malformed id) and StoreUnavailable."""
-        return await self._fetch(Address.parse(cache_id))
-
-    async def _fetch(self, address: Address) -> CachedAnswer | None:
-        answer = await self.shared.fetch(address, self._budget())
-        return answer or self._local.get(address.exact, float("-inf"))
-
-    async def _take_out(
-        self, address: Address, owner: str | None, operation: Operation, *, keep: bool = False
-    ) -> Invalidated:
-        try:
-            answer = await self._fetch(address)
-            if answer is None:
-                return Invalidated(False, "absent")
-            if owner is not None and answer.tenant != self._hash_tenant(owner):
-                return Invalidated(False, "not_yours")
-            if keep:
-                return Invalidated(True, "done", answer)
-            self._local.drop(address.exact)
-            index, budget = self._semantic.index if self._semantic else None, self._budget()
-            if operation is Operation.FEEDBACK:
-                await self.shared.entomb(address, index, self.settings.tombstone_seconds, budget)
-            else:
-                await self.shared.remove(address, index, budget)
-            # Other replicas forget what they hold in process, too.
-            await self.shared.advance("local", budget)
-        except StoreUnavailable as unavailable:
-            self.observer.lost(operation, unavailable.loss)
-            return Invalidated(False, unavailable.loss.value)
-        return Invalidated(True, "done", answer)
-
-    async def _advance(self, field: str) -> Invalidated:
-        self._local.clear()
-        try:
-            await self.shared.advance(field, self._budget())
-        except StoreUnavailable as unavailable:
-            self.observer.lost(Operation.INVALIDATE, unavailable.loss)
-            return Invalidated(False, unavailable.loss.value)
-        self._epochs.forget_checks()
-        return Invalidated(True, "done")
+    # The rest.
 
     async def stats(self) -> dict[str, int | str | None]:
         """Of this process (``local_*``) and of the shared store (``shared_*``, or ``shared_lost`` and why)."""

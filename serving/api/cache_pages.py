@@ -60,19 +60,19 @@ class CachePages:
     async def inspect(self, request: Request) -> Response:
         tenant, cache = self._who(request), self._cache()
         try:
-            answer = await cache.inspect(request.path_params["cache_id"])
+            answer = await cache.upkeep.inspect(request.path_params["cache_id"])
         except ValueError as error:
             raise InvalidRequest(str(error), param="id") from None
         except StoreUnavailable as unavailable:
             raise _away(unavailable.loss.value) from None
-        if answer is None or (tenant is not None and not cache.owns(tenant, answer)):
+        if answer is None or (tenant is not None and not cache.upkeep.owns(tenant, answer)):
             raise _absent()
         return json_response(described(answer))
 
     async def remove(self, request: Request) -> Response:
         tenant = self._who(request)
         try:
-            result = await self._cache().invalidate(cache_id=request.path_params["cache_id"], owner=tenant)
+            result = await self._cache().upkeep.invalidate(cache_id=request.path_params["cache_id"], owner=tenant)
         except ValueError as error:
             raise InvalidRequest(str(error), param="id") from None
         return _done(result)
@@ -85,7 +85,7 @@ class CachePages:
             raise InvalidRequest("Name exactly one of ?tenant=, ?model= and ?all=true.", param="tenant")
         if asker is not None and tenant != asker:
             raise Forbidden("This key may clear its own tenant's answers only.", code="not_yours")
-        result = await self._cache().invalidate(tenant=tenant, model=model, everything=everything)
+        result = await self._cache().upkeep.invalidate(tenant=tenant, model=model, everything=everything)
         if result.done and self._events is not None:
             cleared = "everything" if everything else f"model {model}" if model is not None else f"tenant {tenant}"
             who = "an operator" if asker is None else f"tenant {asker}"
@@ -106,7 +106,7 @@ class CachePages:
         if not isinstance(good, bool):
             raise InvalidRequest('The body must be {"good": true} or {"good": false}.', param="good")
         try:
-            result = await self._cache().feedback(request.path_params["cache_id"], tenant=tenant, good=good)
+            result = await self._cache().upkeep.feedback(request.path_params["cache_id"], tenant=tenant, good=good)
         except ValueError as error:
             raise InvalidRequest(str(error), param="id") from None
         return _done(result)

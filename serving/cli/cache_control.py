@@ -55,7 +55,7 @@ def inspect(
         _refuse("entries in Redis are sealed: give cache.tenant_secret with --secret, or ask the gateway instead")
     from serving.api.cache_pages import described
 
-    answer = _on_redis(url, secret, lambda cache: cache.inspect(cache_id))
+    answer = _on_redis(url, secret, lambda cache: cache.upkeep.inspect(cache_id))
     if answer is None:
         _refuse(f"{cache_id}: no such entry, or it was written with another secret")
     _print(described(answer), as_json)
@@ -80,7 +80,7 @@ def invalidate(
         result = _on_redis(
             url,
             secret,
-            lambda cache: cache.invalidate(cache_id=cache_id, tenant=tenant, model=model, everything=everything),
+            lambda cache: cache.upkeep.invalidate(cache_id=cache_id, tenant=tenant, model=model, everything=everything),
         )
         if not result.done:
             _refuse(f"not done: {result.why}")

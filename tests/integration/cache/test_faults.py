@@ -148,7 +148,7 @@ async def test_a_read_only_replica_still_finds(replica: Replica, raw: Any) -> No
         assert (await look(replica, NEAR)).tier == "semantic"
         assert (await look(replica, "and then", history=history)).why == "absent"
         assert await fill(replica, "which river runs through Paris") == Stored(True, "read_only")
-        assert (await replica.cache.invalidate(everything=True)).why == "read_only"
+        assert (await replica.cache.upkeep.invalidate(everything=True)).why == "read_only"
     finally:
         await raw.execute_command("REPLICAOF", "NO", "ONE")
     assert replica.losses() == {("search", "read_only"), ("store", "read_only"), ("invalidate", "read_only")}
@@ -174,7 +174,7 @@ async def exact_tier_only(replica: Replica) -> None:
     assert replica.losses() == {("search", "unsupported"), ("index", "unsupported")}
     assert replica.observer.breakers == []
     assert hit.cache_id is not None
-    assert (await replica.cache.feedback(hit.cache_id, tenant="acme", good=False)).done
+    assert (await replica.cache.upkeep.feedback(hit.cache_id, tenant="acme", good=False)).done
     assert (await look(replica)).why == "tombstone"
 
 

@@ -7,52 +7,13 @@ import pytest
 
 from cache.control import Outcome
 from cache.judgement import Verdict
-from cache.lookup import CacheRequest, Lookup, Stored
-from cache.memory import MemoryStore
+from cache.lookup import Stored
 from cache.observer import Loss, Operation
 from cache.settings import CacheSettings
 from cache.store import StoreUnavailable
 from cache.tiers import ResponseCache
-from tests.unit.cache.fakes import SECRET, START, ManualClock, Recorder, Threshold, Words, answering, asking
-
-
-class Kit:
-    """One shared store, any number of replicas, one clock."""
-
-    def __init__(self) -> None:
-        self.clock = ManualClock()
-        self.store = MemoryStore(clock=self.clock)
-        self.observer, self.embedder, self.judge = Recorder(), Words(), Threshold()
-
-    def replica(self, **changes: Any) -> ResponseCache:
-        parts: dict[str, Any] = {
-            "secret": SECRET,
-            "store": self.store,
-            "embedder": self.embedder,
-            "judge": self.judge,
-            "observer": self.observer,
-            "monotonic": self.clock,
-        }
-        return ResponseCache(**{**parts, **changes})
-
-
-async def fill(cache: ResponseCache, request: CacheRequest, body: dict[str, Any] | None = None) -> Stored:
-    return await cache.store(await cache.lookup(request), body or answering(), variant="m@1", receipt={"joules": 2.0})
-
-
-def seen(lookup: Lookup) -> tuple[str, str]:
-    return lookup.outcome.value, lookup.why
-
-
-@pytest.fixture
-def kit() -> Kit:
-    return Kit()
-
-
-@pytest.fixture
-def cache(kit: Kit) -> ResponseCache:
-    return kit.replica()
-
+from tests.unit.cache.fakes import SECRET, START, Threshold, answering, asking
+from tests.unit.cache.replicas import Faulty, Kit, fill, seen
 
 # Exact.
 
@@ -186,112 +147,6 @@ async def test_only_if_cached_tells_a_miss(cache: ResponseCache) -> None:
     assert not (await cache.lookup(asking(control="only-if-cached"))).only_if_cached
 
 
-# Removing.
-
-
-@pytest.mark.parametrize(
-    ("target", "left"),
-    [
-        ({"tenant": "acme"}, {("umbrella", "m"), ("umbrella", "n")}),
-        ({"model": "m"}, {("acme", "n"), ("umbrella", "n")}),
-        ({"everything": True}, set()),
-    ],
-    ids=["tenant", "model", "all"],
-)
-async def test_one_increment_empties_its_scope_on_every_replica(
-    kit: Kit, target: dict[str, Any], left: set[tuple[str, str]]
-) -> None:
-    replicas = [kit.replica(), kit.replica()]
-    everyone = [(tenant, model) for tenant in ("acme", "umbrella") for model in ("m", "n")]
-    for tenant, model in everyone:
-        await fill(replicas[0], asking(tenant=tenant, model=model))
-        await replicas[1].lookup(asking(tenant=tenant, model=model))
-    assert (await replicas[0].invalidate(**target)).done
-    kit.clock.seconds += 1.0
-    for replica in replicas:
-        hits = {(t, m) for t, m in everyone if (await replica.lookup(asking(tenant=t, model=m))).hit}
-        assert hits == left
-
-
-async def test_after_an_invalidation_answers_are_stored_and_found_again(cache: ResponseCache) -> None:
-    await fill(cache, asking())
-    await cache.invalidate(everything=True)
-    await fill(cache, asking())
-    assert (await cache.lookup(asking())).hit
-
-
-async def test_an_answer_computed_before_an_invalidation_is_not_served_after_it(cache: ResponseCache) -> None:
-    running = await cache.lookup(asking())
-    await cache.invalidate(model="m")
-    await cache.store(running, answering())
-    assert not (await cache.lookup(asking())).hit
-
-
-async def test_one_entry_is_removed_by_id_on_every_replica(kit: Kit) -> None:
-    cache, other = kit.replica(), kit.replica()
-    await fill(cache, asking())
-    await fill(cache, asking("What is the capital of Spain?"))
-    hit = await other.lookup(asking())
-    assert hit.cache_id is not None
-    assert (await cache.invalidate(cache_id=hit.cache_id)).done
-    kit.clock.seconds += 1.0
-    kit.judge.cosine = 1.1
-    for replica in (cache, other):
-        assert not (await replica.lookup(asking())).hit
-        assert (await replica.lookup(asking("What is the capital of Spain?"))).hit
-    assert (await cache.invalidate(cache_id=hit.cache_id)).why == "absent"
-
-
-async def test_a_tenant_removes_only_his_own(cache: ResponseCache) -> None:
-    await fill(cache, asking())
-    cache_id = (await cache.lookup(asking())).cache_id
-    assert cache_id is not None
-    assert (await cache.invalidate(cache_id=cache_id, owner="umbrella")).why == "not_yours"
-    assert (await cache.feedback(cache_id, tenant="umbrella", good=False)).why == "not_yours"
-    assert (await cache.lookup(asking())).hit
-    assert (await cache.invalidate(cache_id=cache_id, owner="acme")).done
-
-
-@pytest.mark.parametrize("targets", [{}, {"tenant": "a", "model": "m"}, {"cache_id": "x", "everything": True}])
-async def test_exactly_one_target_is_named(cache: ResponseCache, targets: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="exactly one of id, tenant, model, all"):
-        await cache.invalidate(**targets)
-
-
-async def test_a_thumbs_down_leaves_a_tombstone_on_every_replica(kit: Kit) -> None:
-    cache, other = kit.replica(), kit.replica()
-    await fill(cache, asking())
-    hit = await other.lookup(asking())
-    assert hit.cache_id is not None
-    report = await cache.feedback(hit.cache_id, tenant="acme", good=False)
-    assert report.done
-    assert report.answer is not None
-    assert report.answer.text == "What is the capital of France?"
-    kit.clock.seconds += 1.0
-    for replica in (cache, other):
-        lookup = await replica.lookup(asking())
-        assert (seen(lookup), lookup.storable) == (("MISS", "tombstone"), False)
-        assert await replica.store(lookup, answering()) == Stored(False, "tombstone")
-        assert not (await replica.lookup(asking("what is the capital of france?"))).hit
-
-
-async def test_a_run_under_way_during_a_thumbs_down_is_not_stored(cache: ResponseCache) -> None:
-    await fill(cache, asking())
-    running = await cache.lookup(asking(control="no-cache"))
-    assert running.cache_id is not None
-    await cache.feedback(running.cache_id, tenant="acme", good=False)
-    assert await cache.store(running, answering()) == Stored(False, "tombstone")
-    assert not (await cache.lookup(asking())).hit
-
-
-async def test_a_thumbs_up_keeps_the_entry(cache: ResponseCache) -> None:
-    await fill(cache, asking())
-    cache_id = (await cache.lookup(asking())).cache_id
-    assert cache_id is not None
-    assert (await cache.feedback(cache_id, tenant="acme", good=True)).done
-    assert (await cache.lookup(asking())).hit
-
-
 # Semantic.
 
 
@@ -407,24 +262,6 @@ async def test_an_embedding_made_for_the_lookup_is_used_for_the_store(kit: Kit, 
 # Faults.
 
 
-class Faulty(MemoryStore):
-    """Loses the calls named."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        super().__init__(clock=clock)
-        self.losing: dict[str, Exception] = {}
-
-    def __getattribute__(self, name: str) -> Any:
-        if not name.startswith("_") and name != "losing" and name in self.losing:
-            error = self.losing[name]
-
-            async def lose(*_: Any, **__: Any) -> None:
-                raise error
-
-            return lose
-        return super().__getattribute__(name)
-
-
 TIMEOUT = StoreUnavailable(Loss.TIMEOUT)
 
 
@@ -458,17 +295,6 @@ async def test_an_answer_that_cannot_be_indexed_is_still_kept_exactly(kit: Kit) 
     assert kit.observer.losses == [(Operation.INDEX, Loss.FULL)]
 
 
-async def test_a_failed_invalidation_says_so(kit: Kit) -> None:
-    store = Faulty(kit.clock)
-    cache = kit.replica(store=store)
-    await fill(cache, asking())
-    cache_id = (await cache.lookup(asking())).cache_id
-    store.losing = {"advance": StoreUnavailable(Loss.READ_ONLY), "fetch": StoreUnavailable(Loss.TIMEOUT)}
-    assert await cache.invalidate(everything=True) == await cache.invalidate(tenant="acme")
-    assert (await cache.invalidate(model="m")).why == "read_only"
-    assert (await cache.invalidate(cache_id=cache_id)).why == "timeout"
-
-
 @pytest.mark.parametrize("part", ["peek", "put", "nearest", "add"])
 async def test_no_fault_reaches_the_caller(kit: Kit, part: str, caplog: pytest.LogCaptureFixture) -> None:
     store = Faulty(kit.clock)
@@ -498,18 +324,6 @@ async def test_cancellation_is_not_swallowed(kit: Kit) -> None:
         await kit.replica(store=store).lookup(asking())
 
 
-async def test_a_store_restarted_empty_does_not_revive_what_was_invalidated(kit: Kit) -> None:
-    cache = kit.replica()
-    await fill(cache, asking())
-    await cache.invalidate(everything=True)
-    await cache.lookup(asking())
-    kit.store._epochs.clear()
-    kit.clock.seconds += 2.0
-    assert not (await cache.lookup(asking())).hit
-    await fill(cache, asking())
-    assert (await cache.lookup(asking())).hit
-
-
 async def test_an_operator_sees_both_tiers_and_what_is_away(kit: Kit) -> None:
     store = Faulty(kit.clock)
     cache = kit.replica(store=store)
@@ -526,11 +340,11 @@ async def test_without_a_shared_store_the_process_caches_and_invalidates_by_itse
     hit = await cache.lookup(asking())
     assert seen(hit) == ("HIT-EXACT", "local")
     assert hit.cache_id is not None
-    assert await cache.inspect(hit.cache_id) == hit.answer
-    assert (await cache.invalidate(cache_id=hit.cache_id)).done
+    assert await cache.upkeep.inspect(hit.cache_id) == hit.answer
+    assert (await cache.upkeep.invalidate(cache_id=hit.cache_id)).done
     assert not (await cache.lookup(asking())).hit
     await fill(cache, asking())
-    assert (await cache.invalidate(tenant="acme")).done
+    assert (await cache.upkeep.invalidate(tenant="acme")).done
     assert not (await cache.lookup(asking())).hit
     await cache.close()
 
