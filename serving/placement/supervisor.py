@@ -102,13 +102,14 @@ class Supervisor(Started):
         )
         try:
             ray_runtime.start_ray(self.run_folder, variables)
+            ray_runtime.start_serve(config.server.host, config.server.port)
         # Ray raises no type of its own where a process of it is late
         except Exception as error:
             raise StartError(
-                f"Ray did not start: {error}\n  with other work on the machine (load {os.getloadavg()[0]:.0f} on "
-                f"{os.cpu_count()} cores) it may only have been late: start again once that is done"
+                f"Ray did not start: {(str(error).splitlines() or ['no reason given'])[0]}\n  with other work on the "
+                f"machine (load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores) it may only have been late: start "
+                "again once that is done"
             ) from error
-        ray_runtime.start_serve(config.server.host, config.server.port)
         self._own = frozenset(child.pid for child in psutil.Process().children())
         self._deploy(redis_url)
 
