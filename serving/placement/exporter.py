@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from serving.access import KeyRing
 from serving.errors import GatewayError
-from serving.placement.node_link import meters_alive
+from serving.placement.node_meters import meters_alive
 
 _REMEMBERED_SECONDS = 900.0
 """A node that is gone stays a target for so long: else Prometheus would forget it before the alert that it is down."""

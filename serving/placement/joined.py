@@ -21,7 +21,7 @@ from serving.placement.applications import (
 )
 from serving.placement.cluster import TOKEN_VARIABLE, cluster_config, node_environment, version_of
 from serving.placement.janitor import sweep
-from serving.placement.node_link import meters_alive
+from serving.placement.node_meters import meters_alive
 from serving.placement.ray_service import shared_redis
 from serving.placement.replica import serve_deployment
 from serving.placement.run_folder import Started
@@ -82,9 +82,12 @@ class JoinedGateway(Started):
             new = cluster_config(config)
         except ConfigError as error:
             return [f"not reloaded: {error}"]
+        address = {"host": self.config.server.host, "port": self.config.server.port}
+        asked, new = new, new.model_copy(update={"server": new.server.model_copy(update=address)})
+        late = [f"not applied: {change}: it takes a restart" for change in differences(new, asked)]
         changes = [str(change) for change in differences(self.config, new)]
         if not changes:
-            return ["nothing has changed"]
+            return late or ["nothing has changed"]
         rolls = version_of(new) != version_of(self.config)
         self.config = new
         wanted = self._applications()
@@ -92,7 +95,7 @@ class JoinedGateway(Started):
             hand_over(wanted)
         except ApplicationFailed as error:
             return [f"not reloaded: {error}"]
-        lines = [f"applied: {', '.join(changes)}"]
+        lines = [*late, f"applied: {', '.join(changes)}"]
         if rolls:
             self._rolling = wanted
             lines.append("replacing the replicas one by one")

@@ -13,9 +13,8 @@ from metering.work import WorkBatch
 from serving.config import GatewayConfig
 from serving.meter_link import MeterLink
 from serving.metrics import Metrics
+from serving.placement.node_meters import NODE_METER, other_meters
 
-NODE_METER = "wattgate-node-meter"
-"""Name of a node's meter actor, before the node's id."""
 _OTHER_NODE_SECONDS = 2.0
 """For another node's meter to find a receipt."""
 
@@ -86,20 +85,3 @@ def meter_link(
         on_fault=lambda fault: metrics.add("wattgate_meter_faults_total", 1, fault),
         host_watts_per_core=host_watts_per_core,
     )
-
-
-def meters_alive() -> dict[str, str]:
-    """Node id to its meter's name, of the living nodes of the Ray cluster that this process is in."""
-    import ray
-
-    meters = {name for name in ray.util.list_named_actors() if name.startswith(NODE_METER)}
-    names = {node["NodeID"]: f"{NODE_METER}-{node['NodeID']}" for node in ray.nodes() if node["Alive"]}
-    return {node: name for node, name in names.items() if name in meters}
-
-
-def other_meters() -> list[Any]:
-    """The meters of the cluster's other living nodes."""
-    import ray
-
-    own = ray.get_runtime_context().get_node_id()
-    return [ray.get_actor(name, namespace="wattgate") for node, name in meters_alive().items() if node != own]

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from serving.placement.node_meters import stop_node_meters
 from serving.placement.proxy_launcher import find_haproxy, refusal_options, write_launcher
 
 Affinity = Literal["none", "conversation"]
@@ -45,8 +46,6 @@ OBJECT_STORE_BYTES = 80 * 1024 * 1024
 """Tokens do not pass through Ray's object store; its smallest useful size will do."""
 _REPLICA_PORTS = 1000
 _LASTING_PORTS = range(12000, 20000)
-_LAST_WORDS_SECONDS = 5.0
-"""For the node meters to write their history at the end."""
 HAPROXY_PROGRAM = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 
@@ -214,19 +213,6 @@ def start_serve(host: str, port: int, proxy_location: str = "HeadOnly") -> None:
         http_options={"host": host, "port": port, "keep_alive_timeout_s": 75},
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
-
-
-def stop_node_meters() -> None:
-    """Whatever cannot be written by then stays as a killed node leaves it: the last seconds of history are lost."""
-    import ray
-    from ray.util import list_named_actors
-
-    from serving.placement.node_link import NODE_METER
-
-    found = [one for one in list_named_actors(all_namespaces=True) if one["name"].startswith(NODE_METER)]
-    meters = [ray.get_actor(one["name"], namespace=one["namespace"]) for one in found]
-    if meters:
-        ray.wait([meter.stop.remote() for meter in meters], num_returns=len(meters), timeout=_LAST_WORDS_SECONDS)
 
 
 def stop_all(names: Iterable[str]) -> None:

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+
+from serving.placement import joined
+from serving.placement.applications import ApplicationFailed
+from serving.placement.joined import JoinedGateway
+from tests.unit.serving.placement.test_cluster import config
+
+
+class Cluster:
+    """What stands for Ray Serve on the cluster."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.handed = 0
+        self.run: bool | ApplicationFailed = False
+        self.told: list[str] = []
+        monkeypatch.setattr(joined, "serve_deployment", lambda *_, **__: "bound")
+        monkeypatch.setattr(joined, "hand_over", self._hand_over)
+        monkeypatch.setattr(joined, "all_run", self._all_run)
+        self.gateway = JoinedGateway(config(), "10.0.0.1:6379", "a-token-of-the-tests", self.told.append)
+
+    def _hand_over(self, wanted: object) -> None:
+        self.handed += 1
+
+    def _all_run(self, wanted: object) -> bool:
+        if isinstance(self.run, ApplicationFailed):
+            raise self.run
+        return self.run
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    return Cluster(monkeypatch)
+
+
+def test_a_live_setting_is_applied_at_once(cluster: Cluster) -> None:
+    assert cluster.gateway.apply(config(admission__max_concurrency=5)) == ["applied: admission.max_concurrency 32 -> 5"]
+    assert cluster.handed == 1
+    cluster.gateway.watch()
+    assert cluster.told == []
+
+
+def test_the_same_again_hands_nothing_over(cluster: Cluster) -> None:
+    assert cluster.gateway.apply(config()) == ["nothing has changed"]
+    assert cluster.handed == 0
+
+
+def test_another_setting_is_rolled_out_and_its_end_is_told_once(cluster: Cluster) -> None:
+    lines = cluster.gateway.apply(config(metering__pue=1.2))
+    assert lines[-1] == "replacing the replicas one by one"
+    assert cluster.gateway.apply(config()) == ["not reloaded: the last change is still being rolled out"]
+    cluster.gateway.watch()
+    assert cluster.told == []
+    cluster.run = True
+    cluster.gateway.watch()
+    cluster.gateway.watch()
+    assert cluster.told == ["all replicas are replaced"]
+
+
+def test_a_roll_out_that_fails_is_told_and_another_may_follow(cluster: Cluster) -> None:
+    cluster.gateway.apply(config(metering__pue=1.2))
+    cluster.run = ApplicationFailed("no disk")
+    cluster.gateway.watch()
+    assert cluster.told == ["the replicas could not be replaced: no disk"]
+    assert cluster.gateway.apply(config(metering__pue=1.3))[-1] == "replacing the replicas one by one"
+
+
+def test_what_a_cluster_refuses_is_not_reloaded(cluster: Cluster) -> None:
+    (line,) = cluster.gateway.apply(config(server__port=0))
+    assert line.startswith("not reloaded: server.port")
+    assert cluster.handed == 0
+
+
+def test_the_address_stays_that_of_the_start(cluster: Cluster) -> None:
+    assert cluster.gateway.apply(config(server__port=9000)) == [
+        "not applied: server.port 8000 -> 9000: it takes a restart"
+    ]
+    assert cluster.handed == 0
