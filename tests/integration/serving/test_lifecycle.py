@@ -42,9 +42,7 @@ def test_nothing_is_left_after(number: signal.Signals) -> None:
     assert processes_of(folder) == []
 
 
-@pytest.mark.parametrize(
-    ("number", "there"), [(signal.SIGINT, "raylet"), (signal.SIGTERM, "raylet"), (signal.SIGTERM, "ServeController")]
-)
+@pytest.mark.parametrize(("number", "there"), [(signal.SIGINT, "raylet"), (signal.SIGTERM, "ServeController")])
 def test_a_start_that_is_stopped_leaves_nothing(number: signal.Signals, there: str) -> None:
     gateway = GatewayProcess("--engine", "simulated", "--port", "0")
     try:

@@ -14,7 +14,7 @@ import pytest
 from serving.config_sources import load_config
 from serving.tuning.search import open_study
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 CONFIG = """
 engine: {{kind: simulated, served_model_name: {name}, simulated: {{step_seconds: 0.004}}}}
@@ -40,6 +40,10 @@ def figures(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return found
 
 
+def trials_in(study: Path, identity: dict[str, str]) -> int:
+    return len(open_study(study, identity, seed=0).trials)
+
+
 def test_a_study_recommends_what_serve_takes_goes_on_where_it_was_and_is_of_one_model(tmp_path: Path) -> None:
     first = figures(tune(tmp_path, trials=2))
     assert first["method"] == "measured"
@@ -59,8 +63,9 @@ def test_a_study_recommends_what_serve_takes_goes_on_where_it_was_and_is_of_one_
     assert again["trials"][:2] == first["trials"]
     assert len(again["trials"]) == 3
 
+    kept = trials_in(tmp_path / "study.journal", again["identity"])
     other = tune(tmp_path, trials=4, name="second")
     assert other.returncode == 2
     assert "study.journal is of another engine" in " ".join(other.stderr.split())
     assert "--study" in other.stderr
-    assert len(open_study(tmp_path / "study.journal", again["identity"], seed=0).trials) == 3
+    assert trials_in(tmp_path / "study.journal", again["identity"]) == kept
