@@ -104,7 +104,13 @@ def load(url: str, one: Callable[[str, int], object], clients: int) -> Iterator[
         thread.join(60)
 
 
+SAID = ("What is the capital of {}?", "Tell me the capital of {}.", "Which city is the capital of {}?")
+COUNTRIES = ("Portugal", "Norway", "Chile", "Kenya", "Japan", "Peru", "Ghana", "Austria")
+
+
 def ordinary(url: str, number: int) -> None:
+    if number % 5 == 0:
+        chat(url, SAID[number // 5 % len(SAID)].format(COUNTRIES[number // 15 % len(COUNTRIES)]), tokens=90)
     list(mixed(url, 6)) if number % 4 == 0 else chat(
         url, f"Question {number % 23}.", stream=bool(number % 2), tokens=90
     )
@@ -114,6 +120,8 @@ def simulated(folder: Path) -> None:
     file = folder / "gateway.yaml"
     file.write_text(
         "engine: {kind: simulated}\nserver: {port: 0}\nadmission: {max_concurrency: 8}\n"
+        "cache: {tier: semantic, max_wrong: 0.05, shadow_share: 0.5}\n"
+        "control: {mode: dry_run, slo: ['ttft_p95<=1s', 'itl_p95<=100ms']}\n"
         f"metering: {{zone: FRA, intensity: {{source: trace, trace: {trace(folder)}}}}}\n"
     )
     gateway = GatewayProcess("--config", str(file)).wait_ready()
