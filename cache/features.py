@@ -23,6 +23,8 @@ FEATURES = (
     "named",  # unmatched names and rare words
     "head",  # the first content words: 1 aligned with each other, 0.5 one of them elsewhere, 0 neither
     "premodified",  # unmatched words directly beside a matched one, no preposition between: a narrower noun
+    "complements",  # unmatched words after "of", or before one that only this side has: the quarter of a game
+    "slot",  # one word left on either side, in the same place with the same preposition, all else matched
     "added",  # unmatched words after a preposition, where the other side has none unmatched: a condition
     "characters",  # Dice of character trigrams of all words
     "content_characters",  # of the unmatched content words
@@ -72,6 +74,8 @@ def features(pair: Comparison, cosine: float) -> NDArray[np.float64]:
             min(sum(1 for side in left for unit in side if unit.entity or unit.rare), 4),
             _head(pair),
             min(_premodified(pair.left_a, pair.a) + _premodified(pair.left_b, pair.b), 3),
+            min(_complements(pair), 3),
+            _slot(pair),
             _added(pair),
             _dice(_trigrams(a.plain), _trigrams(b.plain)),
             _best_characters(pair.left_a, pair.left_b),
@@ -113,6 +117,30 @@ def _premodified(left: tuple[Unit, ...], text: Analysis) -> int:
         beside = following.place == unit.place + 1 and not following.role
         count += beside and (unit.place in loose) != (following.place in loose)
     return count
+
+
+_OF = frozenset({"of", "de", "von", "del", "du", "des"})
+
+
+def _complements(pair: Comparison) -> int:
+    """Counted where the other side has no word of its own: else one stands in the place of the other."""
+    if pair.left_a and pair.left_b:
+        return 0
+    left, text = (pair.left_a, pair.a) if pair.left_a else (pair.left_b, pair.b)
+    loose = {unit.place for unit in left}
+    count = sum(unit.role in _OF for unit in left)
+    for unit, following in pairwise(text.units):
+        count += unit.place in loose and following.place not in loose and following.role in _OF
+    return count
+
+
+def _slot(pair: Comparison) -> bool:
+    if len(pair.left_a) != 1 or len(pair.left_b) != 1:
+        return False
+    a, b = pair.left_a[0], pair.left_b[0]
+    return (
+        a.role == b.role and len(pair.a.units) == len(pair.b.units) and pair.a.units.index(a) == pair.b.units.index(b)
+    )
 
 
 def _added(pair: Comparison) -> int:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from cache.language.alignment import Alignment, align
 from cache.language.analysis import Analysis, Unit, analyse
-from cache.language.detect import UNDECIDED, UNKNOWN, detect
+from cache.language.detect import UNDECIDED, UNKNOWN, detect, looks_english
 from cache.language.frames import EXPRESSED, says
 from cache.language.lexicon import Lexicon, lexicon
 from cache.language.normalise import normalise
@@ -55,7 +55,8 @@ def compare(stored: str, asked: str) -> Comparison:
         elif a.known and b.known:
             a, b = _agree(stored, asked, a, b)
     elif a.language == UNDECIDED:
-        together = detect(tokenise(normalise(f"{stored} {asked}"))) or "en"
+        tokens = tokenise(normalise(f"{stored} {asked}"))
+        together = detect(tokens) or ("en" if looks_english(tokens) else UNKNOWN)
         if together != UNKNOWN:
             a, b = analyse(stored, together), analyse(asked, together)
     if a.known and a.language == b.language:

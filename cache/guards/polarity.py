@@ -21,6 +21,12 @@ def polarity(pair: Comparison) -> str | None:
         for other in pair.alignment.left_b:
             if opposed(unit, other, words):
                 return f"{unit.norm} against {other.norm}"
+    for left, side in ((pair.left_a, "a"), (pair.left_b, "b")):
+        for unit in left:
+            for match in pair.alignment.matches:
+                own = getattr(match, side)
+                if opposed(unit, own, words):
+                    return f"{unit.norm} what is {own.norm} on one side"
     return None
 
 

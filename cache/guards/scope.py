@@ -20,11 +20,12 @@ _CONDITIONS_TEXT = (
     "at on with during within by in for across em com durante para en con por dans sur avec pendant pour chez "
     "sous am auf bei mit für fur "
 )
+_OF = frozenset({"of", "de", "von"})
 _CONDITIONS = frozenset(_CONDITIONS_TEXT.split())
 _ORDINARY_PLACES_TEXT = (
     "account profile order app website site page system service store company project computer device "
     "document file settings conta perfil pedido aplicativo pagina sistema servico loja empresa cuenta "
-    "aplicacion sitio tienda compte application boutique konto webseite seite laden shop "
+    "aplicacion sitio tienda compte application boutique konto webseite seite laden shop imovel inmueble bien "
 )
 _ORDINARY_PLACES = frozenset(_ORDINARY_PLACES_TEXT.split())
 """My account and my order are often named in one question and understood in the other."""
@@ -51,13 +52,23 @@ def scope(pair: Comparison) -> str | None:
     period_a, period_b = periods & set(pair.a.quantifiers), periods & set(pair.b.quantifiers)
     if period_a and period_b and period_a != period_b:
         return f"{_list(period_a)} against {_list(period_b)}"
+    if (period_a and not period_b and not pair.left_b) or (period_b and not period_a and not pair.left_a):
+        return f"{_list(period_a | period_b)} on one side"
     for mine, other in ((pair.a, pair.b), (pair.b, pair.a)):
         for strong in ("must", "should"):
             if strong in mine.modality and not other.modality and "yesno" in other.frames:
                 return f"{strong} against can"
     if pair.a.modality and pair.b.modality and not pair.a.modality & pair.b.modality:
         return f"{_list(set(pair.a.modality))} against {_list(set(pair.b.modality))}"
+    if _within_itself(pair.a) != _within_itself(pair.b):
+        return "one within another on one side"
     return _added(pair, words)
+
+
+def _within_itself(text: Analysis) -> bool:
+    """A list of lists, a copy of a copy."""
+    keys = [unit.key for unit in text.units]
+    return any(unit.role in _OF and unit.key in keys[:place] for place, unit in enumerate(text.units))
 
 
 def _added(pair: Comparison, words: Lexicon) -> str | None:
@@ -68,6 +79,8 @@ def _added(pair: Comparison, words: Lexicon) -> str | None:
         for unit in left:
             if unit.role in _CONDITIONS and unit.role not in other.directions and unit.norm not in _ORDINARY_PLACES:
                 return f"{unit.role} {unit.norm} on one side"
+            if unit.key in words.narrowing or (unit.role in _OF and unit.norm not in _ORDINARY_PLACES):
+                return f"{unit.role} {unit.norm} on one side".lstrip()
             classes = words.contrasts.get(unit.key, frozenset()) - _ORDINARY
             if classes or unit.entity or (unit.rare and "_" not in unit.key):
                 return f"{unit.norm} on one side"

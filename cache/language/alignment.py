@@ -100,7 +100,8 @@ def _derived(x: Unit, y: Unit, words: Lexicon) -> bool:
     if x.entity or y.entity:
         short, long = sorted((x.norm, y.norm), key=len)
         root = short[:-1] if short[-1] in "aeiouy" else short
-        return len(root) >= 4 and long.startswith(root) and long[len(root) :] in _DEMONYMS
+        ending = long[len(root) :]
+        return len(root) >= 4 and long.startswith(root) and {ending, ending.removesuffix("s")} & _DEMONYMS != set()
     return related(x.norm, y.norm, x.key, y.key)
 
 

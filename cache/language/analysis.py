@@ -61,6 +61,12 @@ _BEFORE_INFINITIVE_TEXT = (
     "hard start begin continue keep "
 )
 _BEFORE_INFINITIVE = frozenset(_BEFORE_INFINITIVE_TEXT.split())
+_BEFORE_A_FRAME_TEXT = (
+    "by until since from at in for with to a ate de em com por para desde hasta con en depuis avec pour bis ab "
+    "seit um mit zu fur "
+)
+_BEFORE_A_FRAME = frozenset(_BEFORE_A_FRAME_TEXT.split())
+_GOVERNED = frozenset({"when", "where", "who", "howmuch", "howmany", "howlong"})
 _PARTICLE_REACH = 5
 """Words between a verb and its particle: turn the living room lights off."""
 
@@ -306,7 +312,10 @@ class _Reader:
             at = start
             while at < len(self.tokens) and self.used[at]:
                 at += 1
-            last = None
+            last = self._governed(at)
+            if last is not None:
+                self.used[at] = True
+                at += 1
             while (found := self.words.frames.match(self.norms, at)) is not None:
                 length, name = found
                 if at + length >= len(self.tokens) and last is None and start == 0:
@@ -328,6 +337,17 @@ class _Reader:
                         self.used[place] = True
                     self.frames.append(found[1])
                     break
+
+    def _governed(self, at: int) -> str | None:
+        """By when, until when, from how many: the frame after a preposition; of whom is not who."""
+        if at + 2 >= len(self.norms) or self.norms[at] not in _BEFORE_A_FRAME:
+            return None
+        if self.words.frames.match(self.norms, at) is not None:
+            return None
+        found = self.words.frames.match(self.norms, at + 1)
+        if found is None or found[1] not in _GOVERNED:
+            return None
+        return "whom" if found[1] == "who" else str(found[1])
 
     def _labels(self, table: PhraseTable, consume: bool = False) -> Counter[str]:
         found: Counter[str] = Counter()

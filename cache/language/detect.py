@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -21,6 +22,8 @@ def _foreign_signs() -> dict[str, frozenset[str]]:
     return {name: frozenset(word for word in words - ours if len(word) > 1) for name, words in foreign_words().items()}
 
 
+_LETTERS = re.compile("[ąćčďđęěėğģįıķłľļńňņőřŕśšşșţťțůűųýźžżåøæăðþ]")
+"""Letters that none of the known languages writes: Polish, Czech, Turkish, Romanian, Hungarian, Nordic, Baltic."""
 _MARKS = {"ã": "pt", "õ": "pt", "¿": "es", "¡": "es", "ñ": "es", "ß": "de", "ä": "de", "œ": "fr", "ù": "fr", "è": "fr"}
 """Letters and marks that one of the languages has alone."""
 _WHOLE = {"é": "pt", "où": "fr", "qué": "es", "cómo": "es", "cuál": "es", "und": "de", "não": "pt"}
@@ -32,9 +35,20 @@ def _tell(token: Token) -> str:
     return _WHOLE.get(written) or next((_MARKS[c] for c in written if c in _MARKS), "")
 
 
+def _words_of(tokens: Sequence[Token]) -> list[str]:
+    return [part for token in tokens if token.kind == "word" for part in token.norm.split("'")]
+
+
+def looks_english(tokens: Sequence[Token]) -> bool:
+    """At least half of the words are in the English word list: enough where nothing speaks for another language."""
+    words = _words_of(tokens)
+    known = lexicon("en").known
+    return 2 * sum(word in known for word in words) >= len(words)
+
+
 def detect(tokens: Sequence[Token]) -> str:
     """One of ``LANGUAGES``, ``UNKNOWN`` or ``UNDECIDED``."""
-    words = [part for token in tokens if token.kind == "word" for part in token.norm.split("'")]
+    words = _words_of(tokens)
     if not words:
         return UNDECIDED
     latin = sum(1 for word in words if all(ord(c) < 0x250 for c in word))
@@ -49,6 +63,7 @@ def detect(tokens: Sequence[Token]) -> str:
         if language:
             scores[language] += 1.5
     foreign = max(sum(2.0 for word in words if word in signs) for signs in _foreign_signs().values())
+    foreign += sum(2.0 for token in tokens if token.kind == "word" and _LETTERS.search(token.text.casefold()))
     best = max(scores.values())
     leaders = [language for language, score in scores.items() if score == best]
     if foreign > best:

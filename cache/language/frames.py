@@ -28,7 +28,7 @@ _SIGNS = {
     ),
     "howlong": (
         "time duration long last length take period tempo duracao duracion dura prazo demor tarda "
-        "duree temps dauer lang term frist kundigungsfrist delai plazo until year"
+        "duree temps dauer lang term frist kundigungsfrist delai plazo until year preavis preaviso notice"
     ),
     "howoften": "often frequen interval schedul every time vez vec fois oft haufig regular",
 }  # fmt: skip

@@ -71,6 +71,8 @@ class Lexicon:
     exclusion: frozenset[str]
     preventive: frozenset[str]
     """Stems of verbs that negate what they govern: stop rice from sticking, cook rice that does not stick."""
+    narrowing: frozenset[str]
+    """Stems of words that make a question one about fewer things: annual, nested; (a visa) to work; halftime."""
     directional: frozenset[str]
     contractions: dict[str, list[str]]
     drop: PhraseTable
@@ -218,6 +220,7 @@ def lexicon(language: str) -> Lexicon:
         negation=_words(data["negation"]),
         exclusion=_words(data["exclusion"]),
         preventive=frozenset(stem(word, language) for word in _words(data["preventive"])),
+        narrowing=frozenset(stem(word, language) for word in _words(data["narrowing"])),
         directional=_words(data["directional"]),
         contractions=contractions,
         drop=drop,

@@ -35,7 +35,8 @@ _RISES = frozenset(
     {"head", "cosine", "share", "characters", "content_characters", "frame_same", "functions", "identical"}
 )
 _FALLS = frozenset(
-    {"left_min", "left_max", "weight_min", "weight_max", "added", "premodified", "light_min", "light_max", "named",
+    {"left_min", "left_max", "weight_min", "weight_max", "added", "premodified", "complements", "slot",
+     "light_min", "light_max", "named",
      "frame_soft", "frame_define_howto", "quantifiers", "directions", "modality", "person", "tense", "inversions"}
 )  # fmt: skip
 """Signs that are known beforehand: imposed, so that the trees cannot learn an accident of the data."""

@@ -2,7 +2,11 @@
 
 A family is a handful of texts that one answer fits, and near questions that it does not, each with what is changed.
 ``part`` says who has seen what: the guards were mended after looking at the mistakes on ``seen``; nobody looked at
-single results of ``unseen`` before its figures were written down. No family shares a text with ``cache/training``.
+single results of ``unseen`` before its figures were written down. ``adversarial.jsonl`` is a second file of the same
+kind, half of it traps, in domains and languages that the first one has not (two of them without a lexicon here):
+``second`` was written before anybody looked, then looked at and mended by class of mistake; ``third`` was written at
+the same time and never looked at, but families of its kind were added to the training data later; ``fresh`` was written
+after the mends, by the same hand. No family shares a text with ``cache/training``.
 """
 
 from __future__ import annotations
@@ -13,12 +17,13 @@ from itertools import permutations
 from pathlib import Path
 
 PATH = Path(__file__).parent / "heldout.jsonl"
+ADVERSARIAL = Path(__file__).parent / "adversarial.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutFamily:
     part: str
-    """``seen`` or ``unseen``."""
+    """``seen`` or ``unseen``; ``second``, ``third`` or ``fresh``."""
     language: str
     domain: str
     same: tuple[str, ...]

@@ -9,7 +9,8 @@ that serves, beside three rules of others on the same pairs and the same encoder
 - GPTCache's defaults: ``SearchDistanceEvaluation`` (4 - squared L2 distance) at similarity_threshold 0.8, that is a
   squared distance of at most 0.8, on unit vectors cosine >= 0.6; and only the last message is looked at.
 
-Nothing is trained or calibrated on these pairs. ``heldout.jsonl`` was written for this bench (see ``heldout.py``).
+Nothing is trained or calibrated on these pairs. ``heldout.jsonl`` and ``adversarial.jsonl`` were written for
+this bench (see ``heldout.py``).
 """
 
 from __future__ import annotations
@@ -192,6 +193,12 @@ def table(result: dict[str, Any]) -> str:
         ("fow-cache: conversations", "conversations"),
         ("heldout.jsonl, families whose mistakes were looked at", "heldout_seen"),
         ("heldout.jsonl, families kept apart", "heldout_unseen"),
+        ("adversarial.jsonl, families whose mistakes were looked at", "adversarial_second"),
+        (
+            "adversarial.jsonl, families never looked at; the training data has had others of their kind since",
+            "adversarial_third",
+        ),
+        ("adversarial.jsonl, written after the last mend", "adversarial_fresh"),
     ):
         lines += [
             f"## {name}",
@@ -202,11 +209,11 @@ def table(result: dict[str, Any]) -> str:
         lines += [row(f"wattgate, max_wrong {budget}", part) for budget, part in result[dataset]["wattgate"].items()]
         lines += [row(rule, part) for rule, part in result[dataset]["others"].items()]
         lines.append("")
-    lines += ["## By category, max_wrong 0.05", "", "| category | hits | wrong |", "| --- | --- | --- |"]
-    for dataset in ("pairs", "conversations", "heldout_unseen"):
+    lines += ["## By category, max_wrong 0.05", "", "| set | category | hits | wrong |", "| --- | --- | --- | --- |"]
+    for dataset in ("pairs", "conversations", "heldout_unseen", "adversarial_second", "adversarial_fresh"):
         for name, part in result[dataset]["wattgate"]["0.05"]["categories"].items():
             cells = ("-" if part[key]["rate"] is None else f"{part[key]['rate']:.1%}" for key in ("hits", "wrong"))
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+            lines.append(f"| {dataset} | {name} | " + " | ".join(cells) + " |")
     lines += [
         "",
         f"Guards and score, processor milliseconds a neighbour: {json.dumps(result['timings'])}",
@@ -231,6 +238,10 @@ def main() -> None:
         "conversations": fow_conversations,
         "heldout_seen": heldout.pair_lines("seen"),
         "heldout_unseen": heldout.pair_lines("unseen"),
+        **{
+            f"adversarial_{part}": heldout.pair_lines(part, heldout.ADVERSARIAL)
+            for part in ("second", "third", "fresh")
+        },
     }
     for name, lines in sources.items():
         pairs = read_pairs(lines)

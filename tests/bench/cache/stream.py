@@ -99,9 +99,8 @@ def draw(known: Intents, count: int, seed: int) -> list[Recorded]:
 def experiment(known: Intents, count: int, seed: int, folder: Path) -> dict[str, Any]:
     stream = draw(known, count, seed)
     half = count // 2
-    # serving everything that no guard refuses shows labels over the whole range of scores, as shadowing misses does
-    open_settings = CacheSettings(tier="semantic", policy="threshold", score_threshold=0.0)
-    seen, _, _ = run_replay(stream[:half], open_settings)
+    # as a gateway labels: of what the shipped calibration served, and of the misses that a neighbour came near to
+    seen, _, _ = run_replay(stream[:half], CacheSettings(tier="semantic"))
     labels = tuple(label for result in seen if not _unlabelled(result) and (label := result.label) is not None)
     path = folder / "stream-labels.json"
     path.write_text(json.dumps(Calibration(labels, "first half of the stream", True).as_dict()), "utf-8")

@@ -80,13 +80,13 @@ def test_two_neighbours_that_ask_different_things_contest_each_other() -> None:
     """Each alone would be served by so low a threshold; a guard keeps them apart, so one of both verdicts is wrong."""
     judge = GuardedJudge(ThresholdPolicy(0.0))
     asked = "How do I cancel my plan?"
-    monthly, yearly = (
-        Neighbour("How do I cancel my monthly plan?", 0.9),
-        Neighbour("How do I cancel my yearly plan?", 0.9),
+    phone, tablet = (
+        Neighbour("How do I cancel my phone plan?", 0.9),
+        Neighbour("How do I cancel my tablet plan?", 0.9),
     )
-    assert judge.decide(asked, [monthly]).serve
-    assert judge.decide(asked, [yearly]).serve
-    verdict = judge.decide(asked, [monthly, yearly])
+    assert judge.decide(asked, [phone]).serve
+    assert judge.decide(asked, [tablet]).serve
+    verdict = judge.decide(asked, [phone, tablet])
     assert (verdict.serve, verdict.why) == (False, "contested")
 
 

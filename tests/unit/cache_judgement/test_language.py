@@ -69,6 +69,8 @@ def test_quantities_have_one_spelling(text: str, language: str, expected: list[s
         ("Come posso cambiare la mia password?", UNKNOWN),
         ("Hoe kan ik mijn wachtwoord wijzigen?", UNKNOWN),
         ("パスワードを変更するには", UNKNOWN),
+        ("Jakie są objawy grypy?", UNKNOWN),
+        ("How do I get to Gdańsk from the airport?", "en"),
     ],
 )
 def test_detects(text: str, language: str) -> None:
