@@ -198,7 +198,7 @@ def table(result: dict[str, Any]) -> str:
             "adversarial.jsonl, families never looked at; the training data has had others of their kind since",
             "adversarial_third",
         ),
-        ("adversarial.jsonl, written after the last mend", "adversarial_fresh"),
+        ("adversarial.jsonl, written last, before the last few mends", "adversarial_fresh"),
     ):
         lines += [
             f"## {name}",
