@@ -6,7 +6,8 @@ single results of ``unseen`` before its figures were written down. ``adversarial
 kind, half of it traps, in domains and languages that the first one has not (two of them without a lexicon here):
 ``second`` was written before anybody looked, then looked at and mended by class of mistake; ``third`` was written at
 the same time and never looked at, but families of its kind were added to the training data later; ``fresh`` was written
-by the same hand after most mends, and its results were not looked at for the last few. No family shares a text with ``cache/training``.
+by the same hand after most mends, and its results were not looked at for the last few. No family shares a text with
+``cache/training``.
 """
 
 from __future__ import annotations
