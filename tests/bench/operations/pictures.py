@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import psutil
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -151,6 +152,13 @@ def simulated(folder: Path) -> None:
         gateway.stop()
 
 
+def replaced(gateway: GatewayProcess) -> bool:
+    try:
+        return gateway.metric("wattgate_engine_ready") >= 1
+    except httpx.HTTPError:  # while one replica goes and the next comes, nobody may answer
+        return False
+
+
 def killed(folder: Path) -> None:
     gateway = GatewayProcess("--port", "0").wait_ready()
     prometheus = PrometheusProcess(gateway.url, folder, hold="2s")
@@ -173,7 +181,7 @@ def killed(folder: Path) -> None:
                 print(f"{time.monotonic() - killed_at:.1f} s after: {sorted(prometheus.firing())}", flush=True)
                 until(lambda: read(browser, "notices"), 60, "the console's notice")
                 shot(browser, "console-engine-killed")
-                until(lambda: gateway.metric("wattgate_engine_ready") >= 1, 200, "a replacement")
+                until(lambda: replaced(gateway), 200, "a replacement")
                 print(f"{time.monotonic() - killed_at:.1f} s after: an engine is ready again", flush=True)
     finally:
         prometheus.stop()
