@@ -87,7 +87,7 @@ class Upkeep:
             answer = await self._fetch(address)
             if answer is None:
                 return Invalidated(False, "absent")
-            if owner is not None and answer.tenant != self._hash_tenant(owner):
+            if owner is not None and not self.owns(owner, answer):
                 return Invalidated(False, "not_yours")
             if keep:
                 return Invalidated(True, "done", answer)
