@@ -13,7 +13,7 @@ from rich.rule import Rule
 from serving.cli.chat import ask
 from serving.cli.output import Progress, fail, out, quantity, receipt_table
 from serving.cli.serve import CacheOption, EngineOption, GatewayOptions, announce, terminate
-from serving.placement.ray_runtime import free_port
+from serving.placement.ray_runtime import free_port, lasting_port
 
 QUESTION = "What is the capital of France?"
 STREAMED = "Write two sentences about why clean electricity matters."
@@ -60,7 +60,7 @@ def _usual_port() -> int:
     try:
         return free_port(wanted=8000)
     except OSError:
-        return free_port()
+        return lasting_port("127.0.0.1")
 
 
 def show(url: str) -> bool:

@@ -57,11 +57,11 @@ def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
         return int(sock.getsockname()[1])
 
 
-def lasting_port() -> int:
+def lasting_port(host: str = "0.0.0.0") -> int:
     """A free port that nobody is given by chance before it is used: below those that Linux hands out (from 32768)."""
     for port in random.sample(_LASTING_PORTS, 50):
         with contextlib.suppress(OSError):
-            return free_port("0.0.0.0", port)
+            return free_port(host, port)
     raise OSError(f"no free port between {_LASTING_PORTS[0]} and {_LASTING_PORTS[-1]}")
 
 
@@ -201,6 +201,13 @@ def enter_ray(**how: Any) -> None:
         raise KeyboardInterrupt from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, on one line: the error in Ray's process, where it was one of those that failed; its own text
+    begins with the process and ends with the cause."""
+    lines = str(getattr(error, "cause", None) or error).splitlines()
+    return " ".join(line.strip() for line in lines if line.strip()) or type(error).__name__
 
 
 def start_serve(host: str, port: int, proxy_location: str = "HeadOnly") -> None:

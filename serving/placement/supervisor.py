@@ -78,7 +78,7 @@ class Supervisor(Started):
         config = self.config
         any_port = config.server.port == 0
         if any_port:
-            port = ray_runtime.free_port(config.server.host)
+            port = ray_runtime.lasting_port(config.server.host)
             config = config.model_copy(update={"server": config.server.model_copy(update={"port": port})})
         if config.cache.tenant_secret is None:
             drawn = config.cache.model_copy(update={"tenant_secret": SecretStr(new_secret())})
@@ -106,9 +106,9 @@ class Supervisor(Started):
         # Ray raises no type of its own where a process of it is late
         except Exception as error:
             raise StartError(
-                f"Ray did not start: {(str(error).splitlines() or ['no reason given'])[0]}\n  with other work on the "
-                f"machine (load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores) it may only have been late: start "
-                "again once that is done"
+                f"Ray did not start: {ray_runtime.reason(error)}\n  with other work on the machine (load "
+                f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores) it may only have been late: start again once "
+                "that is done"
             ) from error
         self._own = frozenset(child.pid for child in psutil.Process().children())
         self._deploy(redis_url)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
 import socket
@@ -78,18 +77,22 @@ def test_the_live_cap_changes_without_a_restart(tmp_path: Path) -> None:
         gateway.stop()
 
 
+def replicas_of(gateway: GatewayProcess) -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process(gateway.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "ServeReplica:wattgate" in " ".join([process.name(), *process.cmdline()]):
+                found.append(process)
+    return found
+
+
 def replica_pids(gateway: GatewayProcess) -> set[int]:
-    below = psutil.Process(gateway.process.pid).children(recursive=True)
-    found = {
-        process.pid for process in below if "ServeReplica:wattgate" in " ".join([process.name(), *process.cmdline()])
-    }
+    found = {process.pid for process in replicas_of(gateway)}
     assert found
     return found
 
 
 def test_while_no_replica_is_there_the_proxy_answers_in_our_form(simulated_gateway: GatewayProcess) -> None:
-    for pid in replica_pids(simulated_gateway):
-        os.kill(pid, signal.SIGKILL)
     body = {"model": "simulated-1b", "messages": [{"role": "user", "content": "Anybody there?"}]}
     refusals: list[httpx.Response] = []
 
@@ -99,8 +102,16 @@ def test_while_no_replica_is_there_the_proxy_answers_in_our_form(simulated_gatew
             refusals.append(answer)
         return answer.status_code == 200
 
+    def refused() -> bool:
+        # Ray may have a new one before anybody has asked
+        killed = replicas_of(simulated_gateway)
+        for process in killed:
+            process.kill()
+        psutil.wait_procs(killed)
+        return not answered()
+
+    until(refused, timeout_seconds=120, what="a request that no replica is there for")
     until(answered, timeout_seconds=60, what="a new replica")
-    assert refusals
     assert {answer.status_code for answer in refusals} == {503}
     assert {answer.json()["error"]["code"] for answer in refusals} <= {"no_replica", "engine_unavailable"}
 

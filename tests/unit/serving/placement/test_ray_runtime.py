@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.placement.ray_runtime import enter_ray, environment, lasting_port, proxy_environment
+from serving.placement.ray_runtime import enter_ray, environment, lasting_port, proxy_environment, reason
 
 
 def test_two_runs_share_no_path_no_port_and_no_token(tmp_path: Path) -> None:
@@ -68,3 +68,17 @@ def test_sigterm_belongs_to_who_had_it_whatever_ray_does(
         assert "RAY_DISABLE_FAILURE_SIGNAL_HANDLER" not in os.environ
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class RaisedElsewhere(Exception):
+    """What Ray raises for an error of another process: its text is a traceback that begins with the process."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(f"ray::Proxy.ready() (pid=1, actor_id=2)\n  File x, line 3\n{type(cause).__name__}: {cause}")
+        self.cause = cause
+
+
+def test_the_reason_of_a_failed_start_is_the_other_processs_error_on_one_line() -> None:
+    error = RaisedElsewhere(RuntimeError("HAProxy crashed:\n  cannot bind socket [127.0.0.1:8000]\n"))
+    assert reason(error) == "HAProxy crashed: cannot bind socket [127.0.0.1:8000]"
+    assert reason(TimeoutError()) == "TimeoutError"
