@@ -47,8 +47,8 @@ bench-metering: $(STAMP)  ## 500 mixed requests and the books; metering on and o
 storm: $(STAMP)  ## 10,000 malformed requests and slow clients through HAProxy; writes tests/bench/faults/results
 	@$(BIN)/python -m tests.bench.faults.storm --out tests/bench/faults/results
 
-bench-tuning: $(STAMP)  ## real engine, 30 minutes: caps, search, simulator against engine, controller
-	@for part in sweep fit search_on_sweep held_out control million; do \
+bench-tuning: $(STAMP)  ## real engine, 50 minutes: caps, search, tune against a sweep, simulator against engine, controller
+	@for part in sweep fit search_on_sweep live held_out control million; do \
 	  PYTHONPATH=. $(BIN)/python -m tests.bench.tuning.$$part --out tests/bench/tuning/results || exit 1; done
 
 gpu-check:  ## on a machine with a GPU: integration tests, NVML metering, MFU and books

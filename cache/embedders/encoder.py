@@ -20,6 +20,8 @@ class Encoder(Protocol):
     dimension: int
     window_tokens: int
     """Tokens with the special ones, as the model counts them."""
+    gains_to: int
+    """Texts in one call beyond which it takes as long as several calls; 1 where texts are encoded one by one."""
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
         """Length of each text in tokens, special ones included, never truncated."""
@@ -41,6 +43,8 @@ class OnnxEncoder:
         model: ``model.onnx`` with inputs ``input_ids``, ``attention_mask`` (and ``token_type_ids``).
         tokenizer: folder with ``tokenizer.json`` and ``sentence_bert_config.json``.
     """
+
+    gains_to = 1
 
     def __init__(self, model: Path, tokenizer: Path, name: str) -> None:
         import onnxruntime
@@ -78,6 +82,8 @@ class OnnxEncoder:
 
 class SentenceTransformerEncoder:
     """Any sentence-transformers model: a folder, or a name already in the local model cache. No network."""
+
+    gains_to = 16
 
     def __init__(self, model: str | Path, name: str | None = None, device: str = "cpu") -> None:
         import torch

@@ -1,4 +1,4 @@
-"""One worker thread before an encoder: requests that wait together share a batch, late ones become misses."""
+"""One worker thread before an encoder: requests that wait together share calls of it, late ones become misses."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ThreadedEmbedder:
     Args:
         deadline_seconds: an embedding not there by then is a miss; its vector still reaches the LRU.
         lru_entries: vectors kept; one of 384 dimensions takes 1.5 kB.
-        batch: most texts to one call of the encoder.
+        batch: most texts that are taken up together.
     """
 
     def __init__(
@@ -114,16 +114,25 @@ class ThreadedEmbedder:
                     self._jobs.put(None)
                     break
                 jobs.append(following)
+            self._encode(jobs)
+
+    def _encode(self, jobs: Sequence[_Job]) -> None:
+        """Answers after each call of the encoder: who is in the first need not wait for the last, and the event loop
+        does not get all that follows from a vector at once."""
+        texts = list(dict.fromkeys(each.text for each in jobs))
+        for start in range(0, len(texts), self._encoder.gains_to):
+            chunk = texts[start : start + self._encoder.gains_to]
             # Whoever stopped waiting is not worth a slot, save the newest: its text is likely asked again.
-            alive = [each for each in jobs if each.expires >= self._clock()] or jobs[-1:]
-            texts = list(dict.fromkeys(each.text for each in alive))
+            awaited = {each.text for each in jobs if each.expires >= self._clock()} | {jobs[-1].text}
+            known = {text: vector for text in chunk for found, vector in [self._recall(text)] if found}
+            wanted = [text for text in chunk if text in awaited and text not in known]
             try:
-                vectors = dict(zip(texts, self._vectors(texts), strict=True))
+                known |= zip(wanted, self._vectors(wanted), strict=True)
             except Exception:
                 log.exception("embedding failed")
-                vectors = {}
             for each in jobs:
-                self._answer(each, vectors.get(each.text))
+                if each.text in chunk:
+                    self._answer(each, known.get(each.text))
 
     @staticmethod
     def _answer(job: _Job, vector: Vector | None) -> None:

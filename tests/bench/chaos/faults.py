@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.bench.chaos.batch import RunningBatch
 from tests.bench.chaos.ends import End, Ended, Kill, ask, violations
 from tests.bench.chaos.house import House
 
@@ -113,11 +114,14 @@ def run(plan: str, seconds: float, pause_seconds: float, clients: int = CLIENTS)
         defects: list[str] = []
         before = house.census()
         try:
+            batch = RunningBatch(house.url, models[0], seconds)
             ended, kills = asyncio.run(under_load(house, models, targets, seconds, pause_seconds, clients))
             defects += violations(ended, kills)
             missed = [kill.what for kill in kills if kill.recovered_seconds is None]
             defects += [f"not recovered from the kill of the {what}" for what in missed]
             defects += house.complete_again(before)
+            lines, unfinished = batch.finished()
+            defects += unfinished
             defects += house.settled()
             books = house.books()
         finally:
@@ -134,6 +138,7 @@ def run(plan: str, seconds: float, pause_seconds: float, clients: int = CLIENTS)
         "refusals": dict(Counter(f"{one.status} {one.code}" for one in ended if one.end is End.REFUSAL).most_common()),
         "fallbacks": sum(one.fallback is not None for one in ended),
         "cache": dict(Counter(str(one.cache) for one in ended if one.end is End.ANSWER).most_common()),
+        "batch_lines": lines,
         "books_joules": books,
         "defects": defects,
         "rows": [_row(what, [kill for kill in kills if kill.what == what]) for what in targets],

@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.redis]
 def test_every_request_ends_properly_while_parts_are_killed() -> None:
     result = faults.run("simulated", seconds=25.0, pause_seconds=2.0, clients=6)
     assert result["defects"] == []
+    assert result["batch_lines"] == {"total": 100, "completed": 100, "failed": 0}
     assert {row["killed"]: row["times"] > 0 for row in result["rows"]} == {
         "gateway replica": True,
         "redis": True,

@@ -18,7 +18,8 @@ class GatedEncoder:
 
     id, dimension, window_tokens = "gated", 4, 8
 
-    def __init__(self) -> None:
+    def __init__(self, gains_to: int = 16) -> None:
+        self.gains_to = gains_to
         self.gate = threading.Event()
         self.started = threading.Event()
         self.batches: list[list[str]] = []
@@ -67,6 +68,33 @@ async def test_requests_that_wait_together_share_a_batch(encoder: GatedEncoder, 
     assert all(vector is not None for vector in vectors)
     assert encoder.batches == [["first"], ["a", "b"]]
     assert threading.get_ident() not in encoder.threads
+
+
+async def test_where_a_batch_gains_nothing_each_text_is_answered_when_it_is_there() -> None:
+    encoder = GatedEncoder(gains_to=1)
+    service = ThreadedEmbedder(encoder, deadline_seconds=5.0)
+    first = asyncio.ensure_future(service.embed("first"))
+    await asyncio.to_thread(encoder.started.wait, 5)
+    others = [asyncio.ensure_future(service.embed(text)) for text in ("a", "b", "a")]
+    await asyncio.sleep(0)
+    encoder.gate.set()
+    assert all(vector is not None for vector in await asyncio.gather(first, *others))
+    service.close()
+    assert encoder.batches == [["first"], ["a"], ["b"]]
+
+
+async def test_of_those_that_stopped_waiting_only_the_newest_is_encoded() -> None:
+    encoder, now = GatedEncoder(gains_to=1), [0.0]
+    service = ThreadedEmbedder(encoder, deadline_seconds=5.0, clock=lambda: now[0])
+    first = asyncio.ensure_future(service.embed("first"))
+    await asyncio.to_thread(encoder.started.wait, 5)
+    others = [asyncio.ensure_future(service.embed(text)) for text in ("a", "b", "c")]
+    await asyncio.sleep(0)
+    now[0] = 6.0
+    encoder.gate.set()
+    assert [vector is None for vector in await asyncio.gather(first, *others)] == [False, True, True, False]
+    service.close()
+    assert encoder.batches == [["first"], ["c"]]
 
 
 async def test_a_known_text_is_not_encoded_again(encoder: GatedEncoder, embedder: ThreadedEmbedder) -> None:
