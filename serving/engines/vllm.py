@@ -138,6 +138,12 @@ def adapter_revision(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def look_for(model: str) -> None:
+    """Raises ``EngineStartError`` where the name is a folder's and nothing to serve is in it."""
+    if model.startswith((".", "/", "~")) and not (Path(model).expanduser() / "config.json").exists():
+        raise EngineStartError(f"no model in {model}: the folder has no config.json")
+
+
 def served_name(settings: EngineSettings) -> str:
     """The name that clients ask for."""
     if settings.served_model_name is not None:
@@ -208,8 +214,7 @@ class VllmEngine:
             except BundledModelError as error:
                 raise EngineStartError(str(error)) from error
             return str(folder), served_name(self._settings)
-        if model.startswith((".", "/", "~")) and not (Path(model).expanduser() / "config.json").exists():
-            raise EngineStartError(f"no model in {model}: the folder has no config.json")
+        look_for(model)
         path = Path(model).expanduser()
         return str(path) if path.is_dir() else model, served_name(self._settings)
 

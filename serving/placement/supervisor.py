@@ -16,8 +16,9 @@ from pydantic import SecretStr
 
 from cache.embedded import EmbeddedRedis, EmbeddedRedisError
 from serving.config import GatewayConfig
+from serving.engines.base import EngineStartError
 from serving.engines.settings import EngineSettings
-from serving.engines.vllm import engine_cores, has_gpu
+from serving.engines.vllm import engine_cores, has_gpu, look_for
 from serving.placement import ray_runtime
 from serving.placement.applications import GATEWAY, Application, ApplicationFailed, run_applications
 from serving.placement.caching import new_secret
@@ -85,14 +86,16 @@ class Supervisor(Started):
             config = config.model_copy(update={"cache": drawn})
         self.config = config
         self._check_port()
+        self._placed = placed_models(config)
+        engines = [one.settings.engine for one in self._placed] or [config.engine]
+        _check_models(engines)
         self._folder = RunFolder()
         if any_port and config.batches.folder is None:
             # nobody can come back to a port that was free by chance
             batches = config.batches.model_copy(update={"folder": self.run_folder / "batches"})
             self.config = config.model_copy(update={"batches": batches})
         os.environ[RUN_VARIABLE] = str(self.run_folder)
-        self._placed = placed_models(config)
-        self._calibrate([one.settings.engine for one in self._placed] or [config.engine])
+        self._calibrate(engines)
         redis_url = self._start_redis()
         self._tell("starting Ray Serve and its HAProxy")
         variables = ray_runtime.environment(
@@ -229,3 +232,13 @@ class Supervisor(Started):
         os.environ.pop(RUN_VARIABLE, None)
         self._folder.close()
         self._folder = None
+
+
+def _check_models(engines: Iterable[EngineSettings]) -> None:
+    """A wrong folder is told at once, and not after Ray's start."""
+    try:
+        for engine in engines:
+            if engine.kind == "vllm":
+                look_for(engine.model)
+    except EngineStartError as error:
+        raise StartError(str(error)) from None

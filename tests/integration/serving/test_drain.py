@@ -11,27 +11,33 @@ import pytest
 
 from tests.integration.serving.gateway_process import GatewayProcess, until
 from tests.integration.serving.streams import Streams
-from tests.integration.serving.test_lifecycle import replica_pids
+from tests.integration.serving.test_lifecycle import nothing_is_left_after, replica_pids
 
 pytestmark = pytest.mark.ray
 
-CONFIG = "engine: {kind: simulated}\nserver: {port: 0}\nadmission: {max_concurrency: 2}\n"
+CONFIG = "engine: {{kind: simulated}}\nserver: {{port: 0}}\nadmission: {{max_concurrency: {cap}}}\n"
 
 
-def test_running_and_queued_requests_are_answered_after_a_sigterm(tmp_path: Path) -> None:
+def test_a_new_cap_is_live_and_what_it_lets_wait_is_answered_after_a_sigterm(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
-    file.write_text(CONFIG)
+    file.write_text(CONFIG.format(cap=32))
     gateway = GatewayProcess("--config", str(file)).wait_ready()
-    with ThreadPoolExecutor(2) as pool:
+    until(lambda: gateway.metric("wattgate_concurrency_cap") == 32, what="the cap's series")
+    replicas = replica_pids(gateway)
+    file.write_text(CONFIG.format(cap=2))
+    gateway.process.send_signal(signal.SIGHUP)
+    until(lambda: gateway.metric("wattgate_concurrency_cap") == 2, what="the new cap")
+    assert replica_pids(gateway) == replicas
+    with ThreadPoolExecutor(3) as pool:
         streams = Streams(gateway, "simulated-1b", count=6, tokens=60, begun=2)
         body = {"model": "simulated-1b", "messages": [{"role": "user", "content": "One more."}], "max_tokens": 8}
         unary = [pool.submit(httpx.post, f"{gateway.url}/v1/chat/completions", json=body, timeout=60) for _ in range(2)]
         # four streams and the unary pair, which are one to the cache, wait for a slot
         until(lambda: gateway.metric("wattgate_waiting_requests") >= 5, what="a queue")
-        gateway.process.send_signal(signal.SIGTERM)
+        ending = pool.submit(nothing_is_left_after, signal.SIGTERM, gateway)
         assert streams.complete()
         assert [answer.result(timeout=60).status_code for answer in unary] == [200, 200]
-    assert gateway.stop() == 0
+        ending.result(timeout=120)
 
 
 @pytest.mark.long

@@ -28,9 +28,7 @@ def run_folder_of(gateway: GatewayProcess) -> Path:
     raise AssertionError("no janitor beside the gateway")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_after(number: signal.Signals) -> None:
-    gateway = GatewayProcess("--engine", "simulated", "--port", "0").wait_ready()
+def nothing_is_left_after(number: signal.Signals, gateway: GatewayProcess) -> None:
     folder = run_folder_of(gateway)
     below = psutil.Process(gateway.process.pid).children(recursive=True)
     assert len(below) > 5
@@ -39,6 +37,11 @@ def test_nothing_is_left_after(number: signal.Signals) -> None:
     until(lambda: not folder.exists(), what="the end of the run's folder")
     until(lambda: not any(process.is_running() for process in below), what="the end of all processes")
     assert processes_of(folder) == []
+
+
+def test_nothing_is_left_after_a_sigkill() -> None:
+    gateway = GatewayProcess("--engine", "simulated", "--port", "0").wait_ready()
+    nothing_is_left_after(signal.SIGKILL, gateway)
 
 
 @pytest.mark.parametrize(("number", "there"), [(signal.SIGINT, "raylet"), (signal.SIGTERM, "ServeController")])
@@ -60,21 +63,6 @@ def names_below(gateway: GatewayProcess) -> str:
         with contextlib.suppress(psutil.Error):
             found.append(process.name())
     return " ".join(found)
-
-
-def test_the_live_cap_changes_without_a_restart(tmp_path: Path) -> None:
-    file = tmp_path / "gateway.yaml"
-    file.write_text("engine: {kind: simulated}\nserver: {port: 0}\nadmission: {max_concurrency: 32}\n")
-    gateway = GatewayProcess("--config", str(file)).wait_ready()
-    try:
-        until(lambda: gateway.metric("wattgate_concurrency_cap") == 32, what="the cap's series")
-        replicas = replica_pids(gateway)
-        file.write_text("engine: {kind: simulated}\nserver: {port: 0}\nadmission: {max_concurrency: 5}\n")
-        gateway.process.send_signal(signal.SIGHUP)
-        until(lambda: gateway.metric("wattgate_concurrency_cap") == 5, what="the new cap")
-        assert replica_pids(gateway) == replicas
-    finally:
-        gateway.stop()
 
 
 def replicas_of(gateway: GatewayProcess) -> list[psutil.Process]:
@@ -116,15 +104,17 @@ def test_while_no_replica_is_there_the_proxy_answers_in_our_form(simulated_gatew
     assert {answer.json()["error"]["code"] for answer in refusals} <= {"no_replica", "engine_unavailable"}
 
 
-def test_two_gateways_run_side_by_side(simulated_gateway: GatewayProcess) -> None:
+def test_two_gateways_run_side_by_side_and_one_ends_alone(simulated_gateway: GatewayProcess) -> None:
     other = GatewayProcess("--engine", "simulated", "--port", "0").wait_ready()
     try:
         assert other.url != simulated_gateway.url
         # gauges are set once a second
         for gateway in (other, simulated_gateway):
             until(lambda gateway=gateway: gateway.metric("wattgate_engine_ready") == 1, what="the ready series")
+        nothing_is_left_after(signal.SIGINT, other)
     finally:
         other.stop()
+    assert simulated_gateway.metric("wattgate_engine_ready") == 1
 
 
 def outcome(*arguments: str) -> tuple[int, str]:

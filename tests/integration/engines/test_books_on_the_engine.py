@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from serving.config_sources import load_config
+from serving.engines.vllm import VllmEngine
 from tests.bench.metering.mixed import mixed_run
 from tests.bench.metering.stack import stack
+from tests.integration.engines.conftest import StepHook
 
 pytestmark = [
     pytest.mark.engine,
@@ -16,11 +18,14 @@ pytestmark = [
 ]
 
 
-async def test_a_mixed_run_balances_to_the_nanojoule_and_agrees_with_vllms_own_flops(engine, step_hook) -> None:  # type: ignore[no-untyped-def]
+async def test_a_mixed_run_balances_to_the_nanojoule_and_agrees_with_vllms_own_flops(
+    vllm: VllmEngine, step_hook: StepHook
+) -> None:
     config = load_config(None, {"admission.max_concurrency": 16, "engine.vllm.max_batch": 16}, {}).config
-    async with stack(engine, config) as made:
+    async with stack(vllm, config) as made:
         step_hook.stack = made
         run = await mixed_run(made, requests=40, clients=8)
+    step_hook.stack = None
     assert run["difference_nanojoules"] == 0
     assert run["balanced"]
     assert run["open_requests"] == 0
