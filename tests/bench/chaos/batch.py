@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import Counter
@@ -48,7 +49,7 @@ class RunningBatch:
             if time.monotonic() > end:
                 return batch["request_counts"], [f"the batch is not done: {batch['request_counts']}"]
             time.sleep(0.5)
-        with self._client:
+        with contextlib.closing(self._client):
             files = [batch[key] for key in ("output_file_id", "error_file_id") if batch.get(key)]
             texts = [self._client.get(f"/v1/files/{file}/content").raise_for_status().text for file in files]
         ended = Counter(json.loads(line)["custom_id"] for text in texts for line in text.splitlines())
