@@ -60,11 +60,15 @@ class ServerSettings(Section):
     """Requests inside one replica, queued ones included; above it 429."""
     request_timeout_seconds: float = Field(default=300.0, gt=0)
     """Deadline of a request unless it says `x-request-timeout`; the answer must be complete by then."""
+    slow_reader_seconds: float = Field(default=30.0, gt=0)
+    """A client that takes nothing of its answer for so long, with all buffers on the way full, is cut, and its engine
+    slot is free. Above the longest pause that your clients' links have."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may ask from a browser, as `https://app.example.org`; `*` is any. Empty: none. TLS is left to
     the ingress in front."""
-    shutdown_grace_seconds: float = Field(default=30.0, ge=0)
-    """On SIGTERM running answers get this long to finish."""
+    shutdown_grace_seconds: float = Field(default=300.0, ge=0)
+    """On SIGTERM what was accepted gets this long to finish; below `request_timeout_seconds` the longest answers are
+    cut. An orchestrator's own grace must be longer (Kubernetes: `terminationGracePeriodSeconds`), or it kills first."""
 
 
 class AccessSettings(Section):

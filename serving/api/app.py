@@ -15,10 +15,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from serving.access import KeyRing
+from serving.api.body import Message, Receive
 from serving.api.cache_pages import CachePages
-from serving.api.completions import Completions, Message, Receive, Send
+from serving.api.completions import Completions
 from serving.api.openapi import openapi_route
 from serving.api.pages import Pages, json_response
+from serving.api.slow_reader import Send
 from serving.engines.response_events import RESPONSES
 from serving.errors import (
     Forbidden,
@@ -89,6 +91,7 @@ def build_app(
     max_body_bytes: int,
     max_concurrent_requests: int,
     request_timeout_seconds: float,
+    slow_reader_seconds: float = 30.0,
     scrape: Callable[[], tuple[bytes, str]],
     events: EventLog | None = None,
     decisions: DecisionLog | None = None,
@@ -113,6 +116,7 @@ def build_app(
             max_body_bytes=max_body_bytes,
             max_concurrent_requests=max_concurrent_requests,
             request_timeout_seconds=request_timeout_seconds,
+            slow_reader_seconds=slow_reader_seconds,
             clock=clock,
         )
 

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import orjson
 
 from cache.control import CacheControl
 from serving.access import TENANT_INSIDE, KeyRing
-from serving.api.body import ClientGone, asked_priority, estimated_prompt_tokens, parse_body, read_body
+from serving.api.body import (
+    ClientGone,
+    Message,
+    Receive,
+    asked_priority,
+    estimated_prompt_tokens,
+    parse_body,
+    read_body,
+)
 from serving.api.client_gone import cancelled_when_gone
 from serving.api.frames import frame_of
+from serving.api.slow_reader import Send, Sending, SlowReader
 from serving.call import Call, Reply
 from serving.errors import (
     GatewayError,
@@ -31,10 +40,6 @@ from serving.limits.desk import Desk
 from serving.telemetry.ended import Ended, EndedSink, ended_call
 
 log = logging.getLogger("wattgate")
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _JSON = (b"content-type", b"application/json")
@@ -53,6 +58,7 @@ class Completions:
         max_body_bytes: int,
         max_concurrent_requests: int,
         request_timeout_seconds: float,
+        slow_reader_seconds: float,
         sinks: Sequence[EndedSink] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -63,6 +69,7 @@ class Completions:
         self._max_body_bytes = max_body_bytes
         self._max_concurrent_requests = max_concurrent_requests
         self._request_timeout_seconds = request_timeout_seconds
+        self._slow_reader_seconds = slow_reader_seconds
         self._clock = clock
         self.inside = 0
 
@@ -72,14 +79,15 @@ class Completions:
         request_id = uuid.uuid4().hex
         # the client's own is told and logged, but it may come twice: nothing is booked under it
         client_id = _client_id(headers.get(b"x-request-id"))
-        answer = _Answer(send, client_id or request_id)
+        sending = Sending(send, self._slow_reader_seconds)
+        answer = _Answer(sending, client_id or request_id)
         call, status, code = None, 200, None
         self.inside += 1
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed(f"{scope['path']} takes POST.", headers={"allow": "POST"})
             call = await self._call(scope, headers, receive, request_id, received)
-            with cancelled_when_gone(receive):
+            with cancelled_when_gone(receive), sending.cut():
                 async with self._desk.open(call) as reply:
                     await answer.send_reply(reply, stream=call.stream)
             # a stream that broke off has told its client so in its last frame
@@ -90,10 +98,10 @@ class Completions:
                 self._gateway.refused(scope["path"], error.status)
             await answer.fail(error)
         except (ClientGone, asyncio.CancelledError) as gone:
-            status, code = 499, "client_gone"
+            status, code = 499, "slow_reader" if isinstance(gone, SlowReader) else "client_gone"
             if isinstance(gone, asyncio.CancelledError):
                 raise
-            log.info("request %s: the client went", request_id)
+            log.info("request %s: the client %s", request_id, "went" if code == "client_gone" else "read nothing")
         except Exception:
             status, code = 500, "internal_error"
             log.exception("request %s failed", request_id)
@@ -162,8 +170,8 @@ class Completions:
 class _Answer:
     """What has gone to the client so far decides how an error can still be told."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send = send
+    def __init__(self, sending: Sending, request_id: str) -> None:
+        self._send = sending
         self._request_id = request_id
         self._started = False
         self._ended = False
@@ -195,6 +203,10 @@ class _Answer:
     async def fail(self, error: GatewayError) -> None:
         if self._ended:
             return
+        with contextlib.suppress(SlowReader), self._send.cut():
+            await self._fail(error)
+
+    async def _fail(self, error: GatewayError) -> None:
         if self._started:
             # too late for a status: a last frame, and no [DONE], tells a stream's reader
             await self._body(frame_of(error.envelope()) if self._stream else b"", more=False)

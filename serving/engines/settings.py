@@ -42,6 +42,9 @@ class VllmSettings(_Section):
     """GPUs that one replica's model is split over."""
     enable_prefix_caching: bool = True
     """Reuse keys and values of equal prompt beginnings; the tokens reused are neither computed nor billed."""
+    hung_after_seconds: float | None = Field(default=120.0, gt=0)
+    """An engine that gives no token for so long, with requests inside, counts as hung: it is killed, what it had ends
+    with an error, and the replica is replaced. Above the time of your longest prefill. None: it is waited for."""
     lora: dict[str, str] = Field(default_factory=dict)
     """LoRA adapters (folders in PEFT's form) over the model, each served under its own name: `name: folder`. Tenants,
     cache, metering and `/v1/models` know them by it. One batch mixes them."""

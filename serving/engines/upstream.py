@@ -42,6 +42,8 @@ PROBE_SECONDS = 2.0
 """Between two looks at a quiet upstream; a failed request looks at once."""
 _TOLERATED_TIMEOUTS = 1
 """Probes that may time out in a row: a slow upstream is not one that is gone."""
+_STALE_SECONDS = 1.0
+"""A connection that was being closed shows it within a round trip; one that is lost later had carried the request."""
 _KEEP_ALIVE_SECONDS = 4.0
 """Idle connections are dropped before uvicorn drops them (5 s), so that no request meets a closing one."""
 _LAST_BYTES_SECONDS = 0.25
@@ -241,10 +243,14 @@ class UpstreamEngine:
         async def send() -> aiohttp.ClientResponse:
             return await session.post(self._base + request.path, data=body, headers=headers, allow_redirects=False)
 
+        began = self._clock()
         try:
             try:
                 return await send()
             except aiohttp.ServerDisconnectedError:
+                if self._clock() - began > _STALE_SECONDS:
+                    # it had the request, and may have worked on it
+                    raise
                 # a pooled connection that the upstream was just closing; a new one tells whether it is there
                 return await send()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -37,6 +38,9 @@ from serving.engines.settings import EngineSettings, VllmSettings
 from serving.engines.vllm_recorder import Recording, StepRecorder, current_recording
 from serving.errors import EngineRefused, EngineUnavailable, GatewayError
 
+log = logging.getLogger("wattgate")
+
+_LOOK_SECONDS = 1.0
 _CPU_CONTEXT_TOKENS = 4096
 _CPU_BATCHED_TOKENS = 2048
 _BUNDLED_EXTRA = {"tool-call-parser": "hermes", "enable-auto-tool-choice": True}
@@ -178,6 +182,7 @@ class VllmEngine:
         self._recorder: StepRecorder | None = None
         self._models: tuple[EngineModel, ...] = ()
         self._failure: str | None = None
+        self._watcher: asyncio.Task[None] | None = None
         self._closed = False
 
     async def start(self) -> None:
@@ -254,6 +259,8 @@ class VllmEngine:
             llm.shutdown()
             raise
         self._llm, self._app, self._recorder = llm, app, recorder
+        if (hung_after := self._settings.vllm.hung_after_seconds) is not None:
+            self._watcher = asyncio.create_task(self._watch(hung_after), name="hung engine")
         config = llm.model_config
         dtype = str(config.dtype).removeprefix("torch.")
         self._models = (
@@ -284,6 +291,23 @@ class VllmEngine:
             return EngineStatus(ready=False, reason=self._failure, fatal=True)
         assert self._recorder is not None
         return EngineStatus(ready=True, running=self._recorder.running)
+
+    async def _watch(self, hung_after_seconds: float) -> None:
+        while not self.end_if_hung(hung_after_seconds):  # noqa: ASYNC110 - silence gives no signal
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def end_if_hung(self, after_seconds: float) -> bool:
+        """Kill an engine core that has been silent for so long with requests inside: a dead one ends them and is
+        replaced, a hung one would keep them. Whether it was."""
+        assert self._recorder is not None
+        silent = self._recorder.silent_seconds()
+        if silent < after_seconds or not self.status().ready:
+            return False
+        self._failure = f"the engine gave nothing for {silent:.0f} s with {self._recorder.running} requests inside"
+        log.error("%s: it is killed", self._failure)
+        for process in self._llm.engine_core.resources.engine_manager.processes:
+            process.kill()
+        return True
 
     def flush(self) -> float | None:
         return None if self._recorder is None else self._recorder.flush()
@@ -339,6 +363,8 @@ class VllmEngine:
     async def close(self) -> None:
         llm, self._llm = self._llm, None
         self._closed = True
+        if self._watcher is not None:
+            self._watcher.cancel()
         if llm is not None:
             await asyncio.to_thread(llm.shutdown)
 

@@ -87,6 +87,10 @@ class StepRecorder:
     def running(self) -> int:
         return len(self._live)
 
+    def silent_seconds(self) -> float:
+        """Since the engine last gave something for what is inside, or got its first; 0 where nothing is inside."""
+        return self._clock() - max(self._last_step_seconds, self._woken_seconds) if self._live else 0.0
+
     def added(self, internal_id: str, prompt_tokens: int) -> None:
         """A sequence enters the engine, in the context of the request that asked for it."""
         recording = current_recording.get()

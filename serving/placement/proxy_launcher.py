@@ -14,6 +14,8 @@ import shlex
 import shutil
 from pathlib import Path
 
+from serving.placement.placed import INTERNAL_ROUTE
+
 RETRY_AFTER_SECONDS = 5
 _NO_REPLICA = ("No gateway replica can answer now; try again in a few seconds.", "server_error", "no_replica")
 _TOO_SLOW = ("The request body did not arrive in time.", "timeout_error", "request_timeout")
@@ -21,7 +23,11 @@ _TOO_SLOW_PAGE = "request_timeout.http"
 _NO_HTTP = ("This is no HTTP request, or its head is too large.", "invalid_request_error", "bad_http")
 _NO_PATH = ("The request's target is not a path.", "invalid_request_error", "bad_http")
 _NO_HTTP_PAGE = "bad_http.http"
-_SCRIPT = """#!/bin/sh
+_ONCE = "http-request disable-l7-retry if {{ path_beg {paths} }} METH_POST"
+"""What was sent is not sent again: a batch or a file would be there twice, and the gateway's own request to a model's
+replica is part of a client's, which is sent again as a whole."""
+_SENT_ONCE = ("/v1/batches", "/v1/files", f"{INTERNAL_ROUTE}/")
+_SCRIPT = r"""#!/bin/sh
 # Ray starts this in HAProxy's place. With no route yet, Ray's configuration answers 404: say that we are not ready.
 # A target without a path ("*") matches no route either.
 for argument; do
@@ -30,6 +36,7 @@ for argument; do
 done
 if [ -n "$configuration" ]; then
   sed -i 's|^ *http-request return status 404 content-type text/plain .*|{rule}|' "$configuration"
+  sed -i -e '/disable-l7-retry/d' -e '/^backend /a\    {once}' "$configuration"
   cp {page} "$(dirname "$configuration")/500.http"
 fi
 exec {haproxy} "$@"
@@ -100,6 +107,9 @@ def write_launcher(folder: Path, haproxy: Path | None) -> Path | None:
     if haproxy is None:
         return None
     program = folder / "haproxy"
-    program.write_text(_SCRIPT.format(rule=rule, page=shlex.quote(str(page)), haproxy=shlex.quote(str(haproxy))))
+    once = _ONCE.format(paths=" ".join(_SENT_ONCE))
+    program.write_text(
+        _SCRIPT.format(rule=rule, once=once, page=shlex.quote(str(page)), haproxy=shlex.quote(str(haproxy)))
+    )
     program.chmod(0o700)
     return program if os.access(program, os.X_OK) else None

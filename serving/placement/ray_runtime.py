@@ -127,6 +127,8 @@ def proxy_environment(
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(lasting_port()),
         "RAY_SERVE_HAPROXY_RETRY_ON": "\n    ".join(options),
         "RAY_SERVE_HAPROXY_RETRIES": str(_CLUSTER_RETRIES if cluster else HAPROXY_RETRIES),
+        # a client that reads nothing keeps its connection no longer
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(int(longest_request_seconds) + 60),
         # a reload cuts streams older than this
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(longest_request_seconds) + 60),
         # a proxy that was killed is missed after three of these

@@ -42,6 +42,7 @@ from serving.placement.telemetry import build_drift, build_sinks
 
 log = logging.getLogger("wattgate")
 
+_BATCH_GRACE_SECONDS = 10.0
 _LAG_PERIOD_SECONDS = 1.0
 
 
@@ -139,6 +140,7 @@ class Replica:
             max_body_bytes=config.server.max_body_bytes,
             max_concurrent_requests=config.server.max_concurrent_requests,
             request_timeout_seconds=config.server.request_timeout_seconds,
+            slow_reader_seconds=config.server.slow_reader_seconds,
             scrape=scraper(os.environ["PROMETHEUS_MULTIPROC_DIR"]),
             events=self.events,
             decisions=self.decisions,
@@ -204,7 +206,8 @@ class Replica:
 
     async def close(self) -> None:
         self._lag_task.cancel()
-        await self.batches.close(self._config.server.shutdown_grace_seconds / 3)
+        # a line that is left begins again with whoever comes after
+        await self.batches.close(min(_BATCH_GRACE_SECONDS, self._config.server.shutdown_grace_seconds / 3))
         await self.finals.close()
         await self.limiter.close()
         for sink in self.sinks:

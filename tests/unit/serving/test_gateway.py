@@ -221,6 +221,24 @@ async def test_a_client_that_goes_while_a_frame_is_being_sent_aborts_the_engine(
     assert house.count("wattgate_requests_total", status="499") == 1
 
 
+@pytest.mark.parametrize("error_comes", [False, True])
+async def test_a_client_that_reads_nothing_is_cut_and_its_slot_is_free(error_comes: bool) -> None:
+    house = House(slow_reader_seconds=0.01)
+
+    async def script(request: EngineRequest) -> AsyncIterator[bytes]:
+        while True:
+            yield chunk("more")
+
+    house.engine.script = script
+    # with a deadline before it, the error's own frame finds the way blocked too
+    deadline = {"x_request_timeout": "0.005"} if error_comes else {}
+    exchange = house.begin(house.chat(stream=True), send_blocks_after=2, **deadline)
+    await exchange.end()
+    assert house.settled()
+    assert not exchange.done
+    assert house.count("wattgate_requests_total", status="499") == (0 if error_comes else 1)
+
+
 # Deadlines.
 
 

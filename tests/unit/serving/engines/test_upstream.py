@@ -241,6 +241,19 @@ async def test_a_connection_that_the_upstream_just_closed_is_not_a_fault(rig: Ri
     assert len(rig.fake.requests) == 2
 
 
+async def test_a_connection_that_is_lost_when_the_upstream_has_the_request_is_not_tried_again(rig: Rig) -> None:
+    async def work_and_hang_up(request: web.Request, payload: dict[str, Any]) -> web.StreamResponse:
+        rig.clock.advance(60.0)
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    rig.fake.answer = work_and_hang_up
+    with pytest.raises(EngineUnavailable):
+        await rig.kit.ask(rig.kit.chat())
+    assert len(rig.fake.requests) == 1
+
+
 async def test_an_upstream_that_always_hangs_up_is_unavailable(rig: Rig) -> None:
     async def hang_up(request: web.Request, payload: dict[str, Any]) -> web.StreamResponse:
         assert request.transport is not None

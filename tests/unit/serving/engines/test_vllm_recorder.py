@@ -57,6 +57,22 @@ def cached(tokens: int) -> Any:
     return SimpleNamespace(num_cached_tokens=tokens)
 
 
+def test_silence_counts_from_the_last_output_or_from_the_first_request_of_an_idle_engine() -> None:
+    rig = Rig()
+    rig.clock.advance(100)
+    assert rig.recorder.silent_seconds() == 0
+    rig.add("a", 10)
+    rig.clock.advance(3)
+    assert rig.recorder.silent_seconds() == pytest.approx(3)
+    rig.step("a", seconds=1)
+    assert rig.recorder.silent_seconds() == 0
+    rig.clock.advance(5)
+    rig.add("b", 10)
+    assert rig.recorder.silent_seconds() == pytest.approx(5)
+    rig.recorder.aborted(["a", "b"])
+    assert rig.recorder.silent_seconds() == 0
+
+
 def test_the_first_output_is_the_prefill_and_its_hits_are_not_computed() -> None:
     rig = Rig()
     rig.add("a", prompt=100)

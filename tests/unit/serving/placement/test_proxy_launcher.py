@@ -39,6 +39,7 @@ def test_the_launcher_puts_the_configuration_right_and_becomes_the_proxy(tmp_pat
         text = configuration.read_text()
         assert "404" not in text
         assert "status 503 content-type application/json" in text
+        assert text.count("http-request disable-l7-retry if { path_beg /v1/batches /v1/files /internal/ }") == 1
         assert (tmp_path / "500.http").read_bytes() == error_page()
 
 
