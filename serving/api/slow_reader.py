@@ -48,6 +48,7 @@ class Sending:
         task = asyncio.current_task()
         assert task is not None
         slow = False
+        timer: asyncio.TimerHandle
 
         def look() -> None:
             nonlocal slow, timer
