@@ -22,10 +22,24 @@ class FlightIncomplete(Exception):
 class Flight:
     """One run and what it has published so far. The producer calls ``publish``, then ``finish``."""
 
-    def __init__(self, key: str, *, stream: bool) -> None:
+    def __init__(
+        self,
+        key: str,
+        *,
+        stream: bool,
+        rank: int = 0,
+        waits: Callable[[], bool] = lambda: False,
+        overtakes: bool = False,
+    ) -> None:
         self.key = key
         self.stream = stream
         """The form of what is published: SSE frames, or one JSON body."""
+        self.rank = rank
+        """Of the class that it waits in; 0 is the most urgent."""
+        self.waits = waits
+        """Whether its run has yet to begin."""
+        self.overtakes = overtakes
+        """Begun beside a less urgent flight of the same key that still waits: it must not wait for that one."""
         self.result: Any = None
         """What the producer gave to ``finish``: for followers' receipts."""
         self._frames: list[bytes] = []
@@ -160,17 +174,29 @@ class SingleFlight:
     def __len__(self) -> int:
         return len(self._flights)
 
-    def join(self, key: str, produce: Callable[[Flight], Awaitable[None]], *, stream: bool) -> Seat:
+    def join(
+        self,
+        key: str,
+        produce: Callable[[Flight], Awaitable[None]],
+        *,
+        stream: bool,
+        rank: int = 0,
+        waits: Callable[[], bool] = lambda: False,
+    ) -> Seat:
         """A seat on the running flight, or on a new one that runs ``produce`` in a task of its own.
+
+        A flight that still waits is not joined by a more urgent request, which would wait in that one's class:
+        it begins its own, and newcomers board that.
 
         The producer's task ends when it returns, or is cancelled when nobody is aboard any more before
         ``finish``; ``leave`` then waits until it has ended, so that an engine's request is aborted by then.
         Call it without awaiting anything between the lookup's result and this, or look up again in the producer.
         """
         flight = self._flights.get(key)
-        leader = flight is None
-        if flight is None:
-            flight = self._flights[key] = Flight(key, stream=stream)
+        overtakes = flight is not None and rank < flight.rank and flight.waits()
+        leader = flight is None or overtakes
+        if flight is None or overtakes:
+            flight = self._flights[key] = Flight(key, stream=stream, rank=rank, waits=waits, overtakes=overtakes)
             self._tasks[flight] = asyncio.create_task(self._run(flight, produce), name=f"flight-{key[:12]}")
         self._aboard[flight] = self._aboard.get(flight, 0) + 1
         return Seat(self, flight, leader=leader)

@@ -44,7 +44,8 @@ class Call:
     """Of the run that this call began."""
     fallback: str | None = None
     """The model that ran in place of the one asked for."""
-    running: bool = False
+    leading: bool = False
+    """A run that others can share was begun for it and has not ended: it may yet wait for its slot."""
     when_run_ends: list[Callable[[], None]] = field(default_factory=list)
     """Called once, if the call has gone while others keep its run going."""
 

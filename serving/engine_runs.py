@@ -79,7 +79,7 @@ class EngineRuns:
             self._metrics.observe("wattgate_queue_seconds", waited, call.model)
             call.overhead_seconds = asked - call.received_seconds
             self._metrics.observe("wattgate_overhead_seconds", call.overhead_seconds, "engine")
-            call.trace, call.running = trace, True
+            call.trace = trace
             try:
                 async with self.engine.run(request, trace.record) as answer:
                     trace.follow(answer)
@@ -88,9 +88,6 @@ class EngineRuns:
                         self._metrics.add("wattgate_fallback_total", 1, call.model, answer.fallback)
                     yield answer, trace
             finally:
-                call.running = False
-                for told in call.when_run_ends:
-                    told()
                 # also for a client that has gone, a deadline and a dead engine: what was executed is booked
                 if trace.elsewhere is None:
                     self.meter.finished(call.request_id, call.outcome.value)

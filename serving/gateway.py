@@ -28,7 +28,7 @@ from serving.call import Call, Reply, parsed_answer
 from serving.engine_runs import EngineRuns
 from serving.engines.base import Engine
 from serving.engines.response_events import plain_usage
-from serving.errors import DeadlineExceeded, EngineUnavailable, GatewayError, NotFound
+from serving.errors import DeadlineExceeded, EngineUnavailable, GatewayError, NotFound, RateLimited
 from serving.grey_zone import GreyZone
 from serving.meter_link import MeterLink
 from serving.metrics import Metrics
@@ -209,7 +209,7 @@ class Gateway:
         """A seat on a run that has begun to answer, and its frames in the form that the call asks for.
 
         Raises:
-            GatewayError: the run's, told to everyone aboard; never the deadline of another's request.
+            GatewayError: the run's, told to everyone aboard; never one that another's deadline or class brought about.
         """
         if self.cache is None or lookup is None or not lookup.storable:
             return await self._ride_alone(call)
@@ -218,14 +218,19 @@ class Gateway:
                 flights, key = self.cache.flights, lookup.key
             else:
                 flights, key = self._alone, str(next(self._numbers))
-            seat = flights.join(key, lambda flight: self._produce(flight, call, lookup), stream=call.stream)
+            seat = flights.join(
+                key,
+                lambda flight: self._produce(flight, call, lookup),
+                stream=call.stream,
+                rank=call.priority.rank,
+                waits=lambda: call.trace is None,
+            )
             frames = seat.frames(stream=call.stream)
             try:
                 first = await anext(frames, None)
             except BaseException as error:
                 await flights.leave(seat)
-                if isinstance(error, DeadlineExceeded) and not seat.leader:
-                    # it was the leader's deadline, while it waited for a slot
+                if not seat.leader and _only_the_leaders(error, seat.flight, call):
                     continue
                 if isinstance(error, FlightIncomplete):
                     raise _broke_off() from None
@@ -242,9 +247,19 @@ class Gateway:
 
     async def _produce(self, flight: Flight, call: Call, lookup: Lookup | None) -> None:
         """The run itself, in a task of its own: its leader may go, the others keep it."""
+        call.leading = True
+        try:
+            await self._fly(flight, call, lookup)
+        finally:
+            call.leading = False
+            for told in call.when_run_ends:
+                told()
+
+    async def _fly(self, flight: Flight, call: Call, lookup: Lookup | None) -> None:
         async with contextlib.AsyncExitStack() as stack:
             turn = None
-            if self.cache is not None and lookup is not None and lookup.shareable:
+            # the turn of one that overtakes is held by the one that it overtakes
+            if self.cache is not None and lookup is not None and lookup.shareable and not flight.overtakes:
                 turn = await stack.enter_async_context(self.cache.turn(lookup))
                 if turn.answer is not None:
                     # another replica has just computed it
@@ -374,6 +389,13 @@ class Gateway:
 
 def _broke_off() -> EngineUnavailable:
     return EngineUnavailable("The engine's answer broke off.", code="engine_error")
+
+
+def _only_the_leaders(error: BaseException, flight: Flight, call: Call) -> bool:
+    """Whether the run ended for a reason that another aboard need not share: its leader's deadline, or its class."""
+    if isinstance(error, RateLimited):
+        return error.code == "deadline_unmeetable" or (error.code == "queue_full" and call.priority.rank < flight.rank)
+    return isinstance(error, DeadlineExceeded)
 
 
 async def _with_first(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -107,8 +107,8 @@ class _Tab:
         if self._settled:
             return
         self._settled = True
-        if self._call.running:
-            # others share the run and keep it going after this client: it is charged when it ends
+        if self._call.leading:
+            # others share the run and keep it going after this client, or wait for it: it is charged when it ends
             self._call.when_run_ends.append(self._late)
         else:
             self._late()

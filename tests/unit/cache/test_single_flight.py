@@ -96,6 +96,31 @@ async def test_a_follower_gets_frames_as_they_come_and_those_that_came_before(
     await flights.leave(follower)
 
 
+async def test_a_flight_that_waits_is_overtaken_by_a_more_urgent_request_only(flights: SingleFlight) -> None:
+    slow, fast, late = Engine(), Engine(), Engine()
+    first = flights.join("k", slow, stream=True, rank=1, waits=lambda: True)
+    assert not flights.join("k", late, stream=True, rank=1).leader
+    urgent = flights.join("k", fast, stream=True, rank=0, waits=lambda: True)
+    assert urgent.leader
+    assert (first.flight.overtakes, urgent.flight.overtakes) == (False, True)
+    newcomer = flights.join("k", late, stream=True, rank=2)
+    assert newcomer.flight is urgent.flight
+    slow.release(b"slow", None)
+    assert await read(first) == [b"slow"]
+    assert len(flights) == 1, "the one that was overtaken does not take the other's place with it"
+    fast.release(b"fast", None)
+    assert await read(newcomer) == [b"fast"]
+    assert late.calls == 0
+
+
+async def test_a_flight_that_has_begun_is_joined_by_more_urgent_requests_too(flights: SingleFlight) -> None:
+    run = Engine()
+    seats = [flights.join("k", run, stream=True, rank=rank, waits=lambda: False) for rank in (2, 0)]
+    run.release(b"a", None)
+    assert [await read(seat) for seat in seats] == [[b"a"], [b"a"]]
+    assert run.calls == 1
+
+
 async def test_different_keys_run_apart(flights: SingleFlight) -> None:
     one, other = Engine(), Engine()
     tasks = [asyncio.create_task(read(flights.join(key, run, stream=True))) for key, run in (("a", one), ("b", other))]

@@ -11,14 +11,15 @@ from serving.errors import EngineRefused
 from serving.limits.book import Use
 from serving.tenancy.tenant import LimitSettings, TenantSettings
 from tests.unit.serving.conftest import House
+from tests.unit.serving.engines.contract import until
 from tests.unit.serving.fakes import broken_stream, chunk
 
 KEY = {"authorization": "Bearer key"}
 
 
-def house(**limits: Any) -> House:
+def house(*, cap: int = 4, **limits: Any) -> House:
     grants = {"acme": TenantSettings(limits=LimitSettings(**limits))}
-    return House(keys=KeyRing({"acme": "key", "zeta": "z"}, admin_key="admin", tenants=grants))
+    return House(keys=KeyRing({"acme": "key", "zeta": "z"}, admin_key="admin", tenants=grants), cap=cap)
 
 
 async def used(there: House) -> Any:
@@ -91,6 +92,34 @@ async def test_a_client_that_goes_gives_its_place_back(stream: bool) -> None:
     assert (await there.send(there.chat("next"), **KEY)).status == 200
     day = (await used(there))["day"]
     assert (day["requests"], day["failed"]) == (2, 1)
+
+
+@pytest.mark.parametrize("follower_stays", [True, False])
+async def test_a_run_whose_leader_goes_while_it_waits_is_charged_to_the_leader_when_it_ends(
+    follower_stays: bool,
+) -> None:
+    there = house(cap=1, concurrent_requests=2)
+    there.engine.gate.clear()
+    other = there.begin(there.chat("other"), authorization="Bearer z")
+    await there.engine.entered.wait()
+    leader = there.begin(there.chat(), **KEY)
+    follower = there.begin(there.chat(), **KEY)
+    await until(lambda: there.cap.waiting == 1 and there.count("wattgate_cache_lookups_total") == 3)
+    leader.leave()
+    await leader.end()
+    refused = await there.send(there.chat("third"), **KEY)
+    assert refused.error["code"] == "concurrent_requests_exceeded", "the run that waits keeps its leader's place"
+    if not follower_stays:
+        follower.leave()
+        await follower.end()
+    there.engine.gate.set()
+    assert (await other.end()).status == 200
+    if follower_stays:
+        assert (await follower.end()).headers["x-cache"] == "HIT-EXACT"
+    day = (await used(there))["day"]
+    assert day["requests"] == 2
+    assert day["tokens"]["prompt"] == (3 if follower_stays else 0), "the run's, once"
+    assert there.cap.running == there.cap.waiting == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -6,13 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import pytest
+
+from serving.access import KeyRing
 from serving.engines.base import EngineRequest
-from serving.errors import EngineRefused
+from serving.errors import EngineRefused, RateLimited
+from serving.tenancy.tenant import Priority, TenantSettings
 from tests.unit.serving.conftest import House
 from tests.unit.serving.engines.contract import until
 from tests.unit.serving.fakes import answer_frames, chunk
 
 NewHouse = Callable[..., House]
+KEY = {"authorization": "Bearer key"}
+
+
+def _of_any_class() -> KeyRing:
+    return KeyRing({"t": "key"}, tenants={"t": TenantSettings(priority=Priority.INTERACTIVE)})
 
 
 def _said(chunks: list[Any]) -> str:
@@ -104,6 +113,67 @@ async def test_the_leaders_deadline_in_the_queue_is_not_the_followers(new_house:
     house.engine.gate.set()
     assert (await follower.end()).status == 200
     await running.end()
+
+
+@pytest.mark.parametrize(
+    ("code", "follower_class", "status"),
+    [
+        ("deadline_unmeetable", "batch", 200),
+        ("queue_full", "interactive", 200),
+        ("queue_full", "batch", 429),
+        ("engine_overloaded", "interactive", 429),
+    ],
+)
+async def test_a_refusal_for_the_leaders_deadline_or_class_is_not_the_followers(
+    new_house: NewHouse, code: str, follower_class: str, status: int
+) -> None:
+    house = new_house(keys=_of_any_class())
+    refuse = asyncio.Event()
+
+    async def script(request: EngineRequest) -> AsyncIterator[bytes]:
+        if request is house.engine.requests[0]:
+            await refuse.wait()
+            raise RateLimited("Not you.", code=code)
+        for frame in answer_frames(request):
+            yield frame
+
+    house.engine.script = script
+    leader = house.begin(house.chat(), **KEY, x_wattgate_priority="batch")
+    await house.engine.entered.wait()
+    follower = house.begin(house.chat(), **KEY, x_wattgate_priority=follower_class)
+    await until(lambda: house.count("wattgate_cache_lookups_total") == 2)
+    refuse.set()
+    assert (await leader.end()).status == 429
+    assert (await follower.end()).status == status
+    assert len(house.engine.requests) == (2 if status == 200 else 1)
+
+
+async def test_a_more_urgent_request_does_not_wait_in_the_line_of_a_less_urgent_run(new_house: NewHouse) -> None:
+    house = new_house(cap=1, keys=_of_any_class())
+    house.engine.gate.clear()
+    first = house.begin(house.chat("first"), **KEY)
+    await house.engine.entered.wait()
+    slow = house.begin(house.chat(), **KEY, x_wattgate_priority="batch")
+    await until(lambda: house.cap.waiting == 1)
+    other = house.begin(house.chat("other"), **KEY, x_wattgate_priority="standard")
+    await until(lambda: house.cap.waiting == 2)
+    fast = house.begin(house.chat(), **KEY, x_wattgate_priority="interactive")
+    await until(lambda: house.cap.waiting == 3)
+    house.engine.gate.set()
+    ids = [(await exchange.end()).headers["x-request-id"] for exchange in (first, fast, other, slow)]
+    assert [request.request_id for request in house.engine.requests] == ids
+
+
+async def test_a_more_urgent_request_shares_a_run_that_has_begun(new_house: NewHouse) -> None:
+    house = new_house(keys=_of_any_class())
+    house.engine.gate.clear()
+    slow = house.begin(house.chat(), **KEY, x_wattgate_priority="batch")
+    await house.engine.entered.wait()
+    fast = house.begin(house.chat(), **KEY, x_wattgate_priority="interactive")
+    await until(lambda: house.count("wattgate_cache_lookups_total") == 2)
+    house.engine.gate.set()
+    assert [(await exchange.end()).headers["x-cache"] for exchange in (slow, fast)] == ["MISS", "HIT-EXACT"]
+    assert len(house.engine.requests) == 1
 
 
 async def test_an_error_reaches_everyone_as_it_is(house: House) -> None:
