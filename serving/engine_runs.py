@@ -70,7 +70,16 @@ class EngineRuns:
         payload = call.payload
         if call.stream and not call.include_usage and form_of(call.path).usage_is_an_option:
             payload = payload | {"stream_options": {**(payload.get("stream_options") or {}), "include_usage": True}}
-        request = EngineRequest(call.request_id, call.path, payload, call.model, call.tenant)
+        request = EngineRequest(
+            call.request_id,
+            call.path,
+            payload,
+            call.model,
+            call.tenant,
+            call.priority,
+            call.deadline_seconds,
+            call.prompt_tokens,
+        )
         asked = self._clock()
         async with self.cap_of(call.model).permit(
             call.deadline_seconds, tenant=call.tenant, priority=call.priority, prefill_tokens=call.prompt_tokens

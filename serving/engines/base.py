@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from metering.receipt import Receipt
 from metering.work import EngineSteps, Method, WorkRecord
+from serving.tenancy.tenant import Priority
 
 WorkSink = Callable[[WorkRecord], None]
 StepSink = Callable[[EngineSteps], None]
@@ -32,6 +33,12 @@ class EngineRequest:
     payload: dict[str, Any]
     model: str
     tenant: str
+    priority: Priority = Priority.STANDARD
+    """This and the two below are for whoever has to queue the request once more."""
+    deadline_seconds: float | None = None
+    """Monotonic; None: it may wait for ever."""
+    prompt_tokens: int = 0
+    """Estimated."""
 
     @property
     def stream(self) -> bool:

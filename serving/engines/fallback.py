@@ -82,7 +82,13 @@ class FallbackEngine:
         if model is None or not self._spare.status().ready:
             raise away
         if self._queue is not None:
-            await stack.enter_async_context(self._queue.permit(tenant=request.tenant))
+            permit = self._queue.permit(
+                request.deadline_seconds,
+                tenant=request.tenant,
+                priority=request.priority,
+                prefill_tokens=request.prompt_tokens,
+            )
+            await stack.enter_async_context(permit)
         asked = replace(request, model=model, payload=request.payload | {"model": model})
         answer = await stack.enter_async_context(self._spare.run(asked, work))
         answer.fallback = model

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from serving.admission.queue import AdmissionQueue
-from serving.engines.base import EngineStatus
+from serving.engines.base import EngineRequest, EngineStatus
 from serving.engines.fallback import FallbackEngine
-from serving.errors import EngineRefused, EngineUnavailable
+from serving.errors import DeadlineExceeded, EngineRefused, EngineUnavailable
+from serving.tenancy.tenant import Priority
 from tests.unit.serving.conftest import House
 from tests.unit.serving.engines.contract import EngineKit
 from tests.unit.serving.fakes import HeldEngine, broken_stream, chunk
@@ -96,7 +99,38 @@ async def test_a_shared_spare_is_asked_through_its_own_queue() -> None:
     assert queue.running == 0
 
 
+async def test_a_request_waits_for_the_spare_as_what_it_is() -> None:
+    queue = AdmissionQueue(1)
+    pair = Pair(queue)
+    pair.main.now = AWAY
+    deadline = time.monotonic() + 3600.0
+    asked = replace(
+        pair.kit.request(pair.kit.chat()), priority=Priority.BATCH, deadline_seconds=deadline, prompt_tokens=7
+    )
+
+    async def run(request: EngineRequest) -> None:
+        async with pair.engine.run(request, lambda _: None) as answer:
+            assert [frame async for frame in answer.frames]
+
+    async with queue.permit():
+        waiting = asyncio.create_task(run(asked))
+        while not queue.waiting:  # noqa: ASYNC110 - a loop's turn each
+            await asyncio.sleep(0)
+        assert (queue.waiting_of(Priority.BATCH), queue.queued_prefill_tokens) == (1, 7)
+        with pytest.raises(DeadlineExceeded):
+            await run(replace(asked, deadline_seconds=deadline - 7200.0))
+    await waiting
+
+
 class TestInTheGateway:
+    async def test_the_calls_class_deadline_and_length_go_with_it(self) -> None:
+        house = House(engine=HeldEngine())
+        await house.send(house.chat("x" * 400), x_wattgate_priority="batch")
+        (asked,) = house.engine.requests
+        assert asked.priority is Priority.BATCH
+        assert asked.deadline_seconds is not None
+        assert asked.prompt_tokens >= 100
+
     @pytest.fixture
     def pair(self) -> Pair:
         pair = Pair()
