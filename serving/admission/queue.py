@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import statistics
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -16,11 +17,14 @@ from serving.tenancy.tenant import Priority
 
 _HOLDS = 32
 """Completions that the drain rate is taken over."""
+_HOLDS_TO_EXPECT_FROM = 8
+"""Completions from which on a request's own time in its slot is expected: two for each quarter of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueuePolicy:
-    """Shares are of the live cap, rounded down."""
+    """Shares are of the live cap, rounded down. A floor has at least one slot, where the cap has room for that and for
+    an interactive request beside the floors."""
 
     max_queue: int = 256
     max_queued_prefill_tokens: int | None = None
@@ -62,6 +66,7 @@ class AdmissionQueue:
         """``policy``, where given, says the queue's length too."""
         self._cap = _checked(cap)
         self._policy = policy or QueuePolicy(max_queue=max_queue)
+        self._floors = _floors(cap, self._policy)
         self._clock = clock
         self._lines = {priority: Line() for priority in Priority}
         self._holds: deque[float] = deque(maxlen=_HOLDS)
@@ -105,6 +110,7 @@ class AdmissionQueue:
                 old.promote_after_seconds,
                 old.promote_every,
             )
+        self._floors = _floors(cap, self._policy)
         self._admit()
 
     def retry_after_seconds(self) -> int:
@@ -124,8 +130,8 @@ class AdmissionQueue:
         """Hold a slot; yields the seconds waited for it. ``deadline_seconds`` is a time of the clock.
 
         Raises:
-            RateLimited: the queue is full, by requests or by prompt tokens; or the queue ahead will last beyond the
-                deadline; or a more urgent request needed the place. ``retry-after`` is computed.
+            RateLimited: the queue is full, by requests or by prompt tokens; or the queue ahead and the request itself
+                will last beyond the deadline; or a more urgent request needed the place. ``retry-after`` is computed.
             DeadlineExceeded: no slot before the deadline.
         """
         asked = self._clock()
@@ -135,11 +141,15 @@ class AdmissionQueue:
         else:
             await self._queue(waiter)
         admitted = self._clock()
+        complete = False
         try:
             yield admitted - asked
+            complete = True
         finally:
             held = self._clock() - admitted
-            self._holds.append(held)
+            # of one that was broken off it is known only that it would have lasted longer
+            if complete or held > self._mean_hold_seconds():
+                self._holds.append(held)
             self._lines[priority].released(waiter, held)
             self._admit()
 
@@ -173,12 +183,13 @@ class AdmissionQueue:
         remaining = waiter.deadline_seconds - self._clock()
         if remaining <= 0:
             raise _too_late()
-        wait = self._expected_wait_seconds(waiter)
-        if wait is not None and wait > remaining:
+        wait, own = self._expected_wait_seconds(waiter), self._least_hold_seconds()
+        if wait is not None and wait + own > remaining:
+            itself = f" and the answer {own:.1f} s or more" if own else ""
             raise RateLimited(
-                f"The queue ahead takes about {wait:.1f} s, longer than this request's deadline allows.",
+                f"The queue ahead takes about {wait:.1f} s{itself}, longer than this request's deadline allows.",
                 code="deadline_unmeetable",
-                headers={"retry-after": str(max(1, math.ceil(wait - remaining)))},
+                headers={"retry-after": str(max(1, math.ceil(wait + own - remaining)))},
             )
 
     def _expected_wait_seconds(self, waiter: Waiter) -> float | None:
@@ -186,14 +197,25 @@ class AdmissionQueue:
         line = self._lines[waiter.priority]
         own = line.turns_before(waiter.tenant) + 1
         above = sum(other.waiting for rank, other in self._lines.items() if rank.rank < waiter.priority.rank)
-        waits = [self._wait_seconds(above + own, self._cap), self._wait_seconds(own, self._floor(waiter.priority))]
+        floor = self._floors.get(waiter.priority, 0)
+        waits = [self._wait_seconds(above + own, self._cap), self._wait_seconds(own, floor)]
         return min((wait for wait in waits if wait is not None), default=None)
 
     def _wait_seconds(self, requests: int, slots: int) -> float | None:
         """Until so many requests have been started on so many slots that are all in use (Little's law)."""
         if not self._holds or slots < 1:
             return None
-        return requests * (sum(self._holds) / len(self._holds)) / slots
+        return requests * self._mean_hold_seconds() / slots
+
+    def _mean_hold_seconds(self) -> float:
+        """0 where nothing is known yet."""
+        return sum(self._holds) / len(self._holds) if self._holds else 0.0
+
+    def _least_hold_seconds(self) -> float:
+        """The lower quartile: most requests take longer, so that a short one among long ones is not sent away."""
+        if len(self._holds) < _HOLDS_TO_EXPECT_FROM:
+            return 0.0
+        return statistics.quantiles(self._holds, n=4, method="inclusive")[0]
 
     def _make_room(self, waiter: Waiter) -> None:
         """Raises ``RateLimited`` unless there is room, or less urgent ones can give it."""
@@ -227,10 +249,6 @@ class AdmissionQueue:
             headers={"retry-after": str(self.retry_after_seconds())},
         )
 
-    def _floor(self, priority: Priority) -> int:
-        shares = {Priority.STANDARD: self._policy.standard_floor, Priority.BATCH: self._policy.batch_floor}
-        return int(self._cap * shares.get(priority, 0.0))
-
     def _allowed(self, priority: Priority) -> bool:
         """Whether a slot is free for the class."""
         if self.running >= self._cap:
@@ -241,8 +259,7 @@ class AdmissionQueue:
         return others < self._cap - int(self._cap * self._policy.interactive_reserve)
 
     def _start(self, waiter: Waiter) -> None:
-        mean = sum(self._holds) / len(self._holds) if self._holds else 0.0
-        self._lines[waiter.priority].started(waiter, mean)
+        self._lines[waiter.priority].started(waiter, self._mean_hold_seconds())
 
     def _admit(self) -> None:
         while (waiter := self._next()) is not None:
@@ -263,7 +280,7 @@ class AdmissionQueue:
         if not able:
             return None
         for priority in able:
-            if self._lines[priority].running < self._floor(priority):
+            if self._lines[priority].running < self._floors.get(priority, 0):
                 return self._lines[priority].next()
         self._since_promotion += 1
         if self._since_promotion >= self._policy.promote_every:
@@ -272,6 +289,15 @@ class AdmissionQueue:
                 self._since_promotion = 0
                 return oldest
         return self._lines[able[0]].next()
+
+
+def _floors(cap: int, policy: QueuePolicy) -> dict[Priority, int]:
+    """Slots that a class is given first."""
+    shares = {Priority.STANDARD: policy.standard_floor, Priority.BATCH: policy.batch_floor}
+    floors = {priority: int(cap * share) for priority, share in shares.items()}
+    one_at_least = {priority: max(floor, int(shares[priority] > 0)) for priority, floor in floors.items()}
+    interactive = max(1, int(cap * policy.interactive_reserve))
+    return one_at_least if sum(one_at_least.values()) + interactive <= cap else floors
 
 
 def _checked(cap: int) -> int:

@@ -22,7 +22,8 @@ class AdmissionSettings(BaseModel):
     """Prompt tokens waiting, estimated at four characters each; above it 429. The time to first token of the last in
     line is at least this over the engine's prefill rate."""
     standard_floor: float = Field(default=0.1, ge=0, le=1)
-    """Share of the cap that the standard class is given first while it has requests waiting."""
+    """Share of the cap that the standard class is given first while it has requests waiting. Rounded down, but at least
+    one slot where the cap has room for it beside the other class's floor and one interactive request: 3 with both."""
     batch_floor: float = Field(default=0.05, ge=0, le=1)
     """The same of the batch class."""
     interactive_reserve: float = Field(default=0.0, ge=0, le=1)

@@ -228,6 +228,24 @@ async def test_a_class_below_its_floor_goes_before_more_urgent_ones() -> None:
     await finish(*holders)
 
 
+@pytest.mark.parametrize("low", [STANDARD, BATCH])
+@pytest.mark.parametrize(
+    ("cap", "admitted"), [pytest.param(3, True, id="room for all"), pytest.param(2, False, id="no room")]
+)
+async def test_a_floor_below_one_slot_is_one_slot_where_all_have_room(low: Priority, cap: int, admitted: bool) -> None:
+    policy = QueuePolicy(standard_floor=0.1, batch_floor=0.05)
+    queue = AdmissionQueue(1, clock=ManualClock(), policy=policy)
+    queue.resize(cap)
+    holders = [Holder(queue, INTERACTIVE) for _ in range(8)]
+    await turn()
+    late = Holder(queue, low)
+    await turn()
+    await finish(holders[0])
+    await turn()
+    assert late.inside is admitted
+    await finish(*holders, late)
+
+
 async def test_reserved_slots_wait_for_the_interactive_class() -> None:
     queue = AdmissionQueue(4, clock=ManualClock(), policy=QueuePolicy(interactive_reserve=0.25))
     batch = [Holder(queue, BATCH) for _ in range(5)]
@@ -445,6 +463,58 @@ async def test_a_deadline_that_the_queue_cannot_meet_is_refused_at_once() -> Non
     await turn()
     assert (hopeful.waiting, urgent.waiting, beside.waiting) == (True, True, True)
     await finish(*holders, hopeful, urgent, beside)
+
+
+async def test_the_time_that_most_answers_take_counts_against_the_deadline() -> None:
+    clock = ManualClock()
+    queue = AdmissionQueue(1, 10, clock)
+    for seconds in (2.0, 6.0) * 4:
+        async with queue.permit():
+            clock.advance(seconds)
+    running = Holder(queue)
+    await turn()
+    # 4 s for the one that runs, the mean; then 2 s at least of its own
+    hopeless = Holder(queue, deadline=clock() + 5.5)
+    await turn()
+    assert hopeless.refused == "deadline_unmeetable"
+    hopeful = Holder(queue, deadline=clock() + 6.5)
+    await turn()
+    assert hopeful.waiting, "it may be as short as the shortest"
+    await finish(running, hopeful)
+
+
+async def test_few_answers_do_not_say_how_long_the_next_takes() -> None:
+    clock = ManualClock()
+    queue = AdmissionQueue(1, 10, clock)
+    for _ in range(7):
+        async with queue.permit():
+            clock.advance(4.0)
+    running = Holder(queue)
+    await turn()
+    hopeful = Holder(queue, deadline=clock() + 4.5)
+    await turn()
+    assert hopeful.waiting
+    await finish(running, hopeful)
+
+
+async def test_requests_that_are_broken_off_do_not_shorten_what_is_expected() -> None:
+    clock = ManualClock()
+    queue = AdmissionQueue(1, 10, clock)
+    async with queue.permit():
+        clock.advance(4.0)
+
+    async def broken_off(seconds: float, error: Exception) -> None:
+        async with queue.permit():
+            clock.advance(seconds)
+            raise error
+
+    for _ in range(50):
+        with pytest.raises(ConnectionError):
+            await broken_off(0.01, ConnectionError("the engine has died"))
+    assert queue.retry_after_seconds() == 4
+    with pytest.raises(TimeoutError):
+        await broken_off(10.0, TimeoutError())
+    assert queue.retry_after_seconds() == 7, "one that was ended late would have lasted longer still"
 
 
 async def test_whoever_waited_beyond_its_deadline_gets_no_slot() -> None:
