@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -16,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes (unix(7)); Redis appends nothing, keep a margin
@@ -44,7 +47,8 @@ def find_server() -> Path:
 class EmbeddedRedis:
     """``start()`` returns when it answers; ``close()`` ends it and removes its folder.
 
-    Nothing is written to disk unless ``data_dir`` is given; socket and log lie below ``folder_in``. The
+    Nothing is written to disk unless ``data_dir`` is given: what was answered then survives a kill of it, and all but
+    the last second a power cut (an append-only file, synced every second). Socket and log lie below ``folder_in``. The
     kernel ends it when the thread that started it ends: start it from the main thread of its owner.
     """
 
@@ -52,7 +56,7 @@ class EmbeddedRedis:
         self,
         *,
         maxmemory_bytes: int | None = None,
-        eviction: str = "allkeys-lru",
+        eviction: str = "volatile-lru",
         tcp: bool = False,
         port: int | None = None,
         data_dir: Path | None = None,
@@ -89,11 +93,21 @@ class EmbeddedRedis:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> EmbeddedRedis:
-        """Raises EmbeddedRedisError."""
+        """Raises EmbeddedRedisError; one that has run may be started again, at the address it had."""
         if self.running:
             return self
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="wattgate-redis-", dir=self._folder_in))
+        if self._folder is not None:
+            self._start()
+            return self
+        self._folder = Path(tempfile.mkdtemp(prefix="wattgate-redis-", dir=self._folder_in))
+        try:
+            self._start()
+        except EmbeddedRedisError:
+            self.close()
+            raise
+        return self
+
+    def _start(self) -> None:
         attempts = 5 if self._tcp and self._port is None else 1
         for attempt in range(attempts):
             port = _free_port() if self._tcp and self._port is None else self._port
@@ -101,22 +115,20 @@ class EmbeddedRedis:
             reason = self._wait(port)
             if reason is None:
                 self._port = port
-                return self
+                return
             self._end(signal.SIGKILL)
             if attempt == attempts - 1:
-                self.close()
                 raise EmbeddedRedisError(f"embedded Redis did not start: {reason}")
-        raise AssertionError("unreachable")
 
     def close(self) -> None:
-        """Idempotent. SIGTERM, then SIGKILL after three seconds."""
+        """Idempotent. SIGTERM, then SIGKILL after three seconds. ``data_dir`` stays."""
         self._end(signal.SIGTERM)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
     def kill(self) -> None:
-        """End it at once, as a crash would; ``start()`` brings it back, empty, at the same address."""
+        """End it at once, as a crash would; ``start()`` brings it back where it was, empty unless ``data_dir``."""
         self._end(signal.SIGKILL)
 
     def __enter__(self) -> EmbeddedRedis:
@@ -138,17 +150,16 @@ class EmbeddedRedis:
     def _launch(self, port: int | None) -> None:
         assert self._folder is not None
         binary = _runnable(find_server(), self._folder)
-        data = self._data_dir or self._folder
-        data.mkdir(parents=True, exist_ok=True)
         command = [
             str(binary),
-            "--dir", str(data),
+            "--dir", str(self._data_dir or self._folder),
             "--bind", "127.0.0.1",
             "--protected-mode", "yes",
             "--port", str(port or 0),
             "--daemonize", "no",
-            "--save", "" if self._data_dir is None else "300 100",
-            "--appendonly", "no",
+            "--save", "",
+            "--appendonly", "no" if self._data_dir is None else "yes",
+            "--appendfsync", "everysec",
             "--logfile", str(self._folder / "redis.log"),
             "--maxmemory-policy", self._eviction,
         ]  # fmt: skip
@@ -158,7 +169,10 @@ class EmbeddedRedis:
             command += ["--maxmemory", str(self._maxmemory_bytes)]
         command += self._arguments
         parent = os.getpid()
-        with (self._folder / "start.log").open("wb") as early:
+        with contextlib.ExitStack() as ours:
+            # Redis keeps the lock, and whoever forks from it to rewrite its file: it is free when the last has ended
+            lock = ours.enter_context(_locked(self._data_dir, self._start_timeout_seconds)) if self._data_dir else None
+            early = ours.enter_context((self._folder / "start.log").open("wb"))
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -167,6 +181,7 @@ class EmbeddedRedis:
                 stderr=early,
                 # Own session: a Ctrl-C in the terminal reaches the parent, which closes it in order.
                 start_new_session=True,
+                pass_fds=() if lock is None else (lock.fileno(),),
                 preexec_fn=_die_with(parent) if sys.platform == "linux" else None,
             )
 
@@ -220,6 +235,27 @@ def _runnable(binary: Path, folder: Path) -> Path:
         shutil.copyfile(binary, copy)
         copy.chmod(copy.stat().st_mode | stat.S_IXUSR)
     return copy
+
+
+def _locked(folder: Path, wait_seconds: float) -> BinaryIO:
+    """The folder's lock, taken: two servers would spoil an append-only file. One that is just ending is awaited."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / "lock").open("ab")
+    except OSError as error:
+        raise EmbeddedRedisError(f"embedded Redis: {folder} cannot be written: {error.strerror}") from None
+    until = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except OSError:
+            if time.monotonic() > until:
+                lock.close()
+                raise EmbeddedRedisError(
+                    f"embedded Redis: {folder} is in use by another one; give each a folder of its own"
+                ) from None
+        time.sleep(0.01)
 
 
 def _free_port() -> int:

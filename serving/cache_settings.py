@@ -28,6 +28,9 @@ class CacheSettings(_Section):
     """`redis://host:port/db`, or embedded: a Redis 8 of our own. Environment: WATTGATE_REDIS_URL."""
     redis_budget_seconds: float = Field(default=0.04, gt=0)
     """Redis time of one request, all its calls together; then it goes on without the cache."""
+    redis_memory_mib: int = Field(default=1024, ge=16)
+    """The embedded Redis: memory for answers and vectors, MiB, taken as it is needed. When it is full, what has not
+    been asked for longest goes. An answer takes about twice its text, and its receipt; a vector 2.3 kB."""
     ttl_seconds: float = Field(default=3600.0, gt=0)
     """Absolute life of an answer; being asked for does not prolong it."""
     local_entries: int = Field(default=1024, ge=0)
@@ -48,6 +51,10 @@ class CacheSettings(_Section):
     which know nothing of your traffic."""
     embedder: str = "minilm-int8"
     """Semantic tier: `minilm-int8` or `minilm-fp32` (both bundled), or a local sentence-transformers model."""
+    index_capacity: int = Field(default=200_000, ge=1)
+    """Semantic tier: vectors among which a paraphrase is looked for, those of one tenant's requests that differ in the
+    last user text only; beyond it one near its expiry goes for each that comes. 2.3 kB each: keep it within half of
+    `redis_memory_mib`, because a full Redis may drop them all at once, and misses until they come again."""
     embed_deadline_seconds: float = Field(default=0.05, gt=0)
     """Semantic tier: a text not embedded by then is a miss; its vector is kept for the next time."""
     shadow_share: float = Field(default=0.0, ge=0, le=1)

@@ -113,12 +113,22 @@ class AccessSettings(Section):
 
 
 class LimitsSettings(Section):
-    """How tenants' limits (`access.tenants`) are kept: in the Redis of `cache.redis`, shared by all replicas."""
+    """How tenants' limits (`access.tenants`) are kept: in the Redis of `cache.redis`, shared by all replicas; where it
+    is embedded, in one beside the cache's."""
 
     strict: bool = False
     """While Redis is away: true refuses tenants with limits (503); false lets each replica count for itself."""
+    folder: Path | None = None
+    """With the embedded Redis: where the accounts of the day and the month are kept, so that a restart forgets none. A
+    Redis of your own keeps them as it is told to: with an append-only file, and with so much memory that it evicts
+    nothing. None: one of this port under the user's data folder; with port 0 it ends with the run."""
     assumed_output_tokens: int = Field(default=256, ge=1)
     """Reserved for a request that does not say `max_tokens`, until its real use is known."""
+
+    @field_validator("folder")
+    @classmethod
+    def _from_here(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().absolute()
 
 
 class TelemetrySettings(Section):

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from redis import Redis
 from redis.exceptions import NoScriptError
 
 from cache.redis_link import Command, RedisLink, ok
@@ -105,7 +106,9 @@ return 1
 
 
 class RedisBook:
-    """``LimitBook``. Run Redis without eviction for these keys, or with room: an evicted account starts at zero."""
+    """``LimitBook``. Run Redis without eviction for these keys, or with room: an evicted account starts at zero; and
+    with an append-only file, without which it starts at zero with Redis.
+    """
 
     def __init__(self, link: RedisLink, *, prefix: str = "wg", budget_seconds: float = 1.0) -> None:
         """``budget_seconds`` for one call: longer than the cache's, because a busy event loop must not open limits."""
@@ -193,6 +196,17 @@ class RedisBook:
             for at, reply in zip(missing, again, strict=True):
                 replies[at] = reply
         return [ok(reply) for reply in replies]
+
+
+def end_leases(url: str, *, prefix: str = "wg") -> None:
+    """What a gateway had under way when it ended, in a Redis that only one gateway uses: nobody will settle it, and it
+    would hold its tenants' places until it expires. Accounts and buckets stay. Raises RedisError.
+    """
+    with Redis.from_url(url) as redis:
+        for leases in redis.scan_iter(match=f"{prefix}:{{*}}:leases"):
+            tenant = leases.removesuffix(b"leases")
+            redis.delete(leases, tenant + b"held")
+            redis.hdel(tenant + b"limits", "held")
 
 
 def _call(how: str, script: str, keys: tuple[str, ...], arguments: tuple[str | int | float, ...]) -> Command:

@@ -130,6 +130,7 @@ async def build_cache(
             local_entries=settings.local_entries,
             local_ttl_seconds=settings.local_ttl_seconds,
             redis_budget_seconds=settings.redis_budget_seconds,
+            index_capacity=settings.index_capacity,
             limits=replace(Limits(), max_entry_bytes=settings.max_answer_bytes),
         ),
         observer=observer,

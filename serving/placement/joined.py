@@ -22,7 +22,7 @@ from serving.placement.applications import (
 from serving.placement.cluster import TOKEN_VARIABLE, cluster_config, node_environment, version_of
 from serving.placement.janitor import sweep
 from serving.placement.node_meters import meters_alive
-from serving.placement.ray_service import shared_redis
+from serving.placement.redis_servers import RedisUrls
 from serving.placement.replica import serve_deployment
 from serving.placement.run_folder import Started
 from serving.placement.supervisor import StartError
@@ -69,7 +69,7 @@ class JoinedGateway(Started):
             raise StartError(f"Ray Serve could not start the gateway: {error}") from None
 
     def _applications(self) -> list[Application]:
-        gateway = serve_deployment(self.config, shared_redis(self.config), version=version_of(self.config))
+        gateway = serve_deployment(self.config, RedisUrls.shared(self.config), version=version_of(self.config))
         return [Application(GATEWAY, "/", gateway)]
 
     def apply(self, config: GatewayConfig) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from serving.config import ConfigError, GatewayConfig
 from serving.config_sources import load_config
 from serving.placement.placed import placed_models
+from serving.placement.redis_servers import RedisUrls
 from serving.placement.replica import serve_deployment
 
 METRICS_PORT = 9464
@@ -29,7 +30,7 @@ def build(arguments: Mapping[str, str]) -> Any:
     config = for_cluster(load_config(Path(arguments["config"])).config)
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         raise ConfigError("PROMETHEUS_MULTIPROC_DIR is not set: the node's replicas share their counters there")
-    return serve_deployment(config, shared_redis(config))
+    return serve_deployment(config, RedisUrls.shared(config))
 
 
 def for_cluster(config: GatewayConfig) -> GatewayConfig:
@@ -49,8 +50,3 @@ def for_cluster(config: GatewayConfig) -> GatewayConfig:
         )
     server = config.server.model_copy(update={"metrics_port": config.server.metrics_port or METRICS_PORT})
     return config.model_copy(update={"server": server})
-
-
-def shared_redis(config: GatewayConfig) -> str | None:
-    """The Redis that all nodes reach."""
-    return None if config.cache.redis == "embedded" else config.cache.redis

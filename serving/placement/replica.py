@@ -37,6 +37,7 @@ from serving.placement.key_watch import build_keys
 from serving.placement.limiting import build_limiter
 from serving.placement.notices import Notices
 from serving.placement.placed import InternalLink
+from serving.placement.redis_servers import RedisUrls
 from serving.placement.scrape import scraper
 from serving.placement.telemetry import build_drift, build_sinks
 
@@ -53,7 +54,7 @@ class Replica:
         self,
         config: GatewayConfig,
         run_folder: Path,
-        redis_url: str | None,
+        redis: RedisUrls,
         link: InternalLink | None = None,
         encoder: RemoteEncoder | None = None,
     ) -> None:
@@ -62,7 +63,7 @@ class Replica:
         self._encoder = encoder
         self._config = config
         self._run_folder = run_folder
-        self._redis_url = redis_url
+        self._redis = redis
         self._notices = Notices(run_folder / "notices.jsonl")
         self.source = f"replica-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.metrics = Metrics(CollectorRegistry())
@@ -88,7 +89,7 @@ class Replica:
         )
         self.engine, self.meter = self._placed.engine, self._placed.meter
         await self._placed.start()
-        built = await build_cache(config, self._redis_url, self.metrics, self._notices.tell, self.drift)
+        built = await build_cache(config, self._redis.cache, self.metrics, self._notices.tell, self.drift)
         self.gateway = Gateway(
             engine=self.engine,
             cap=next(iter(self.caps.values())),
@@ -103,7 +104,7 @@ class Replica:
         self.embeddings = None
         if self._encoder is not None:
             self.embeddings = await build_embeddings(config, self._encoder, self.meter, self.metrics)
-        self.limiter = build_limiter(config, self._redis_url, self.metrics)
+        self.limiter = build_limiter(config, self._redis.accounts, self.metrics)
         self.finals = FinalFigures(
             self.limiter,
             self.meter.finals,
@@ -234,7 +235,7 @@ def live_settings(config: GatewayConfig) -> dict[str, Any]:
 
 
 def serve_deployment(
-    config: GatewayConfig, redis_url: str | None, link: InternalLink | None = None, version: str = VERSION
+    config: GatewayConfig, redis: RedisUrls, link: InternalLink | None = None, version: str = VERSION
 ) -> Any:
     """The gateway's Serve application: ``serve.run`` takes it. ``link``: to models in replicas of their own. Another
     ``version`` replaces the replicas one by one.
@@ -244,10 +245,10 @@ def serve_deployment(
     @serve.ingress()
     class GatewayReplica:
         async def __init__(  # type: ignore[misc]  # Ray awaits it
-            self, config: GatewayConfig, redis_url: str | None, link: InternalLink | None, encoder: Any
+            self, config: GatewayConfig, redis: RedisUrls, link: InternalLink | None, encoder: Any
         ) -> None:
             remote = None if encoder is None else HandleEncoder(encoder)
-            self.replica = Replica(config, node_folder(), redis_url, link, remote)
+            self.replica = Replica(config, node_folder(), redis, link, remote)
             self._app = await self.replica.start()
 
         def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -270,4 +271,4 @@ def serve_deployment(
         user_config=live_settings(config), max_replicas_per_node=config.server.replicas_per_node
     )
     encoder = encoder_deployment(config) if config.embeddings_served else None
-    return deployment.bind(config, redis_url, link, encoder)
+    return deployment.bind(config, redis, link, encoder)

@@ -14,7 +14,6 @@ from typing import Any
 import psutil
 from pydantic import SecretStr
 
-from cache.embedded import EmbeddedRedis, EmbeddedRedisError
 from serving.config import GatewayConfig
 from serving.engines.base import EngineStartError
 from serving.engines.settings import EngineSettings
@@ -27,6 +26,7 @@ from serving.placement.janitor import RUN_VARIABLE
 from serving.placement.model_replica import model_deployment
 from serving.placement.placed import InternalLink, PlacedModel, placed_models
 from serving.placement.processes import adopt_orphans, reap_adopted
+from serving.placement.redis_servers import AccountsUnavailable, RedisServers, RedisUrls
 from serving.placement.replica import serve_deployment
 from serving.placement.run_folder import RunFolder, Started
 from serving.reload import told, with_live
@@ -51,8 +51,8 @@ class Supervisor(Started):
         self._tell = tell
         self._start_timeout_seconds = start_timeout_seconds
         self._folder: RunFolder | None = None
-        self._redis: EmbeddedRedis | None = None
-        self._redis_url: str | None = None
+        self._redis: RedisServers | None = None
+        self._redis_urls = RedisUrls()
         self._own: frozenset[int] = frozenset()
         """Children that others here wait for."""
         self._notices_read = 0
@@ -90,13 +90,15 @@ class Supervisor(Started):
         engines = [one.settings.engine for one in self._placed] or [config.engine]
         _check_models(engines)
         self._folder = RunFolder()
-        if any_port and config.batches.folder is None:
-            # nobody can come back to a port that was free by chance
-            batches = config.batches.model_copy(update={"folder": self.run_folder / "batches"})
-            self.config = config.model_copy(update={"batches": batches})
+        if any_port:
+            self.config = config = _ends_with_the_run(config, self.run_folder)
         os.environ[RUN_VARIABLE] = str(self.run_folder)
         self._calibrate(engines)
-        redis_url = self._start_redis()
+        self._redis = RedisServers(config, self.run_folder, self._tell)
+        try:
+            self._redis_urls = self._redis.start()
+        except AccountsUnavailable as error:
+            raise StartError(str(error)) from None
         self._tell("starting Ray Serve and its HAProxy")
         variables = ray_runtime.environment(
             self.run_folder,
@@ -114,7 +116,7 @@ class Supervisor(Started):
                 "that is done"
             ) from error
         self._own = frozenset(child.pid for child in psutil.Process().children())
-        self._deploy(redis_url)
+        self._deploy()
 
     def _calibrate(self, engines: Iterable[EngineSettings]) -> None:
         if has_gpu():
@@ -134,23 +136,7 @@ class Supervisor(Started):
                 "choose another with --port, or 0 for a free one"
             ) from None
 
-    def _start_redis(self) -> str | None:
-        cache = self.config.cache
-        if cache.tier == "off" and not self.config.access.limited:
-            return None
-        if cache.redis != "embedded":
-            return cache.redis
-        self._tell("starting the embedded Redis 8")
-        try:
-            self._redis = EmbeddedRedis(folder_in=self.run_folder).start()
-        except EmbeddedRedisError as error:
-            # the cache is optional: the in-process tier goes on alone
-            self._tell(f"without Redis: {error}")
-            return None
-        return self._redis.url
-
-    def _deploy(self, redis_url: str | None) -> None:
-        self._redis_url = redis_url
+    def _deploy(self) -> None:
         self._link = link = InternalLink(self.url, SecretStr(new_secret()))
         models = [
             Application(one.application, one.route, model_deployment(self.config, one, self.run_folder, link))
@@ -200,10 +186,8 @@ class Supervisor(Started):
         back what has died and nobody else looks after.
         """
         reap_adopted(self._own)
-        if self._redis is not None and not self._redis.running:
-            self._tell("the embedded Redis has died: starting it again, empty")
-            with contextlib.suppress(EmbeddedRedisError):
-                self._redis.start()
+        if self._redis is not None:
+            self._redis.watch()
         if failure := self._read_notices():
             self._tell(f"a replica failed to start: {failure}")
 
@@ -217,7 +201,7 @@ class Supervisor(Started):
         return lines
 
     def _gateway(self) -> Any:
-        return serve_deployment(self.config, self._redis_url, self._link)
+        return serve_deployment(self.config, self._redis_urls, self._link)
 
     def close(self) -> None:
         """Idempotent; ends every process below this one and removes the run's files."""
@@ -232,6 +216,17 @@ class Supervisor(Started):
         os.environ.pop(RUN_VARIABLE, None)
         self._folder.close()
         self._folder = None
+
+
+def _ends_with_the_run(config: GatewayConfig, run_folder: Path) -> GatewayConfig:
+    """What would be kept by port goes below the run: nobody can come back to a port that was free by chance."""
+    batches, limits = config.batches, config.limits
+    return config.model_copy(
+        update={
+            "batches": batches.model_copy(update={"folder": batches.folder or run_folder / "batches"}),
+            "limits": limits.model_copy(update={"folder": limits.folder or run_folder / "accounts"}),
+        }
+    )
 
 
 def _check_models(engines: Iterable[EngineSettings]) -> None:

@@ -34,7 +34,8 @@ def test_it_answers_with_vector_sets_and_leaves_nothing_behind(tcp: bool) -> Non
         assert client.info("server")["redis_version"].startswith("8.")
         assert client.execute_command("VADD", "v", "VALUES", 2, 1.0, 0.0, "a") == 1
         assert client.config_get("save")["save"] == ""
-        assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "allkeys-lru"
+        assert client.config_get("appendonly")["appendonly"] == "no"
+        assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "volatile-lru"
     assert folder is not None
     assert folder.exists()
     server.close()
@@ -66,6 +67,57 @@ def test_after_a_crash_it_comes_back_empty_at_the_same_address() -> None:
         assert server.url == url
         with redis.Redis.from_url(url) as client:
             assert client.get("a") is None
+
+
+def test_what_is_in_its_data_folder_survives_a_crash_and_a_new_start(tmp_path: Path) -> None:
+    with EmbeddedRedis(data_dir=tmp_path / "data") as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.set("a", "1")
+        server.kill()
+        server.start()
+        with redis.Redis.from_url(server.url) as client:
+            assert client.get("a") == b"1"
+            client.set("b", "2")
+    with EmbeddedRedis(data_dir=tmp_path / "data") as server, redis.Redis.from_url(server.url) as client:
+        assert (client.get("a"), client.get("b")) == (b"1", b"2")
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_data_folder_is_one_servers_only(tmp_path: Path) -> None:
+    with EmbeddedRedis(data_dir=tmp_path) as server:
+        with pytest.raises(EmbeddedRedisError, match=f"{tmp_path} is in use"):
+            EmbeddedRedis(data_dir=tmp_path, start_timeout_seconds=0.0).start()
+        server.kill()
+        with EmbeddedRedis(data_dir=tmp_path) as heir:
+            assert heir.running
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EmbeddedRedisError, match="file/below cannot be written: Not a directory"):
+        EmbeddedRedis(data_dir=tmp_path / "file" / "below").start()
+
+
+def test_a_start_that_fails_again_keeps_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with EmbeddedRedis() as server:
+        url = server.url
+        server.kill()
+        with monkeypatch.context() as without:
+            without.setattr(embedded.importlib.util, "find_spec", lambda name: None)
+            with pytest.raises(EmbeddedRedisError):
+                server.start()
+        server.start()
+        assert server.url == url
+
+
+def test_full_it_forgets_what_expires_and_nothing_else() -> None:
+    with EmbeddedRedis(maxmemory_bytes=16 * 1024 * 1024) as server, redis.Redis.from_url(server.url) as client:
+        client.set("kept", "1")
+        for number in range(40):
+            client.set(f"answer {number}", bytes(1024 * 1024), ex=3600)
+        assert client.info("stats")["evicted_keys"] > 20
+        assert client.info("memory")["used_memory"] <= 16 * 1024 * 1024
+        assert client.get("kept") == b"1"
 
 
 def test_it_is_closed_even_while_it_hangs() -> None:

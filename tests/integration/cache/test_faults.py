@@ -131,6 +131,26 @@ async def test_full(replica: Replica, raw: Any) -> None:
     assert await works(replica, "which river runs through Paris")
 
 
+async def test_vectors_that_a_full_server_has_evicted_are_a_miss(replicate: Make) -> None:
+    bound = 16 * 1024 * 1024
+    with EmbeddedRedis(maxmemory_bytes=bound) as small:
+        replica = replicate(small.url, local_entries=0)
+        await fill(replica)
+        async with Redis.from_url(small.url) as raw:
+            (vectors,) = [key async for key in raw.scan_iter(match="*:v:*")]
+            # which of those that were used in the same second goes is chance
+            for number in range(2000):
+                if not await raw.exists(vectors):
+                    break
+                await raw.set(f"filler {number}", bytes(1024 * 1024), ex=3600)
+            assert await raw.exists(vectors) == 0
+            assert (await raw.info("memory"))["used_memory"] <= bound
+        assert (await look(replica, NEAR)).outcome is Outcome.MISS
+        assert await works(replica, "which river runs through Paris")
+        assert (await look(replica, NEAR)).outcome is Outcome.MISS
+        assert replica.losses() == set()
+
+
 async def test_a_full_server_shares_no_runs_and_stops_none(replica: Replica, raw: Any) -> None:
     await raw.config_set("maxmemory-policy", "noeviction")
     await raw.config_set("maxmemory", 1)

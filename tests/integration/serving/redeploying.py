@@ -22,7 +22,7 @@ class Upgraded(Supervisor):
     version = 1
 
     def _gateway(self) -> Any:
-        return serve_deployment(self.config, self._redis_url, self._link, str(self.version))
+        return serve_deployment(self.config, self._redis_urls, self._link, str(self.version))
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from serving.config import ConfigError
 from serving.placement import ray_service
+from serving.placement.redis_servers import RedisUrls
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_replicas_share_redis_and_each_node_has_an_exporter(config: Path) -> None:
     loaded, redis = ray_service.build({"config": str(config)})
-    assert redis == "redis://redis:6379/0"
+    assert redis == RedisUrls(cache="redis://redis:6379/0", accounts="redis://redis:6379/0")
     assert loaded.engine.kind == "simulated"
     assert loaded.server.metrics_port == 9464, "each pod's own series"
 
