@@ -10,6 +10,7 @@ from serving.admission.queue import AdmissionQueue
 from serving.config import GatewayConfig
 from serving.control_settings import CapControlSettings
 from serving.engines.base import Engine
+from serving.errors import DeadlineExceeded
 from serving.meter_link import MeterLink
 from serving.metrics import Metrics
 from serving.operations.decisions import DecisionLog
@@ -17,9 +18,11 @@ from serving.operations.events import EventLog
 from serving.placement.caps import THE_ENGINE, most_caps
 from serving.placement.placed import placed_models
 from serving.telemetry.ended import Ended
-from serving.tuning.controller import Controller, Decision, Window
+from serving.tuning.controller import Controller, Decision
 from serving.tuning.observer import WindowObserver
 from serving.tuning.slo import Slo
+
+_TOO_LATE = DeadlineExceeded.status
 
 
 class Cap(Protocol):
@@ -66,6 +69,8 @@ class CapControl:
         self._settings = CapControlSettings()
         self._controller: Controller | None = None
         self._observer = WindowObserver(clock())
+        self._late = 0
+        """Requests of the open window whose deadline passed."""
         self._opened = clock()
         self._last: Decision | None = None
         self.reconfigure(settings, cap.cap)
@@ -86,12 +91,21 @@ class CapControl:
     def _open(self) -> None:
         self._opened = self._clock()
         self._observer = WindowObserver(self._opened)
+        self._late = 0
 
     def ended(self, request: Ended) -> None:
-        """Of the requests that the engine answered: a hit or a failure says nothing of the batch."""
-        if self._controller is None or request.status != 200 or (request.cache or "").startswith("HIT"):
+        """Of the requests that the engine answered, and of those whose deadline passed: without them overload would
+        be judged by its survivors. A hit or another failure says nothing of the batch.
+        """
+        late = request.status == _TOO_LATE
+        if self._controller is None or not (late or request.status == 200) or (request.cache or "").startswith("HIT"):
             return
         tokens, first = request.use.output_tokens, request.first_token_seconds
+        if late:
+            self._late += 1
+            # its first token would have come later still
+            self._observer.answered(request.seconds if first is None else first, None, tokens)
+            return
         each = (request.seconds - first) / (tokens - 1) if first is not None and tokens > 1 else None
         self._observer.answered(first, each, tokens)
 
@@ -108,13 +122,14 @@ class CapControl:
         if now - self._opened < self._settings.window_seconds:
             return
         window = self._observer.close(now, intensity_grams_per_kwh=self._intensity())
+        late, self._late = self._late, 0
         self._opened = now
         decision = controller.observe(window)
         if decision.applied:
             self._cap.resize(decision.cap)
-        self._tell(decision, window, controller)
+        self._tell(decision, judged=late > 0 or window.tokens >= controller.settings.least_tokens)
 
-    def _tell(self, decision: Decision, window: Window, controller: Controller) -> None:
+    def _tell(self, decision: Decision, *, judged: bool) -> None:
         model, mode = self._model, self._settings.mode
         move = "raise" if decision.cap > decision.previous_cap else "cut" if decision.moved else "stay"
         self._metrics.add("wattgate_control_decisions_total", 1, model, mode, move, decision.reason.name.lower())
@@ -126,14 +141,22 @@ class CapControl:
             value = seen[bound.metric]
             if value is not None:
                 self._metrics.set("wattgate_control_seen_seconds", value, model, bound.metric)
-        if window.tokens >= controller.settings.least_tokens:
-            kept = promise.request_met(seen["ttft"] or 0.0, seen["itl"], 0.0)
+        kept = _kept(promise, seen)
+        if judged and kept is not None:
             self._metrics.add("wattgate_control_windows_total", 1, model, "yes" if kept else "no")
         last, self._last = self._last, decision
         if decision.moved or last is None or last.reason is not decision.reason:
             self._decisions.record(decision, model=model, source=self._source, mode=mode)
         if decision.moved:
             self._events.record("cap", sentence(decision), model)
+
+
+def _kept(promise: Slo, seen: Mapping[str, float | None]) -> bool | None:
+    """Whether a window kept the promise; None where a bounded figure was not seen and no other broke its bound."""
+    shares = [None if (value := seen[bound.metric]) is None else value / bound.seconds for bound in promise.bounds]
+    if any(share is not None and share > 1 for share in shares):
+        return False
+    return None if None in shares else True
 
 
 class CapControls:

@@ -107,6 +107,13 @@ class ControlSettings:
             raise BadInput("the controller needs a bound to hold, as itl_p95<=50ms")
         if (self.carbon_slo is None) != (self.threshold_grams_per_kwh is None):
             raise BadInput("the objective carbon needs both its second bound and the intensity above which it holds")
+        allowed = {bound.metric: bound.seconds for bound in self.slo.bounds}
+        for bound in self.carbon_slo.bounds if self.carbon_slo else ():
+            if bound.seconds < allowed.get(bound.metric, 0.0):
+                raise BadInput(
+                    f"the relaxed promise {bound} is tighter than {allowed[bound.metric]:g} s: while the grid is dirty "
+                    "batches are to be larger; loosen it"
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,11 @@ def test_yamls_bare_on_and_off_are_the_modes(tmp_path: Path) -> None:
         ("{mode: on, slo: [soon]}", "is not understood"),
         ("{mode: on, slo: ['e2e_p99<=3s']}", "holds ttft_p95 and itl_p95"),
         ("{mode: on, slo: ['itl_p95<=1s'], objective: carbon}", "needs both"),
+        (
+            "{mode: on, slo: ['itl_p95<=1s'], relaxed_slo: ['itl_p95<=900ms'], objective: carbon, "
+            "threshold_grams_per_kwh: 300}",
+            "relaxed promise itl_p95<=0.9s is tighter than 1 s",
+        ),
         ("{mode: on, slo: ['itl_p95<=1s'], lowest_cap: 9, highest_cap: 3}", "lowest_cap 9 is above highest_cap 3"),
         ("{mode: fast}", "control.mode"),
         ("{window_seconds: 0}", "control.window_seconds"),

@@ -148,7 +148,7 @@ def test_off_sees_and_does_nothing(tmp_path: Path) -> None:
 
 def test_hits_and_failures_say_nothing_of_the_batch(rig: Rig) -> None:
     rig.window(itl=9.0, cache="HIT-EXACT")
-    rig.window(itl=9.0, status=504)
+    rig.window(itl=9.0, status=503)
     assert rig.queue.cap == 16
     assert {line["why"] for line in rig.decisions.read()} == {"too few tokens to judge by"}
 
@@ -161,6 +161,27 @@ def test_windows_are_counted_by_whether_the_promise_held(rig: Rig) -> None:
     assert rig.sample("wattgate_control_windows_total", model="m", kept="no") == 2
     assert rig.sample("wattgate_control_bound_seconds", model="m", metric="itl") == 0.1
     assert rig.sample("wattgate_control_seen_seconds", model="m", metric="ttft") == pytest.approx(3.0)
+
+
+def test_requests_whose_deadline_passed_enter_the_wait_with_the_time_they_took(rig: Rig) -> None:
+    for _ in range(2):
+        rig.control.ended(answered(status=504, first_token_seconds=None, seconds=30.0, use=Use()))
+    rig.window()
+    assert rig.sample("wattgate_control_seen_seconds", model="m", metric="ttft") == pytest.approx(30.0)
+    assert rig.sample("wattgate_control_windows_total", model="m", kept="no") == 1
+    assert rig.sample("wattgate_control_windows_total", model="m", kept="yes") is None
+
+
+def test_a_window_in_which_every_deadline_passed_did_not_keep_the_promise(rig: Rig) -> None:
+    rig.window(status=504, first_token_seconds=None, seconds=30.0, use=Use())
+    assert rig.sample("wattgate_control_windows_total", model="m", kept="no") == 1
+    assert rig.queue.cap == 16
+
+
+def test_a_window_whose_bounded_figure_is_unknown_counts_neither_way(rig: Rig) -> None:
+    rig.window(first_token_seconds=None, seconds=1.0)
+    assert rig.sample("wattgate_control_windows_total", model="m", kept="yes") is None
+    assert rig.sample("wattgate_control_windows_total", model="m", kept="no") is None
 
 
 def test_while_the_grid_is_dirty_the_relaxed_promise_holds(tmp_path: Path) -> None:
