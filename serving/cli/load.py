@@ -14,7 +14,8 @@ from serving.cli.option_groups import spread
 from serving.cli.output import err, fail
 from serving.cli.workload_options import WorkloadOptions
 
-_WORKLOAD = WorkloadOptions(requests=100, prompt_tokens="lognormal:128,0.6", output_tokens="lognormal:64,0.6")
+_DRAWN_REQUESTS = 100
+_WORKLOAD = WorkloadOptions(prompt_tokens="lognormal:128,0.6", output_tokens="lognormal:64,0.6")
 
 
 @spread
@@ -50,7 +51,7 @@ def load(
             if peak_flops is None
             else parse_quantity(peak_flops, FLOP_RATE, bare_unit="FLOP/s", name="--peak-flops")
         )
-        asked = workload.chosen()
+        asked = workload.chosen(_DRAWN_REQUESTS)
         drive = Drive(
             clients=clients,
             warm_up_requests=warm_up,

@@ -23,7 +23,8 @@ class ObjectiveOption(StrEnum):
     DEVICES = "devices"
 
 
-_WORKLOAD = WorkloadOptions(requests=10_000, prompt_tokens="lognormal:220,0.8", output_tokens="lognormal:120,0.8")
+_DRAWN_REQUESTS = 10_000
+_WORKLOAD = WorkloadOptions(prompt_tokens="lognormal:220,0.8", output_tokens="lognormal:120,0.8")
 
 
 @spread
@@ -86,7 +87,7 @@ def plan(
             ]
         if not engines:
             raise BadInput("name what serves: --model with --device, or --engine-model")
-        asked = workload.chosen()
+        asked = workload.chosen(_DRAWN_REQUESTS)
         limits = Limits(cap, max(max_batched_tokens, cap), response_cache=response_cache)
         zones: list[str | None] = [*zone] if zone else [None]
         places = [site(place, intensity, pue, 4.0, price_per_device_hour, price_per_kwh) for place in zones]
@@ -104,6 +105,8 @@ def plan(
         typer.echo(json.dumps(found, indent=2, allow_nan=False))
     else:
         _show(found)
+    if not found["feasible"]:
+        raise typer.Exit(1)
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from serving.tuning.search import Goal, Tried
     from serving.tuning.setting import Setting, Space
     from serving.tuning.slo import Slo
+    from serving.tuning.workload import Workload
 
 
 class TuneObjective(StrEnum):
@@ -34,7 +35,8 @@ class TuneObjective(StrEnum):
     COST = "cost"
 
 
-_WORKLOAD = WorkloadOptions(requests=64, prompt_tokens="lognormal:64,0.5", output_tokens="lognormal:32,0.5")
+_DRAWN_REQUESTS = 64
+_WORKLOAD = WorkloadOptions(prompt_tokens="lognormal:64,0.5", output_tokens="lognormal:32,0.5")
 
 
 @spread
@@ -74,7 +76,9 @@ def tune(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the config, the pictures and the engine model.")] = (
         Path("tuning")
     ),
-    price_per_device_hour: Annotated[float | None, typer.Option(help="Your price, for the objective cost.")] = None,
+    price_per_device_hour: Annotated[
+        float | None, typer.Option(help="Your price, for the objective cost; default: the configuration's.")
+    ] = None,
     workload: WorkloadOptions = _WORKLOAD,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -90,18 +94,30 @@ def tune(
     progress = Progress()
     with bad_input_exits():
         bounds = Slo.parse(slo or ())
-        goal = Goal(objective.value, bounds, price_per_device_hour)
+        priced = _priced(loaded, price_per_device_hour)
+        if objective is TuneObjective.COST and not _has_price(priced):
+            raise BadInput("the objective cost needs your price: --price-per-device-hour, or metering.price_per_kwh")
+        goal = Goal(objective.value, bounds, priced.metering.price_per_device_hour, _devices_of_a_replica(loaded))
         if not minutes > 0:
             raise BadInput(f"--minutes must be positive, got {minutes}")
-        asked = workload.chosen()
+        knobs = {
+            "--max-batched-tokens": bool(max_batched_tokens),
+            "--try-prefix-caching": try_prefix_caching,
+            "--try-chunked-prefill": try_chunked_prefill,
+            "--dtype": bool(dtype),
+            "--replicas": bool(replicas),
+        }
+        _refuse_what_turns_nothing(loaded, simulate, [name for name, asked in knobs.items() if asked])
+        asked = workload.chosen(_DRAWN_REQUESTS)
         current = Setting.of(loaded)
         space = _space(current, caps, max_batched_tokens, try_prefix_caching, try_chunked_prefill, dtype, replicas)
-        bench = _bench(loaded, simulate, bounds, space, clients, progress)
+        bench = _bench(priced, simulate, bounds, space, clients, progress)
         identity = {
             "engine": bench.identity,
             "objective": objective.value,
             "slo": str(bounds),
-            "workload": f"{asked.name}, {len(asked)} requests",
+            "workload": f"{asked.name}, {len(asked)} requests, {_lengths(asked)}",
+            "space": str(space),
             "loop": "open" if clients is None else f"closed, {clients} clients",
         }
         notebook = open_study(study, identity, workload.seed)
@@ -119,13 +135,14 @@ def tune(
                 seed=workload.seed,
             )
             found = recommend(bench, asked, goal, current, tried, repeats=repeats, told=progress)
-        written = _write(folder, loaded, tried, found, goal, bench, simulate)
+        written, left_out = _write(folder, loaded, tried, found, goal, bench, simulate)
     figures = {
         "method": "simulated" if simulate else "measured",
         "identity": identity,
         **found.as_dict(),
         "trials": [one.as_dict() for one in tried],
         "files": [str(path) for path in written],
+        "left_out": left_out,
     }
     if as_json:
         typer.echo(json.dumps(figures, indent=2, allow_nan=False))
@@ -133,8 +150,54 @@ def tune(
         out.print(f"\n[bold]{'Recommended' if found.setting else 'Infeasible'}[/bold]  {found.why}", soft_wrap=True)
         for path in written:
             out.print(f"wrote {path}", soft_wrap=True)
+        if left_out:
+            out.print(f"left out of recommended.yaml, give again: {', '.join(left_out)}", soft_wrap=True, markup=False)
     if found.setting is None:
         raise typer.Exit(1)
+
+
+def _priced(config: GatewayConfig, price_per_device_hour: float | None) -> GatewayConfig:
+    """With the option's price in place of the configuration's, so that receipts tell it with the electricity's."""
+    if price_per_device_hour is None:
+        return config
+    metering = config.metering.model_copy(update={"price_per_device_hour": price_per_device_hour})
+    return config.model_copy(update={"metering": metering})
+
+
+def _has_price(config: GatewayConfig) -> bool:
+    return config.metering.price_per_device_hour is not None or config.metering.price_per_kwh is not None
+
+
+def _devices_of_a_replica(config: GatewayConfig) -> int:
+    return config.engine.vllm.tensor_parallel_size if config.engine.kind == "vllm" else 1
+
+
+def _lengths(workload: Workload) -> str:
+    """What tells two workloads of one name apart: another prompt's length makes another study."""
+    return f"{int(workload.prompt_tokens.sum())} prompt and {int(workload.output_tokens.sum())} output tokens"
+
+
+_OF_THE_ENGINE = ("--max-batched-tokens", "--try-prefix-caching", "--try-chunked-prefill", "--dtype")
+_UNKNOWN_TO_THE_SIMULATOR = ("--try-chunked-prefill", "--dtype")
+
+
+def _refuse_what_turns_nothing(config: GatewayConfig, simulate: str | None, asked: Sequence[str]) -> None:
+    """A knob that changes nothing would be tried for nothing, and recommended by chance."""
+    from metering.errors import BadInput
+
+    if config.models:
+        raise BadInput(
+            f"tune turns one model, and this configuration has several ({', '.join(config.models)}): give tune a "
+            "configuration with one of them as `engine`, and carry its `admission` and `engine` over"
+        )
+    idle = [name for name in asked if name in (_UNKNOWN_TO_THE_SIMULATOR if simulate else _OF_THE_ENGINE)]
+    if idle and simulate is not None:
+        raise BadInput(f"an engine model does not know {', '.join(idle)}: leave it away, or tune without --simulate")
+    if idle and config.engine.kind != "vllm":
+        raise BadInput(
+            f"{', '.join(idle)} turns vLLM's own options, and the engine is {config.engine.kind}: "
+            "leave it away, or tune with --engine vllm"
+        )
 
 
 def _space(
@@ -168,14 +231,16 @@ def _bench(
     config: GatewayConfig, simulate: str | None, slo: Slo, space: Space, clients: int | None, progress: Progress
 ) -> Bench:
     from metering.intensity.static import StaticIntensity
-    from metering.site import Site
+    from metering.site import Prices, Site
     from serving.tuning.bench import GatewayBench, SimulatedBench
     from serving.tuning.engine_library import find_engine_model
 
     if simulate is not None:
         metering = config.metering
         place = StaticIntensity(metering.zone, grams_per_kwh=metering.intensity_grams_per_kwh)
-        return SimulatedBench(find_engine_model(simulate), Site(place.reading, metering.pue), slo, clients)
+        prices = Prices(metering.price_per_device_hour, metering.price_per_kwh)
+        site = Site(place.reading, metering.pue, prices=prices)
+        return SimulatedBench(find_engine_model(simulate), site, slo, clients)
     # loaded only where a gateway is started: the simulator needs none of it
     from serving.control_settings import CapControlSettings
     from serving.placement.metering_setup import node_hardware
@@ -251,32 +316,37 @@ def _write(
     goal: Goal,
     bench: Bench,
     simulate: str | None,
-) -> list[Path]:
+) -> tuple[list[Path], tuple[str, ...]]:
+    """The files, and the secrets that the written configuration lacks."""
     from metering.errors import BadInput
     from serving.tuning.bench import GatewayBench
     from serving.tuning.frontier import Picture, write_all
-    from serving.tuning.setting import recommended_yaml
+    from serving.tuning.recommended import recommended_yaml
 
     title = f"{bench.identity}; SLO {goal.slo}" + (" (simulated)" if simulate else "")
     picture = Picture(tuple(tried), found.front, goal, found.current, found.setting, found.knee, title)
+    left_out: tuple[str, ...] = ()
     try:
         written = write_all(picture, folder)
         if found.setting is not None:
             path = folder / "recommended.yaml"
-            path.write_text(recommended_yaml(found.setting.applied(config), found.why), encoding="utf-8")
+            text, left_out = recommended_yaml(found.setting.applied(config), found.why)
+            path.write_text(text, encoding="utf-8")
             written.append(path)
         if isinstance(bench, GatewayBench):
-            written += _fit(folder, bench)
+            written += _fit(folder, bench, found.setting or found.current)
     except OSError as error:
         raise BadInput(f"cannot write into {folder}: {error.strerror}; name another folder with --out") from None
-    return written
+    return written, left_out
 
 
-def _fit(folder: Path, bench: GatewayBench) -> list[Path]:
-    """The engine model, where the runs had enough steps: beside the pictures, and in the user's library."""
+def _fit(folder: Path, bench: GatewayBench, setting: Setting) -> list[Path]:
+    """The engine model under ``setting``, where its runs had enough steps: beside the pictures, and in the user's
+    library.
+    """
     from serving.tuning.engine_library import keep
 
-    fitted = bench.engine_model()
+    fitted = bench.engine_model(setting)
     if fitted is None:
         return []
     path = folder / "engine_model.json"

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from serving.cli.output import err
 from serving.tuning.workload import Workload
 
 
@@ -26,7 +27,13 @@ class WorkloadOptions:
         Path | None,
         typer.Option(help="JSONL: conversations, or lines of arrival_seconds, prompt_tokens, output_tokens."),
     ] = None
-    requests: Annotated[int, typer.Option(min=1, help="Requests to draw, or to take of the file.")]
+    requests: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Requests to draw (tune: 64, load: 100, plan: 10,000 if not said), or to take of the file (all).",
+        ),
+    ] = None
     rate: Annotated[float | None, typer.Option(help="Mean arrivals per second; stretches a file's arrivals.")] = None
     arrivals: Annotated[ArrivalsOption, typer.Option(help="How requests arrive.")] = ArrivalsOption.POISSON
     prompt_tokens: Annotated[str, typer.Option(help="128, uniform:10-200 or lognormal:MEAN,VARIATION.")]
@@ -38,8 +45,9 @@ class WorkloadOptions:
     day_seconds: Annotated[float, typer.Option(help="diurnal: one period.")] = 86_400.0
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same requests.")] = 0
 
-    def chosen(self) -> Workload:
-        """
+    def chosen(self, drawn: int) -> Workload:
+        """``drawn``: requests to draw where ``--requests`` says none; of a file that takes all.
+
         Raises:
             BadInput: a broken file or a value out of its range.
         """
@@ -49,11 +57,12 @@ class WorkloadOptions:
 
         if self.workload is not None:
             workload = read_workload(self.workload)
-            if len(workload) > self.requests:
+            if self.requests is not None and len(workload) > self.requests:
+                err.print(f"took {self.requests} of the {len(workload)} requests in {self.workload}", soft_wrap=True)
                 workload = workload.head(self.requests)
             return workload if self.rate is None else workload.at_rate(self.rate)
         return Synthetic(
-            requests=self.requests,
+            requests=drawn if self.requests is None else self.requests,
             rate_per_second=1.0 if self.rate is None else self.rate,
             prompt=Lengths.parse(self.prompt_tokens, "--prompt-tokens"),
             output=Lengths.parse(self.output_tokens, "--output-tokens"),

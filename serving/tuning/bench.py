@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from metering.errors import BadInput
 from metering.hardware.device import DetectedHardware
 from metering.intensity.static import StaticIntensity
 from metering.shape import ModelArchitecture
-from metering.site import Site
+from metering.site import Prices, Site
 from serving.config import GatewayConfig
 from serving.tuning.engine_fit import UNKNOWN_DEVICE, fit_engine_model
 from serving.tuning.engine_model import EngineModel
@@ -30,10 +30,12 @@ from serving.tuning.statistics import DevicePeaks, summarise
 from serving.tuning.step_log import StepRecord, read_steps
 from serving.tuning.workload import Workload
 
+_Seen = TypeVar("_Seen")
 _UNDECIDED = 10
 """Answers before a run may be called hopeless."""
 _BATCHED_TOKENS = 2048
 """Tokens in a step where the configuration leaves them to vLLM (its choice on a CPU)."""
+_NOT_SIMULATED = ("chunked_prefill", "dtype")
 _SLOWEST = 3.0
 """In a closed loop the same requests are over sooner the more tokens/s there are. A run that takes this many times
 the shortest is ended: it has under a third of the tokens/s, and an engine draws more than a third of its power."""
@@ -147,7 +149,9 @@ def _as_counted(workload: Workload, run: Mapping[str, Any]) -> Workload:
 
 @dataclass
 class SimulatedBench:
-    """The simulator behind a fitted engine model; knobs it does not know are ignored and said so by its figures."""
+    """The simulator behind a fitted engine model. Precision and chunked prefill are not in it: a setting's figures
+    name, under ``ignored``, those that it has.
+    """
 
     engine: EngineModel
     site: Site
@@ -161,7 +165,8 @@ class SimulatedBench:
 
     def run(self, setting: Setting, workload: Workload, *, seed: int, hopeless: bool) -> dict[str, Any]:
         figures = predicted(self.engine, setting, workload, self.clients, self.slo, self.site)
-        return {**figures, "stopped_early": False}
+        ignored = [name for name in _NOT_SIMULATED if getattr(setting, name) not in (None, "auto")]
+        return {**figures, "ignored": ignored, "stopped_early": False}
 
     def predict(self, settings: Sequence[Setting], workload: Workload) -> list[dict[str, Any]] | None:
         # a simulation that guides itself would know the answer
@@ -169,6 +174,11 @@ class SimulatedBench:
 
     def close(self) -> None:
         return None
+
+
+def _like(setting: Setting | None, pairs: Sequence[tuple[Setting, _Seen]]) -> list[_Seen]:
+    """What was seen under the restarting knobs of ``setting``; None: under any."""
+    return [seen for under, seen in pairs if setting is None or not setting.restarts(under)]
 
 
 class GatewayBench:
@@ -199,7 +209,7 @@ class GatewayBench:
         self._tell = tell
         self.clients = clients
         self.warm_up_requests = warm_up_requests
-        peak = None if hardware is None else hardware.peak_for(self._precision)
+        peak = None if hardware is None else hardware.peak_for(self._precision(config.engine.vllm.dtype))
         self._peaks = DevicePeaks(peak.value if peak else None)
         self._on_outcome = on_outcome
         self._start = start
@@ -207,29 +217,31 @@ class GatewayBench:
         self._setting: Setting | None = None
         self._shortest: dict[int, float] = {}
         """Seconds of the shortest complete run, by requests."""
-        self._runs: list[dict[str, Any]] = []
+        self._runs: list[tuple[Setting, dict[str, Any]]] = []
         self.last_outcomes: Sequence[Outcome] = ()
-        self._engine_steps: list[StepRecord] = []
-        self._seen_steps: list[StepRecord] = []
+        self._engine_steps: list[tuple[Setting, StepRecord]] = []
+        self._seen_steps: list[tuple[Setting, StepRecord]] = []
 
-    @property
-    def _precision(self) -> str:
+    def _precision(self, asked: str) -> str:
         """The engine's own choice, where the configuration leaves it to it."""
-        asked = self._config.engine.vllm.dtype
         on_cpu = self._hardware is not None and self._hardware.kind == "cpu"
         return ("float32" if on_cpu else "bfloat16") if asked == "auto" else asked
 
     @property
     def steps(self) -> list[StepRecord]:
-        """Of all runs so far, what an engine model is fitted to: the engine's own, or, where it tells none, as the
-        clients saw them.
-        """
-        return self._engine_steps + self._running_steps() or self._seen_steps
+        """Of all runs so far: the engine's own, or, where it tells none, as the clients saw them."""
+        return self._steps_like(None)
 
-    def _running_steps(self) -> list[StepRecord]:
-        if self._gateway is None:
+    def _steps_like(self, setting: Setting | None) -> list[StepRecord]:
+        """Those under the restarting knobs of ``setting``; None: all."""
+        own = _like(setting, self._engine_steps + self._running_steps())
+        return own or _like(setting, self._seen_steps)
+
+    def _running_steps(self) -> list[tuple[Setting, StepRecord]]:
+        if self._gateway is None or self._setting is None:
             return []
-        return [record for records in read_steps(self._gateway.run_folder).values() for record in records]
+        steps = read_steps(self._gateway.run_folder).values()
+        return [(self._setting, record) for records in steps for record in records]
 
     @property
     def identity(self) -> str:
@@ -265,36 +277,42 @@ class GatewayBench:
 
         _, outcomes = asyncio.run(measure(gateway.url, workload, drive, told, stop=stop))
         self.last_outcomes = outcomes
-        self._seen_steps += records_of(outcomes)
+        self._seen_steps += [(setting, record) for record in records_of(outcomes)]
         figures = summarise(outcomes, self._slo, self._peaks)
         stopped = len(outcomes) < len(workload)
         if not stopped:
             self._shortest[len(workload)] = min(figures["seconds"], self._shortest.get(len(workload), math.inf))
-        self._runs.append({**figures, "clients": self.clients})
+        self._runs.append((setting, {**figures, "clients": self.clients}))
         return {**figures, "stopped_early": stopped}
 
-    def engine_model(self) -> EngineModel | None:
-        """Fitted to all runs so far; None where their steps are too few or too alike."""
+    def engine_model(self, setting: Setting | None = None) -> EngineModel | None:
+        """Fitted to the runs under the restarting knobs of ``setting``, as another precision is another engine; None:
+        to all so far. None where their steps are too few or too alike.
+        """
         engine = self._config.engine
+        dtype = engine.vllm.dtype if setting is None or setting.dtype is None else setting.dtype
         try:
             return fit_engine_model(
-                self.steps,
+                self._steps_like(setting),
                 model=engine.served_model_name or Path(engine.model.removeprefix("bundled:")).name,
                 hardware=self._hardware,
-                precision=self._precision,
+                precision=self._precision(dtype),
                 architecture=self._architecture,
-                runs=self._runs,
+                runs=_like(setting, self._runs),
                 source="the runs of wattgate tune",
             )
         except BadInput:
             return None
 
     def predict(self, settings: Sequence[Setting], workload: Workload) -> list[dict[str, Any]] | None:
+        # all runs: a rough guide to settings of which none may have run yet
         model = self.engine_model()
         if model is None:
             return None
-        site = Site(StaticIntensity("WORLD").reading)
-        workload = _as_counted(workload, self._runs[-1])
+        metering = self._config.metering
+        prices = Prices(metering.price_per_device_hour, metering.price_per_kwh)
+        site = Site(StaticIntensity("WORLD").reading, prices=prices)
+        workload = _as_counted(workload, self._runs[-1][1])
         return [predicted(model, setting, workload, self.clients, self._slo, site) for setting in settings]
 
     def _prepare(self, setting: Setting) -> RunningGateway:

@@ -74,6 +74,7 @@ def forecast(
         "joules_per_output_token": None if energy is None or not output else energy["total"] / output,
         "grams_per_1k_output_tokens": None if grams is None or not output else 1000 * grams / output,
         "cost": cost,
+        "cost_per_1k_output_tokens": None if cost is None or not output else 1000 * cost["total"] / output,
         "zone": site.intensity.zone,
         "intensity_grams_per_kwh": site.intensity.grams_per_kwh,
         "pue": site.pue,

@@ -29,9 +29,6 @@ _COLOURS = {
     "knee": "#e7298a",
 }
 _LATENCIES = ("ttft_p95_seconds", "itl_p95_seconds", "e2e_p95_seconds")
-_KNEE = (
-    "Knee: left of it latency falls little for many more grams, right of it grams fall little for much more latency."
-)
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,19 @@ class Picture:
             marks.append(("recommended", by_setting.get(self.recommended)))
         marks.append(("knee", self.knee))
         return [(name, one) for name, one in marks if one is not None]
+
+
+def knee_sentence(goal: Goal) -> str:
+    """What the knee means, in the objective's own words."""
+    if goal.objective == "tokens":
+        return (
+            "Knee: left of it much throughput goes for little latency, right of it much latency for little throughput."
+        )
+    amount = {"grams": "carbon", "joules": "energy", "cost": "cost"}[goal.objective]
+    return (
+        f"Knee: left of it latency falls little for much more {amount}, "
+        f"right of it {amount} falls little for much more latency."
+    )
 
 
 def hover(one: Tried) -> str:
@@ -103,7 +113,7 @@ def write_html(picture: Picture, path: Path) -> None:
             go.Scatter(
                 x=[one.figures[x]],
                 y=[one.figures[key]],
-                text=[f"{name}<br>{hover(one)}" + (f"<br>{_KNEE}" if name == "knee" else "")],
+                text=[f"{name}<br>{hover(one)}" + (f"<br>{knee_sentence(picture.goal)}" if name == "knee" else "")],
                 hoverinfo="text",
                 mode="markers",
                 name=name,
@@ -183,6 +193,8 @@ def write_png(picture: Picture, path: Path, *, dots_per_inch: int = 130) -> None
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.suptitle(picture.title)
+    if picture.knee is not None:
+        figure.supxlabel(knee_sentence(picture.goal), fontsize="small")
     figure.savefig(path, dpi=dots_per_inch)
 
 
@@ -200,6 +212,8 @@ def markdown(picture: Picture) -> str:
         cells = [f"{one.figures[key]:.4g}" if _has(one, key) else "unknown" for key in keys]
         met = "met" if one.meets else ("ended early" if one.figures.get("stopped_early") else "broken")
         lines.append(f"| {one.setting} | {' | '.join(cells)} | {met} | {', '.join(names.get(one.number, []))} |")
+    if picture.knee is not None:
+        lines += ["", knee_sentence(picture.goal)]
     return "\n".join(lines) + "\n"
 
 

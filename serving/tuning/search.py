@@ -53,12 +53,9 @@ class Goal:
     objective: Objective
     slo: Slo
     price_per_device_hour: float | None = None
+    """For runs whose receipts tell no cost: devices only, without electricity."""
     devices: int = 1
-    """Of one replica; only for the cost."""
-
-    def __post_init__(self) -> None:
-        if self.objective == "cost" and self.price_per_device_hour is None:
-            raise BadInput("the objective cost needs your price: --price-per-device-hour")
+    """Of one replica; only for that cost."""
 
     @property
     def key(self) -> str:
@@ -70,10 +67,10 @@ class Goal:
         return self.slo.bounds[0].key if self.slo.bounds else "e2e_p95_seconds"
 
     def priced(self, figures: dict[str, Any], setting: Setting) -> dict[str, Any]:
-        """The figures with the cost of 1k tokens where a price is known."""
+        """The figures with the cost of 1k tokens where a price is known: the receipts' where they tell it."""
+        cost = figures.get("cost_per_1k_output_tokens")
         rate = figures.get("output_tokens_per_second")
-        cost = None
-        if self.price_per_device_hour is not None and rate:
+        if cost is None and self.price_per_device_hour is not None and rate:
             hourly = self.price_per_device_hour * self.devices * (setting.replicas or 1)
             cost = hourly / 3600 / rate * 1000
         return {**figures, "cost_per_1k_output_tokens": cost}
@@ -121,20 +118,16 @@ def open_study(path: Path | None, identity: dict[str, str], seed: int) -> optuna
         StudyMismatch: the file's study was made under another identity; the difference is named.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = None
-    if path is not None:
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
-        storage = JournalStorage(JournalFileBackend(str(path)))
     try:
         study = optuna.create_study(
-            storage=storage,
+            storage=None if path is None else _journal(path),
             study_name="wattgate",
             directions=["minimize", "minimize"],
             load_if_exists=True,
             sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=6),
         )
+    except OSError as error:
+        raise BadInput(f"cannot keep the study in {path}: {error.strerror}; name another file with --study") from None
     except (ValueError, KeyError, json.JSONDecodeError):
         raise BadInput(f"{path} is not a study of `wattgate tune`: name another with --study") from None
     known = study.user_attrs.get("identity")
@@ -151,6 +144,13 @@ def open_study(path: Path | None, identity: dict[str, str], seed: int) -> optuna
         if trial.state == optuna.trial.TrialState.RUNNING:
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
+
+
+def _journal(path: Path) -> optuna.storages.JournalStorage:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def search(
@@ -270,9 +270,13 @@ def knee(front: Sequence[Tried], goal: Goal) -> Tried | None:
     return front[best] if depth[best] > 0 else None
 
 
+def kept(figures: dict[str, Any], slo: Slo) -> bool:
+    """Whether a run kept the promise: every bound held, nothing failed, and it ran to its end."""
+    return slo.met(figures) and not _incomplete(figures)
+
+
 def _judge(number: int, setting: Setting, figures: dict[str, Any], slo: Slo) -> Tried:
-    meets = slo.met(figures) and not _incomplete(figures)
-    return Tried(number, setting, figures, meets, slo.worst_excess(figures))
+    return Tried(number, setting, figures, kept(figures, slo), slo.worst_excess(figures))
 
 
 def _incomplete(figures: dict[str, Any]) -> bool:

@@ -105,23 +105,15 @@ class Space:
             "replicas": self.replicas,
         }
 
+    def __str__(self) -> str:
+        knobs = {name: choices for name, choices in self.choices().items() if len(choices) > 1}
+        parts = [f"cap {self.lowest_cap}-{self.highest_cap}"]
+        parts += [f"{name} {'/'.join(map(str, choices))}" for name, choices in knobs.items()]
+        return ", ".join(parts)
+
     @property
     def size(self) -> int:
         size = self.highest_cap - self.lowest_cap + 1
         for choices in self.choices().values():
             size *= len(choices)
         return size
-
-
-def recommended_yaml(config: GatewayConfig, why: str) -> str:
-    """A file for ``wattgate serve``: what differs from the defaults, without secrets (they come from elsewhere)."""
-    import yaml
-
-    values: Mapping[str, Any] = config.model_dump(
-        mode="json",
-        exclude_defaults=True,
-        exclude={"access": True, "cache": {"tenant_secret"}, "engine": {"upstream": {"api_key"}}},
-    )
-    kept = {section: content for section, content in values.items() if content}
-    lines = "".join(f"# {line}\n" for line in why.splitlines())
-    return lines + yaml.safe_dump(kept, sort_keys=False)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from serving.tuning.bench import Bench
-from serving.tuning.search import Goal, Tried, knee, pareto
+from serving.tuning.search import Goal, Tried, kept, knee, pareto
 from serving.tuning.setting import Setting
 from serving.tuning.statistics import Interval, bootstrap_ratio
 from serving.tuning.workload import Workload
+
+_CANDIDATES = 3
+"""Settings that are repeated at most: each costs ``repeats`` runs of two settings."""
 
 
 @dataclass(frozen=True)
@@ -55,48 +58,115 @@ def recommend(
     told: Callable[[str], None] = lambda text: None,
 ) -> Recommendation:
     """The best that met the SLO, confirmed against the current setting: ``repeats`` runs of each in alternating order
-    (A B, B A, ...), so that a drift of the machine meets both alike. A gain whose interval holds 1 is no gain: the
-    current setting stays, if it meets the SLO itself. ``current`` must be written with the knobs that the space has.
+    (A B, B A, ...), so that a drift of the machine meets both alike. One that breaks the SLO in most of its repeats was
+    lucky in the search: the next best takes its place. A gain whose interval holds 1 is no gain: the current setting
+    stays, if it meets the SLO itself. ``current`` must be written with the knobs that the space has.
     """
     front = tuple(pareto(tried, goal))
     bend = knee(front, goal)
-    meeting = [one for one in tried if one.meets]
+    meeting = sorted((one for one in tried if one.meets), key=lambda one: goal.value(one.figures))
     if not meeting:
-        closest = min(tried, key=lambda one: (one.worst_excess, goal.value(one.figures)), default=None)
+        closest = _closest(tried, goal)
         return Recommendation(None, current, None, _infeasible(goal, closest), closest, front, bend)
-    best = min(meeting, key=lambda one: goal.value(one.figures))
-    now = next((one for one in tried if one.setting == current), None)
+    best = meeting[0]
     if best.setting == current:
         return Recommendation(current, current, None, f"The current setting ({current}) is the best of {len(tried)} "
                               f"tried: {_figures(best, goal)}.", None, front, bend)  # fmt: skip
     if repeats < 1:
         why = f"{best.setting}: {_figures(best, goal)}. Not repeated: one run, no interval."
         return Recommendation(best.setting, current, None, why, None, front, bend)
-    runs: dict[Setting, list[dict[str, Any]]] = {best.setting: [], current: []}
+    order: list[dict[str, Any]] = []
+    broke: list[Tried] = []
+    for candidate in meeting[:_CANDIDATES]:
+        # past the current setting all are worse than it
+        if candidate.setting == current:
+            break
+        pair = _repeated(bench, workload, goal, current, candidate.setting, repeats, seed + len(order), told)
+        order += pair.in_order
+        if pair.kept(candidate.setting, goal) * 2 > repeats:
+            return _compared(candidate, pair, broke, goal, front, bend, tuple(order))
+        broke.append(candidate)
+    note = _broken_in_repeats(broke)
+    now = next((one for one in meeting if one.setting == current), None)
+    runs = [one["figures"] for one in order if one["setting"] == asdict(current)]
+    if now is not None and sum(kept(figures, goal.slo) for figures in runs) * 2 > len(runs):
+        why = f"The current setting stays: {_figures(now, goal)}.{note}"
+        return Recommendation(current, current, None, why, None, front, bend, tuple(order))
+    closest = broke[0]
+    why = f"No setting kept the SLO in its repeats.{note} The closest is {closest.setting}: widen the SLO or --caps."
+    return Recommendation(None, current, None, why, closest, front, bend, tuple(order))
+
+
+@dataclass(frozen=True)
+class _Repeats:
+    """Runs of two settings in turn."""
+
+    current: Setting
+    runs: Mapping[Setting, Sequence[dict[str, Any]]]
+    in_order: Sequence[dict[str, Any]]
+
+    def kept(self, setting: Setting, goal: Goal) -> int:
+        """Runs of ``setting`` in which the SLO held."""
+        return sum(kept(figures, goal.slo) for figures in self.runs[setting])
+
+
+def _repeated(
+    bench: Bench,
+    workload: Workload,
+    goal: Goal,
+    current: Setting,
+    best: Setting,
+    repeats: int,
+    seed: int,
+    told: Callable[[str], None],
+) -> _Repeats:
+    runs: dict[Setting, list[dict[str, Any]]] = {best: [], current: []}
     order: list[dict[str, Any]] = []
     for number in range(repeats):
-        pair = (current, best.setting) if number % 2 == 0 else (best.setting, current)
-        for setting in pair:
+        for setting in (current, best) if number % 2 == 0 else (best, current):
             told(f"repeat {number + 1} of {repeats}: {setting}")
             figures = goal.priced(bench.run(setting, workload, seed=seed + number, hopeless=False), setting)
             runs[setting].append(figures)
             order.append({"setting": asdict(setting), "figures": figures})
-    ours, base = ([abs(goal.value(figures)) for figures in runs[setting]] for setting in (best.setting, current))
+    return _Repeats(current, runs, order)
+
+
+def _compared(
+    best: Tried,
+    pair: _Repeats,
+    broke: Sequence[Tried],
+    goal: Goal,
+    front: tuple[Tried, ...],
+    bend: Tried | None,
+    order: tuple[dict[str, Any], ...],
+) -> Recommendation:
+    """The better of the two that were repeated; ``best`` kept the SLO in most of its runs."""
+    current, repeats = pair.current, len(pair.runs[best.setting])
+    held = pair.kept(best.setting, goal)
+    notes = "" if held == repeats else f" It met the SLO in {held} of {repeats} repeats: leave some room."
+    notes += _broken_in_repeats(broke)
+    ours, base = ([abs(goal.value(figures)) for figures in pair.runs[setting]] for setting in (best.setting, current))
     if any(not math.isfinite(value) or value <= 0 for value in (*ours, *base)):
-        why = f"{best.setting}: {_figures(best, goal)}. A repeat lacked {goal.key}: no interval."
-        return Recommendation(best.setting, current, None, why, None, front, bend, tuple(order))
+        why = f"{best.setting}: {_figures(best, goal)}. A repeat lacked {goal.key}: no interval.{notes}"
+        return Recommendation(best.setting, current, None, why, None, front, bend, order)
     gain = bootstrap_ratio(ours, base)
     surely = gain.low > 1 if goal.objective == "tokens" else gain.high < 1
-    current_meets = now.meets if now is not None else all(goal.slo.met(figures) for figures in runs[current])
-    kept = sum(goal.slo.met(figures) for figures in runs[best.setting])
+    current_meets = pair.kept(current, goal) * 2 > repeats
     figure = f"{goal.key} is {gain.value:.3g} times the current ({gain.low:.3g} to {gain.high:.3g}, 95 %)"
-    notes = "" if kept == repeats else f" It met the SLO in {kept} of {repeats} repeats: leave some room."
     if not surely and current_meets:
         why = f"The current setting stays: the best found ({best.setting}) is not surely better; {figure}."
-        return Recommendation(current, current, gain, why, None, front, bend, tuple(order))
+        return Recommendation(current, current, gain, why, None, front, bend, order)
     reason = "" if current_meets else " The current setting breaks the SLO."
     why = f"{best.setting}: {_figures(best, goal)}; {figure}.{reason}{notes}"
-    return Recommendation(best.setting, current, gain, why, None, front, bend, tuple(order))
+    return Recommendation(best.setting, current, gain, why, None, front, bend, order)
+
+
+def _broken_in_repeats(broke: Sequence[Tried]) -> str:
+    return "" if not broke else f" Broke the SLO in its repeats: {'; '.join(str(one.setting) for one in broke)}."
+
+
+def _closest(tried: Sequence[Tried], goal: Goal) -> Tried | None:
+    return min(tried, key=lambda one: (one.worst_excess, goal.value(one.figures)), default=None)
 
 
 def _figures(one: Tried, goal: Goal) -> str:

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
@@ -139,6 +140,20 @@ def test_the_engines_own_steps_are_gathered_over_restarts(started, folder):
     bench.close()
     assert [record.seconds for record in bench.steps] == [1.0, 2.0]
     assert bench.steps[0] == StepRecord(6, 10, 300, 1.0, steps=2)
+
+
+def test_an_engine_model_is_of_the_steps_under_one_settings_restarting_knobs(started, folder):
+    bench = bench_of(started, folder)
+    settings = (Setting(4, dtype="float32"), Setting(4, dtype="bfloat16"))
+    for number, setting in enumerate(settings):
+        bench.run(setting, WORKLOAD, seed=0, hopeless=False)
+        log = StepLog(folder / str(number))
+        for size in range(1, 60):
+            step_seconds = (number + 1) * (0.010 + 0.001 * size)
+            log.add(EngineSteps("m", 1.0, 1.0 + step_seconds, 1, size, 3 * size % 11, size, 30 * size))
+    one, other = (bench.engine_model(replace(setting, cap=9)) for setting in settings)
+    bench.close()
+    assert other.planes[0].fixed == pytest.approx(2 * one.planes[0].fixed, rel=0.05)
 
 
 def test_where_the_engine_tells_none_the_clients_view_of_its_steps_stands_in(started, folder):

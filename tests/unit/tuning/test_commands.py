@@ -77,6 +77,71 @@ def test_tune_refuses_in_one_line(fitted, arguments, words):
     assert words in ran.stderr
 
 
+SEVERAL = "models: {a: {engine: {kind: simulated}}, b: {engine: {kind: simulated}}}"
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "words"),
+    [
+        (SEVERAL, (), "several (a, b)"),
+        ("engine: {kind: simulated}", ("--dtype", "bfloat16"), "--dtype turns vLLM's own options"),
+        ("engine: {kind: upstream}", ("--try-prefix-caching",), "--try-prefix-caching turns vLLM's own options"),
+    ],
+)
+def test_tune_refuses_knobs_that_turn_nothing(tmp_path, config, arguments, words):
+    path = tmp_path / "gateway.yaml"
+    path.write_text(config)
+    ran = invoke(tune_command.tune, "--config", path, *arguments)
+    assert ran.exit_code == 2
+    assert words in " ".join(ran.stderr.split())
+
+
+def test_tune_refuses_to_simulate_what_an_engine_model_does_not_know(fitted):
+    ran = invoke(tune_command.tune, "--simulate", fitted, "--dtype", "bfloat16")
+    assert ran.exit_code == 2
+    assert "does not know --dtype" in ran.stderr
+
+
+@pytest.mark.parametrize("changed", [("--caps", "1-9"), ("--output-tokens", "7"), ("--replicas", 2)])
+def test_a_study_of_another_space_or_of_other_lengths_is_not_gone_on_with(fitted, tmp_path, changed):
+    common = ("--simulate", fitted, "--study", tmp_path / "study", "--trials", 2, "--out", tmp_path / "out")
+    assert invoke(tune_command.tune, *common).exit_code == 0
+    ran = invoke(tune_command.tune, *common, *changed)
+    assert ran.exit_code == 2
+    assert "is of another" in " ".join(ran.stderr.split())
+
+
+def test_the_configurations_prices_make_the_cost_electricity_included(fitted, tmp_path):
+    path = tmp_path / "gateway.yaml"
+    path.write_text("metering: {price_per_kwh: 0.3}")
+    common = ("--simulate", fitted, "--config", path, "--objective", "cost", "--trials", 2, "--out", tmp_path / "out")
+    electricity, both = (
+        json.loads(invoke(tune_command.tune, *common, "--json", *option).stdout)["trials"][0]["figures"]
+        for option in ((), ("--price-per-device-hour", 2))
+    )
+    assert electricity["cost"]["total"] == electricity["cost"]["electricity"] > 0
+    assert both["cost"]["total"] == pytest.approx(both["cost"]["devices"] + electricity["cost"]["total"])
+    per_token = 1000 * both["cost"]["total"] / both["output_tokens"]
+    assert both["cost_per_1k_output_tokens"] == pytest.approx(per_token)
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "log.jsonl"
+    line = '{{"arrival_seconds": {}, "prompt_tokens": 8, "output_tokens": 4}}\n'
+    path.write_text("".join(line.format(number / 500) for number in range(80)))
+    return path
+
+
+@pytest.mark.parametrize(("arguments", "asked"), [((), 80), (("--requests", 10), 10)])
+def test_a_workload_file_is_taken_whole_unless_requests_says_less(fitted, log, tmp_path, arguments, asked):
+    common = ("--simulate", fitted, "--workload", log, "--trials", 2, "--out", tmp_path / "out", "--json", *arguments)
+    ran = invoke(tune_command.tune, *common)
+    assert ran.exit_code == 0, ran.output
+    assert {trial["figures"]["requests"] for trial in json.loads(ran.stdout)["trials"]} == {asked}
+    assert ("took 10 of the 80 requests" in " ".join(ran.stderr.split())) == (asked == 10)
+
+
 def test_load_says_that_nobody_is_there():
     ran = invoke(load_command.load, "--url", "http://127.0.0.1:9", "--requests", 1)
     assert ran.exit_code == 1

@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import pytest
 
@@ -54,6 +55,15 @@ def test_the_table_is_best_first_with_the_named_points(picture):
     assert "current" in rows[2]
     assert "broken" in rows[3]
     assert "ended early" in rows[4]
+
+
+@pytest.mark.parametrize(
+    ("objective", "word"), [("grams", "carbon"), ("joules", "energy"), ("cost", "cost"), ("tokens", "throughput")]
+)
+def test_the_knee_is_explained_in_the_objectives_words_beneath_the_table(picture, objective, word):
+    table = markdown(replace(picture, goal=Goal(objective, Slo())))
+    assert table.splitlines()[-1].startswith("Knee: left of it")
+    assert word in table.splitlines()[-1]
 
 
 def test_a_trial_without_the_figure_is_in_the_table_and_not_in_the_picture():

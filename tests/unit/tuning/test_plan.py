@@ -123,3 +123,11 @@ def test_the_command_shows_people_a_table(tmp_path, engine_model):
     ran = invoke("--engine-model", path, "--replicas", 2, "--rate", 5, "--requests", 50)
     assert ran.exit_code == 0, ran.output
     assert "Simulated plan" in ran.stdout
+
+
+def test_the_command_ends_with_status_1_where_no_fleet_keeps_the_slo(tmp_path, engine_model):
+    path = tmp_path / "fitted.json"
+    engine_model.save(path)
+    ran = invoke("--engine-model", path, "--slo", "itl_p95<=1ms", "--rate", 5, "--requests", 50)
+    assert ran.exit_code == 1, ran.output
+    assert "the closest is" in ran.stdout

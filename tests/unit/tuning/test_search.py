@@ -12,8 +12,9 @@ from serving.tuning.bench import CannotStart, Hopeless, SimulatedBench
 from serving.tuning.engine_model import Plane
 from serving.tuning.lengths import Lengths
 from serving.tuning.outcome import Outcome
+from serving.tuning.recommended import recommended_yaml
 from serving.tuning.search import Budget, Goal, StudyMismatch, Tried, knee, open_study, pareto, search
-from serving.tuning.setting import Setting, Space, recommended_yaml
+from serving.tuning.setting import Setting, Space
 from serving.tuning.slo import Slo
 from serving.tuning.synthetic import Synthetic
 from serving.tuning.tune import recommend
@@ -157,8 +158,19 @@ def test_a_file_that_is_no_study_is_refused(bench, tmp_path):
 def test_an_objective_without_figures_is_refused_at_once(bench, engine_model):
     with pytest.raises(BadInput, match="grams_per_1k"):
         run(replace(bench, engine=replace(engine_model, power=None)))
-    with pytest.raises(BadInput, match="price"):
-        Goal("cost", SLO)
+
+
+def test_the_receipts_cost_goes_before_one_made_of_the_price(bench):
+    goal = Goal("cost", SLO, price_per_device_hour=3.6, devices=2)
+    told = {"output_tokens_per_second": 10.0, "cost_per_1k_output_tokens": 7.0}
+    assert goal.priced(told, Setting(1))["cost_per_1k_output_tokens"] == 7.0
+    untold = {"output_tokens_per_second": 10.0}
+    assert goal.priced(untold, Setting(1, replicas=3))["cost_per_1k_output_tokens"] == pytest.approx(0.6)
+
+
+def test_a_study_that_cannot_be_kept_is_refused_in_a_line(bench, tmp_path):
+    with pytest.raises(BadInput, match=r"cannot keep the study in .*absent.*--study"):
+        run(bench, path=tmp_path / "absent" / "study.journal")
 
 
 def test_the_recommendation_is_better_with_an_interval_and_keeps_the_slo(bench):
@@ -193,6 +205,48 @@ def test_a_gain_within_the_noise_leaves_the_current_setting(bench):
     assert "stays" in found.why
 
 
+class LuckyOnce(SimulatedBench):
+    """Keeps the promise in the search with every cap, and in the repeats (seeds of their own) only up to ``honest``."""
+
+    honest = 0
+
+    def run(self, setting, workload, *, seed, hopeless):
+        figures = super().run(setting, workload, seed=seed, hopeless=hopeless)
+        lucky = seed < 10_000 or setting.cap <= self.honest
+        grams = 10.0 / setting.cap
+        return {**figures, "itl_p95_seconds": 0.01 if lucky else 1.0, "grams_per_1k_output_tokens": grams}
+
+
+def lucky(bench, honest):
+    bench = LuckyOnce(bench.engine, bench.site, bench.slo)
+    bench.honest = honest
+    return bench
+
+
+def test_the_next_best_is_repeated_where_the_best_breaks_the_slo_in_its_repeats(bench):
+    bench = lucky(bench, honest=3)
+    tried = run(bench, space=Space(1, 4), trials=4)
+    found = recommend(bench, WORKLOAD, Goal("grams", SLO), CURRENT, tried)
+    assert found.setting == Setting(3)
+    assert "Broke the SLO in its repeats: cap 4." in found.why
+    assert len(found.repeats) == 12
+
+
+def test_the_current_setting_stays_where_everything_better_breaks_the_slo_in_its_repeats(bench):
+    bench = lucky(bench, honest=1)
+    found = recommend(bench, WORKLOAD, Goal("grams", SLO), CURRENT, run(bench, space=Space(1, 3), trials=3))
+    assert found.setting == CURRENT
+    assert "cap 3; cap 2" in found.why
+
+
+def test_nothing_is_recommended_that_broke_the_slo_in_its_repeats(bench):
+    bench = lucky(bench, honest=0)
+    found = recommend(bench, WORKLOAD, Goal("grams", SLO), CURRENT, run(bench, space=Space(1, 8), trials=8))
+    assert found.setting is None
+    assert found.closest.setting == Setting(8)
+    assert "No setting kept the SLO in its repeats" in found.why
+
+
 def test_a_promise_nothing_keeps_is_said_so_with_the_closest(bench):
     slo = Slo.parse(["itl_p95<=0.001"])
     goal = Goal("grams", slo)
@@ -221,7 +275,7 @@ def test_a_setting_applied_gives_a_config_that_serve_takes(tmp_path):
     wanted = Setting(48, max_batched_tokens=512, prefix_caching=False, chunked_prefill=False, replicas=2)
     applied = wanted.applied(config)
     path = tmp_path / "recommended.yaml"
-    path.write_text(recommended_yaml(applied, "because\nof this"))
+    path.write_text(recommended_yaml(applied, "because\nof this")[0])
     read = load_config(path, environment={}).config
     assert (read.admission.max_concurrency, read.engine.vllm.max_batch) == (48, 48)
     assert read.engine.vllm.max_batched_tokens == 512
