@@ -50,6 +50,11 @@ class Call:
     """Called once, if the call has gone while others keep its run going."""
 
     @property
+    def begun(self) -> bool:
+        """Whether an engine, or the cache, has begun to answer it."""
+        return self.trace is not None or self.first_token_seconds is not None
+
+    @property
     def stream(self) -> bool:
         return bool(self.payload.get("stream"))
 

@@ -101,6 +101,15 @@ class DeadlineExceeded(GatewayError):
     code = "deadline_exceeded"
 
 
+class NeverBegun(DeadlineExceeded):
+    """No engine had begun on the request by then: later there may be room."""
+
+    code = "deadline_before_run"
+
+    def __init__(self) -> None:
+        super().__init__("The deadline passed while the request waited for the engine.")
+
+
 class EngineRefused(GatewayError):
     """The engine answered with an error of its own, already an OpenAI envelope; relayed with its status."""
 

@@ -28,7 +28,7 @@ from serving.call import Call, Reply, parsed_answer
 from serving.engine_runs import EngineRuns
 from serving.engines.base import Engine
 from serving.engines.response_events import plain_usage
-from serving.errors import DeadlineExceeded, EngineUnavailable, GatewayError, NotFound, RateLimited
+from serving.errors import DeadlineExceeded, EngineUnavailable, GatewayError, NeverBegun, NotFound, RateLimited
 from serving.grey_zone import GreyZone
 from serving.meter_link import MeterLink
 from serving.metrics import Metrics
@@ -109,6 +109,8 @@ class Gateway:
             raise
         except TimeoutError:
             status = "504"
+            if not call.begun:
+                raise NeverBegun from None
             raise DeadlineExceeded("The answer was not complete by the request's deadline.") from None
         except asyncio.CancelledError:
             status = "499"

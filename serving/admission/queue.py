@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from serving.admission.line import Line, Waiter
-from serving.errors import DeadlineExceeded, GatewayError, RateLimited
+from serving.errors import NeverBegun, RateLimited
 from serving.tenancy.tenant import Priority
 
 _HOLDS = 32
@@ -132,7 +132,7 @@ class AdmissionQueue:
         Raises:
             RateLimited: the queue is full, by requests or by prompt tokens; or the queue ahead and the request itself
                 will last beyond the deadline; or a more urgent request needed the place. ``retry-after`` is computed.
-            DeadlineExceeded: no slot before the deadline.
+            NeverBegun: no slot before the deadline.
         """
         asked = self._clock()
         waiter = Waiter(tenant, priority, prefill_tokens, asked, deadline_seconds)
@@ -174,7 +174,7 @@ class AdmissionQueue:
             else:
                 line.leave(waiter)
             if isinstance(error, TimeoutError):
-                raise _too_late() from None
+                raise NeverBegun from None
             raise
 
     def _check_deadline(self, waiter: Waiter) -> None:
@@ -182,7 +182,7 @@ class AdmissionQueue:
             return
         remaining = waiter.deadline_seconds - self._clock()
         if remaining <= 0:
-            raise _too_late()
+            raise NeverBegun
         wait, own = self._expected_wait_seconds(waiter), self._least_hold_seconds()
         if wait is not None and wait + own > remaining:
             itself = f" and the answer {own:.1f} s or more" if own else ""
@@ -270,7 +270,7 @@ class AdmissionQueue:
                 continue
             deadline = waiter.deadline_seconds
             if deadline is not None and deadline <= self._clock():
-                waiter.refuse(_too_late())
+                waiter.refuse(NeverBegun())
                 continue
             self._start(waiter)
             waiter.slot.set_result(None)
@@ -304,7 +304,3 @@ def _checked(cap: int) -> int:
     if cap < 1:
         raise ValueError(f"the cap must be at least 1, got {cap}")
     return cap
-
-
-def _too_late() -> GatewayError:
-    return DeadlineExceeded("The deadline passed while the request waited for the engine.")

@@ -19,6 +19,7 @@ from serving.batches.inside import InsideAnswer
 from serving.batches.journal import ERRORS, OUTPUT, Journal, Recovered
 from serving.batches.record import Batch, Ending, use_of_answer
 from serving.batches.store import Hold
+from serving.errors import NeverBegun
 from serving.metrics import Metrics
 
 log = logging.getLogger("wattgate")
@@ -28,7 +29,7 @@ Ask = Callable[[str, str, dict[str, Any]], Awaitable[InsideAnswer]]
 """A line's request: tenant, path and body to its answer."""
 
 _NO_ROOM = frozenset({429, 503})
-"""The gateway has no room, now: the line waits, as long as its batch has time."""
+"""The gateway has no room, now: the line waits, as long as its batch has time. So it does after a 504 in the queue."""
 _FAULTS = frozenset({500, 502, 504})
 _MOST_FAULTS = 3
 """A line that failed so often by the engine's or the gateway's fault is given up; so is one during which so many
@@ -94,7 +95,7 @@ class BatchRun:
             else:
                 await self._decide("completed")
         if self._batch.ending == "expired":
-            self._batch = self._batch.with_(failed=self._batch.failed + await self._on_disk(self._write_expired))
+            await self._on_disk(self._write_expired)
         await self._on_disk(self._publish)
         await self._end()
 
@@ -144,10 +145,10 @@ class BatchRun:
             answer = await self._attempt(line)
             if answer is None:
                 return False
-            room = answer.status in _NO_ROOM and answer.code != "engine_error"
-            fault = answer.status in _FAULTS or (answer.status in _NO_ROOM and not room)
+            no_room = _no_room(answer)
+            fault = not no_room and answer.status in _FAULTS | _NO_ROOM
             faults += fault
-            if not room and (not fault or faults >= _MOST_FAULTS):
+            if not no_room and (not fault or faults >= _MOST_FAULTS):
                 await self._ended(line, answer, None)
                 return True
             await self._left(line)
@@ -194,18 +195,15 @@ class BatchRun:
         if self._around.wall() - self._saved_seconds >= self._around.poll_seconds:
             await self._save()
 
-    def _write_expired(self) -> int:
-        """Every line that has not ended ends so; how many."""
+    def _write_expired(self) -> None:
+        """Every line that has not ended ends so. Counted one by one: a full disk may stop it, and it goes on later."""
         error = {"code": "batch_expired", "message": "The completion window ended before this request was run."}
-        count = 0
         for line in read_lines(self._held.input):
             if line.custom_id not in self._known.done:
                 self._journal.write(_result(line, None, error), failed=True)
                 self._known.done.add(line.custom_id)
-                count += 1
-        if count:
-            self._around.metrics.add("wattgate_batch_lines_total", count, self._batch.tenant, "expired")
-        return count
+                self._batch = self._batch.with_(failed=self._batch.failed + 1)
+                self._around.metrics.add("wattgate_batch_lines_total", 1, self._batch.tenant, "expired")
 
     # The end.
 
@@ -280,6 +278,13 @@ class BatchRun:
                 self._around.metrics.add("wattgate_batch_faults_total", 1, "disk")
                 log.warning("batch %s: %s", self._batch.id, error.strerror or error)
                 await self._around.sleep(self._around.poll_seconds)
+
+
+def _no_room(answer: InsideAnswer) -> bool:
+    """Whether no engine has begun on the line."""
+    if answer.status in _NO_ROOM:
+        return answer.code != "engine_error"
+    return answer.code == NeverBegun.code
 
 
 def _result(line: Line, response: dict[str, Any] | None, error: dict[str, str] | None) -> dict[str, Any]:

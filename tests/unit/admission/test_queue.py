@@ -525,7 +525,7 @@ async def test_whoever_waited_beyond_its_deadline_gets_no_slot() -> None:
     clock.advance(6.0)
     first.release.set()
     await turn()
-    assert late.refused == "deadline_exceeded"
+    assert late.refused == "deadline_before_run"
     assert next_one.inside
     await finish(next_one)
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from serving.access import KeyRing
 from serving.admission.queue import AdmissionQueue
 from serving.engines.base import EngineRequest
-from serving.errors import EngineRefused
+from serving.errors import EngineRefused, NeverBegun
 from serving.gateway import Gateway
 from serving.meter_link import MeterLink
 from serving.metrics import Metrics
@@ -226,13 +226,14 @@ async def test_a_window_that_ends_expires_the_rest_with_an_error_each(opened: Op
     assert app.asked == ["Hi 1", "Hi 2"]
 
 
-async def test_no_room_is_waited_for_as_long_as_the_gateway_says(opened: Opener) -> None:
+@pytest.mark.parametrize(("status", "code"), [(429, "queue_full"), (503, "engine_unavailable"), (504, NeverBegun.code)])
+async def test_no_room_is_waited_for_as_long_as_the_gateway_says(opened: Opener, status: int, code: str) -> None:
     house = opened(settings={"concurrent_lines": 1})
     times_asked: list[float] = []
 
     def script(text: str, times: int) -> tuple[int, dict[str, str]]:
         times_asked.append(house.wall())
-        return (429, {"retry-after": "90"}) if times < 8 else (200, {})
+        return (status, {"retry-after": "90", "code": code}) if times < 8 else (200, {})
 
     house.runner.serve(ScriptedApp(script))
     batch_id = await house.batch_of(line(1))

@@ -154,6 +154,28 @@ async def test_a_full_disk_holds_a_batch_up_and_loses_nothing(opened: Opener, mo
     assert house.count("wattgate_batch_faults_total", operation="disk") == 3
 
 
+async def test_a_full_disk_amid_the_lines_that_expire_loses_none_from_the_counts(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = opened()
+    batch_id = await house.batch_of(line(1), line(2), line(3), window="1h")
+    house.wall.advance(3600)
+    write, written = Journal.write, list[bool]()
+
+    def writes(journal: Journal, result: dict[str, Any], *, failed: bool) -> None:
+        written.append(True)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(journal, result, failed=failed)
+
+    monkeypatch.setattr(Journal, "write", writes)
+    await house.run()
+    batch = await house.seen(batch_id)
+    assert (batch["status"], batch["request_counts"]) == ("expired", {"total": 3, "completed": 0, "failed": 3})
+    assert len(await house.results(batch["error_file_id"])) == 3
+    assert house.count("wattgate_batch_lines_total", outcome="expired") == 3
+
+
 async def test_a_run_with_a_defect_is_left_alone_for_a_while(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     house, app = opened(), ScriptedApp()
     house.runner.serve(app)
