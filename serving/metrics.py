@@ -333,6 +333,13 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "Of batches: disk (tried again until it takes it), run (a defect; the batch is tried again in a minute).",
     ),
     MetricSpec(
+        "wattgate_watch_faults_total",
+        "counter",
+        "faults",
+        ("operation",),
+        "What a replica looks after once a second and could not: keys, caps, engines, gauges. It is tried again.",
+    ),
+    MetricSpec(
         "wattgate_telemetry_lost_total", "counter", "lines", ("kind",), "Request log lines that could not be written."
     ),
     MetricSpec(

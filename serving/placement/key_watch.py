@@ -11,6 +11,9 @@ from serving.tenancy.keys import KeyFile, KeyFileError, StoredKey
 
 log = logging.getLogger("wattgate")
 
+_Mark = tuple[int, int, int]
+"""Of a file: when it was changed, its size, its inode."""
+
 
 class KeyWatch:
     """Loads the key file into the ring when it has changed. A file that cannot be read changes nothing."""
@@ -18,36 +21,44 @@ class KeyWatch:
     def __init__(self, ring: KeyRing, file: KeyFile | None) -> None:
         self._ring = ring
         self._file = file
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: _Mark | None = None
+        """Of the content that is in the ring."""
+        self._told: str | None = None
+        """The fault that the log has been told; the same one is not told at every look."""
 
     def load(self) -> None:
         """Raises ``KeyFileError``: a gateway does not start with keys that it cannot read."""
         if self._file is not None:
-            self._seen = self._mark()
+            mark = self._mark()
             self._ring.load(self._file.read())
+            self._seen = mark
 
     async def refresh(self) -> None:
         if self._file is None:
             return
         try:
-            stored = await asyncio.to_thread(self._changed)
+            changed = await asyncio.to_thread(self._changed)
         except KeyFileError as error:
-            log.error("the keys stay as they were: %s", error)
+            if str(error) != self._told:
+                log.error("the keys stay as they were: %s", error)
+            self._told = str(error)
             return
-        if stored is not None:
+        self._told = None
+        if changed is not None:
+            self._seen, stored = changed
             self._ring.load(stored)
 
-    def _changed(self) -> tuple[StoredKey, ...] | None:
+    def _changed(self) -> tuple[_Mark, tuple[StoredKey, ...]] | None:
+        """The mark is taken first: what is written between the two is read at the next look."""
         mark = self._mark()
         if mark == self._seen:
             return None
-        self._seen = mark
-        if mark is None:
-            raise KeyFileError(f"{self._file.path if self._file else ''} is gone")
         assert self._file is not None
-        return self._file.read()
+        if mark is None:
+            raise KeyFileError(f"{self._file.path} is gone")
+        return mark, self._file.read()
 
-    def _mark(self) -> tuple[int, int, int] | None:
+    def _mark(self) -> _Mark | None:
         assert self._file is not None
         try:
             found = self._file.path.stat()

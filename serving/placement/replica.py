@@ -40,6 +40,7 @@ from serving.placement.placed import InternalLink
 from serving.placement.redis_servers import RedisUrls
 from serving.placement.scrape import scraper
 from serving.placement.telemetry import build_drift, build_sinks
+from serving.placement.watch import Watch
 
 log = logging.getLogger("wattgate")
 
@@ -154,20 +155,32 @@ class Replica:
         return app
 
     async def _watch(self) -> None:
-        """Gauges, once a second."""
+        """Once a second."""
         loop = asyncio.get_running_loop()
+        watch = Watch(
+            {
+                "keys": self._key_watch.refresh,
+                "caps": self._tick_control,
+                "engines": self._placed.tick,
+                "gauges": self._show_all,
+            },
+            on_fault=lambda step: self.metrics.add("wattgate_watch_faults_total", 1, step),
+        )
         while True:
             asked = loop.time()
             await asyncio.sleep(_LAG_PERIOD_SECONDS)
             self.metrics.set("wattgate_event_loop_lag_seconds", max(0.0, loop.time() - asked - _LAG_PERIOD_SECONDS))
             self.metrics.set("wattgate_event_loop_tasks", len(asyncio.all_tasks(loop)))
-            await self._key_watch.refresh()
-            self._control.tick()
-            await self._placed.tick()
-            for engine in self._placed.engines:
-                self._show(engine, self.gateway)
-            if self.embeddings is not None:
-                self._show(self.embeddings.engine, self.embeddings)
+            await watch.round()
+
+    async def _tick_control(self) -> None:
+        self._control.tick()
+
+    async def _show_all(self) -> None:
+        for engine in self._placed.engines:
+            self._show(engine, self.gateway)
+        if self.embeddings is not None:
+            self._show(self.embeddings.engine, self.embeddings)
 
     def _show(self, engine: Engine, gateway: Gateway) -> None:
         # a fallback that answers is no reason to call the engine ready

@@ -14,7 +14,7 @@ from serving.cli import app
 from serving.config import AccessSettings
 from serving.errors import Forbidden, Unauthenticated
 from serving.placement.key_watch import build_keys
-from serving.tenancy.keys import KeyFile, KeyFileError
+from serving.tenancy.keys import KeyFile, KeyFileError, StoredKey
 from serving.tenancy.tenant import Priority, TenantSettings
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -141,6 +141,26 @@ async def test_a_file_that_breaks_while_running_changes_nothing(file: KeyFile, l
     await watch.refresh()
     assert opens(keys, key)
     assert not keys.open
+
+
+async def test_a_revocation_that_could_not_be_read_at_first_takes_effect_and_the_fault_is_told_once(
+    file: KeyFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored, key = file.create("acme", datetime.now(UTC))
+    keys, watch = build_keys(AccessSettings(key_file=file.path))
+    file.revoke(stored.id, datetime.now(UTC))
+
+    def fails(_: KeyFile) -> tuple[StoredKey, ...]:
+        raise KeyFileError("cannot be read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(KeyFile, "read", fails)
+        await watch.refresh()
+        await watch.refresh()
+    assert opens(keys, key)
+    assert len(caplog.records) == 1
+    await watch.refresh()
+    assert not opens(keys, key)
 
 
 def test_the_admin_key_is_apart() -> None:
