@@ -128,7 +128,14 @@ def build_app(
         desk_of_embeddings = Desk(embeddings, desk.limiter, keys.settings, assumed_output_tokens=0, finals=desk.finals)
         endpoints["/v1/embeddings"] = endpoint(embeddings, desk_of_embeddings)
         gateways.append(embeddings)
-    pages = Pages(gateways, keys, desk.limiter, scrape, int(time.time()))
+    pages = Pages(
+        gateways,
+        keys,
+        desk.limiter,
+        scrape,
+        int(time.time()),
+        request_timeout_seconds=request_timeout_seconds,
+    )
     pages_app = Starlette(
         routes=[
             *pages.routes(),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -11,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from serving.api.responses import ResponsesBody
 from serving.embeddings.body import EmbeddingBody
 from serving.engines.response_events import RESPONSES
-from serving.errors import BodyTooLarge, InvalidRequest
+from serving.errors import BodyTooLarge, InvalidRequest, RequestTimeout
 from serving.tenancy.tenant import Priority
 
 Message = MutableMapping[str, Any]
@@ -57,6 +59,24 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes:
     if size > max_bytes:
         raise BodyTooLarge(f"The request body is larger than {max_bytes} bytes.")
     return b"".join(parts)
+
+
+async def drain(receive: Receive) -> None:
+    """Read, and drop, what a refused sender still sends, as far as that is bearable: it could not read the refusal
+    else. Raises ``ClientGone``.
+    """
+    with contextlib.suppress(BodyTooLarge):
+        await read_body(receive, 0)
+
+
+@contextlib.asynccontextmanager
+async def arriving_within(seconds: float) -> AsyncIterator[None]:
+    """Raises ``RequestTimeout`` where the body that is read inside takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise RequestTimeout("The request body did not arrive in time.") from None
 
 
 class _Lenient(BaseModel):

@@ -19,7 +19,9 @@ from serving.api.body import (
     ClientGone,
     Message,
     Receive,
+    arriving_within,
     asked_priority,
+    drain,
     estimated_prompt_tokens,
     parse_body,
     read_body,
@@ -33,7 +35,6 @@ from serving.errors import (
     InvalidRequest,
     MethodNotAllowed,
     RateLimited,
-    RequestTimeout,
 )
 from serving.gateway import Gateway
 from serving.limits.desk import Desk
@@ -133,22 +134,27 @@ class Completions:
         for sink in self._sinks:
             sink.ended(ended)
 
-    async def _call(
-        self, scope: Message, headers: dict[bytes, bytes], receive: Receive, request_id: str, received: float
-    ) -> Call:
-        # refusals come after the body has been read: a client that is still sending could not read them
-        try:
-            async with asyncio.timeout(self._request_timeout_seconds):
-                body = await read_body(receive, self._max_body_bytes)
-        except TimeoutError:
-            raise RequestTimeout("The request body did not arrive in time.") from None
-        tenant = scope.get(TENANT_INSIDE) or self._keys.tenant(_text(headers.get(b"authorization")))
+    def _let_in(self, scope: Message, headers: dict[bytes, bytes]) -> str:
+        """Whose request it is; decided before any of its body is kept."""
+        tenant: str = scope.get(TENANT_INSIDE) or self._keys.tenant(_text(headers.get(b"authorization")))
         if self.inside > self._max_concurrent_requests:
             raise RateLimited(
                 "The gateway is at its limit of concurrent requests.",
                 code="too_many_requests",
                 headers={"retry-after": str(self._gateway.runs.retry_after_seconds())},
             )
+        return tenant
+
+    async def _call(
+        self, scope: Message, headers: dict[bytes, bytes], receive: Receive, request_id: str, received: float
+    ) -> Call:
+        async with arriving_within(self._request_timeout_seconds):
+            try:
+                tenant = self._let_in(scope, headers)
+            except GatewayError:
+                await drain(receive)
+                raise
+            body = await read_body(receive, self._max_body_bytes)
         payload = parse_body(scope["path"], body)
         self._keys.check_model(tenant, payload["model"])
         timeout = _timeout(headers.get(b"x-request-timeout"), self._request_timeout_seconds)

@@ -14,14 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving.access import KeyRing
-from serving.api.body import ClientGone, read_body
+from serving.api.body import ClientGone, arriving_within, drain
 from serving.api.responses import NOT_KEPT
-from serving.errors import (
-    BodyTooLarge,
-    EngineUnavailable,
-    InvalidRequest,
-    NotFound,
-)
+from serving.errors import EngineUnavailable, InvalidRequest, NotFound
 from serving.gateway import Gateway
 from serving.limits.limiter import TenantLimiter
 from serving.tenancy.usage import usage_page
@@ -37,6 +32,8 @@ class Pages:
         limiter: TenantLimiter,
         scrape: Callable[[], tuple[bytes, str]],
         started: int,
+        *,
+        request_timeout_seconds: float,
     ) -> None:
         """``gateways``: the one whose engine decides on readiness first."""
         self._gateways = tuple(gateways)
@@ -45,6 +42,7 @@ class Pages:
         self._keys = keys
         self._scrape = scrape
         self._started = started
+        self._request_timeout_seconds = request_timeout_seconds
 
     def _tenant(self, request: Request) -> str:
         return self._keys.tenant(request.headers.get("authorization"))
@@ -94,8 +92,9 @@ class Pages:
 
     async def no_embeddings(self, request: Request) -> Response:
         # refused after the body has been read, like everything that has one: who still sends could not read it
-        with contextlib.suppress(BodyTooLarge, ClientGone):
-            await read_body(request.receive, 0)
+        with contextlib.suppress(ClientGone):
+            async with arriving_within(self._request_timeout_seconds):
+                await drain(request.receive)
         self._tenant(request)
         raise NotFound("This gateway serves no embeddings: embeddings.enabled is off.", code="embeddings_off")
 

@@ -14,13 +14,13 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from serving.access import KeyRing
-from serving.api.body import ClientGone, read_body
+from serving.api.body import ClientGone, arriving_within, drain, read_body
 from serving.batches.files import FileStore, StoredFile, page
 from serving.batches.input import ENDPOINTS
 from serving.batches.record import Batch
 from serving.batches.settings import BatchSettings
 from serving.batches.store import BatchStore
-from serving.batches.upload import drain, read_upload
+from serving.batches.upload import Upload, read_upload
 from serving.errors import Conflict, EngineUnavailable, GatewayError, InvalidRequest, NotFound
 
 T = TypeVar("T")
@@ -48,13 +48,20 @@ class BatchPages:
     """``wake`` tells the runner of a new batch."""
 
     def __init__(
-        self, store: BatchStore, keys: KeyRing, settings: BatchSettings, wake: Callable[[], None] = lambda: None
+        self,
+        store: BatchStore,
+        keys: KeyRing,
+        settings: BatchSettings,
+        wake: Callable[[], None] = lambda: None,
+        *,
+        request_timeout_seconds: float,
     ) -> None:
         self._store = store
         self._files: FileStore = store.files
         self._keys = keys
         self._settings = settings
         self._wake = wake
+        self._request_timeout_seconds = request_timeout_seconds
 
     def routes(self) -> list[Route]:
         return [
@@ -74,12 +81,8 @@ class BatchPages:
 
     async def upload(self, request: Request) -> Response:
         try:
-            tenant = self._tenant(request)
-        except GatewayError:
-            await drain(request)
-            raise
-        try:
-            upload = await read_upload(request, self._settings.max_file_bytes)
+            async with arriving_within(self._request_timeout_seconds):
+                tenant, upload = await self._received(request)
         except ClientGone:
             return Response(status_code=499)
         try:
@@ -89,6 +92,18 @@ class BatchPages:
         finally:
             await upload.close()
         return _json(added.as_dict())
+
+    async def _received(self, request: Request) -> tuple[str, Upload]:
+        """A file and whose it is."""
+        try:
+            tenant = self._tenant(request)
+        except GatewayError:
+            await drain(request.receive)
+            raise
+        try:
+            return tenant, await read_upload(request, self._settings.max_file_bytes)
+        except OSError:
+            raise _store_is_away() from None
 
     async def files(self, request: Request) -> Response:
         tenant = self._tenant(request)
@@ -115,7 +130,8 @@ class BatchPages:
 
     async def create(self, request: Request) -> Response:
         try:
-            raw = await read_body(request.receive, _MOST_BODY_BYTES)
+            async with arriving_within(self._request_timeout_seconds):
+                raw = await read_body(request.receive, _MOST_BODY_BYTES)
         except ClientGone:
             return Response(status_code=499)
         tenant = self._tenant(request)
@@ -202,9 +218,11 @@ async def _on_disk(action: Callable[[], T]) -> T:
     try:
         return await asyncio.to_thread(action)
     except OSError:
-        raise EngineUnavailable(
-            "The gateway's store of files cannot be used now.", code="file_store_unavailable"
-        ) from None
+        raise _store_is_away() from None
+
+
+def _store_is_away() -> EngineUnavailable:
+    return EngineUnavailable("The gateway's store of files cannot be used now.", code="file_store_unavailable")
 
 
 def _list(found: list[Any], request: Request, kind: str) -> Response:

@@ -6,7 +6,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
-from serving.api.body import DRAINED_BYTES, ClientGone
+from serving.api.body import ClientGone, drain
 from serving.errors import BodyTooLarge, InvalidRequest
 
 _FORM_BYTES = 64 * 1024
@@ -31,12 +31,15 @@ class Upload:
 
 
 async def read_upload(request: Request, max_bytes: int) -> Upload:
-    """Raises ``BodyTooLarge``, ``InvalidRequest``, or ``ClientGone``."""
-    bounded = Request(request.scope, _bounded(request.receive, max_bytes + _FORM_BYTES, max_bytes))
+    """Raises ``BodyTooLarge``, ``InvalidRequest``, ``ClientGone``, or ``OSError`` where there is no room for it."""
+    body = _Bounded(request.receive, max_bytes + _FORM_BYTES, max_bytes)
     try:
-        form = await bounded.form(max_files=1, max_fields=_MOST_FIELDS)
+        form = await Request(request.scope, body).form(max_files=1, max_fields=_MOST_FIELDS)
     except ClientDisconnect:
         raise ClientGone from None
+    except OSError:
+        await body.drain()
+        raise
     file, purpose = form.get("file"), form.get("purpose")
     if not isinstance(file, UploadFile):
         await form.close()
@@ -51,31 +54,31 @@ async def read_upload(request: Request, max_bytes: int) -> Upload:
     return Upload(file, purpose if isinstance(purpose, str) else "")
 
 
-async def drain(request: Request) -> None:
-    """Read what a refused sender still sends, as far as that is bearable: it could not read the refusal else."""
-    size = 0
-    while size <= DRAINED_BYTES:
-        message = await request.receive()
-        size += len(message.get("body", b""))
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            return
+class _Bounded:
+    """A body as it comes, up to so many bytes."""
 
+    def __init__(self, receive: Receive, most: int, told: int) -> None:
+        """``told``: the limit that a refusal names."""
+        self._receive = receive
+        self._most = most
+        self._told = told
+        self._size = 0
+        self._more = True
 
-def _bounded(receive: Receive, most: int, told: int) -> Receive:
-    size = 0
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        self._more = message.get("more_body", False)
+        if self._size > self._most:
+            await self.drain()
+            raise _too_large(self._told)
+        return message
 
-    async def bounded() -> Message:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
-        if size <= most:
-            return message
-        while message.get("more_body", False) and size <= DRAINED_BYTES:
-            message = await receive()
-            size += len(message.get("body", b""))
-        raise _too_large(told)
-
-    return bounded
+    async def drain(self) -> None:
+        """Drop what is still to come: who still sends could not read a refusal."""
+        if self._more:
+            await drain(self._receive)
+            self._more = False
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:

@@ -34,4 +34,6 @@ def build_batches(config: GatewayConfig, keys: KeyRing, metrics: Metrics) -> Bui
     files = FileStore(root, max_tenant_bytes=settings.max_tenant_bytes, keep_days=settings.keep_days)
     store = BatchStore(root, files, keep_days=settings.keep_days)
     runner = BatchRunner(store, settings, metrics, keys.settings)
-    return BuiltBatches(BatchPages(store, keys, settings, runner.wake), runner)
+    timeout_seconds = config.server.request_timeout_seconds
+    pages = BatchPages(store, keys, settings, runner.wake, request_timeout_seconds=timeout_seconds)
+    return BuiltBatches(pages, runner)

@@ -58,21 +58,35 @@ class BatchHouse(House):
         files = FileStore(root, max_tenant_bytes=chosen.max_tenant_bytes, keep_days=keep, wall=self.wall)
         self.batches = BatchStore(root, files, keep_days=keep, wall=self.wall)
         ring = keys or KeyRing({})
-        super().__init__(keys=ring, more_routes=BatchPages(self.batches, ring, chosen).routes(), **house)
+        pages = BatchPages(
+            self.batches, ring, chosen, request_timeout_seconds=house.get("request_timeout_seconds", 30.0)
+        )
+        super().__init__(keys=ring, more_routes=pages.routes(), **house)
         self.runner = BatchRunner(
             self.batches, chosen, self.metrics, ring.settings, wall=self.wall, sleep=self.wall.sleep
         )
         self.runner.serve(self.app)
 
-    async def upload(self, content: bytes, purpose: str = "batch", name: str = "in.jsonl", **headers: str) -> Exchange:
-        parts = [
+    async def upload(
+        self,
+        content: bytes,
+        purpose: str = "batch",
+        name: str = "in.jsonl",
+        *,
+        parts: int = 4,
+        ends: bool = True,
+        **headers: str,
+    ) -> Exchange:
+        """``parts``: 1, or one for each piece of the form."""
+        form = [
             f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="purpose"\r\n\r\n{purpose}\r\n'.encode(),
             f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode(),
             content,
             f"\r\n--{BOUNDARY}--\r\n".encode(),
         ]
         kind = f"multipart/form-data; boundary={BOUNDARY}"
-        return await self.send(raw=parts, path="/v1/files", content_type=kind, **headers)
+        raw = form if parts > 1 else [b"".join(form)]
+        return await self.send(raw=raw, path="/v1/files", content_type=kind, ends=ends, **headers)
 
     async def batch_of(self, *lines: Any, window: str = "24h", **headers: str) -> str:
         uploaded = await self.upload(jsonl(*lines), **headers)

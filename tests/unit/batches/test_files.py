@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import errno
 import stat
+from typing import Any
 
 import pytest
+from starlette.datastructures import UploadFile
 
+from serving.access import KeyRing
 from tests.unit.batches.conftest import NOON, Opener, jsonl, line
 
 
@@ -106,6 +110,29 @@ async def test_a_folder_that_cannot_be_used_is_said_so(opened: Opener) -> None:
     house.root.write_text("a file where the folder should be")
     refused = await house.upload(b"x")
     assert (refused.status, refused.error["code"]) == (503, "file_store_unavailable")
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+async def test_a_disk_that_is_full_while_a_file_comes_is_said_so_to_its_end(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    async def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(UploadFile, "write", full)
+    refused = await opened().upload(b"x", parts=parts)
+    assert (refused.status, refused.error["code"]) == (503, "file_store_unavailable")
+
+
+async def test_a_file_or_a_batch_that_does_not_come_is_408(opened: Opener) -> None:
+    house = opened(keys=KeyRing({"acme": "key"}), request_timeout_seconds=0.01)
+    mine = {"authorization": "Bearer key"}
+    for sent in (
+        await house.upload(b"x", ends=False, **mine),
+        await house.upload(b"x", ends=False),
+        await house.send(raw=b"{", path="/v1/batches", ends=False, **mine),
+    ):
+        assert (sent.status, sent.error["code"]) == (408, "request_timeout")
 
 
 @pytest.mark.parametrize("file_id", ["file-..", "file-%2e%2e", "x", "batch_" + "0" * 28, "file-" + "0" * 27])

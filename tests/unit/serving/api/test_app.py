@@ -56,6 +56,19 @@ async def test_a_body_that_does_not_come_is_408() -> None:
     assert (reply.status, reply.error["code"]) == (408, "request_timeout")
 
 
+async def test_a_body_for_embeddings_that_are_off_and_does_not_come_is_408() -> None:
+    house = House(request_timeout_seconds=0.01)
+    reply = await house.send(raw=b"{", ends=False, path="/v1/embeddings")
+    assert (reply.status, reply.error["code"]) == (408, "request_timeout")
+
+
+async def test_without_a_key_nothing_of_a_body_is_kept_or_judged(new_house: Callable[..., House]) -> None:
+    house = new_house(keys={"acme": "key"})
+    for raw in ([b"x" * 60_000, b"x" * 60_000], b"{"):
+        assert (await house.send(raw=raw)).status == 401
+    assert (await house.send(raw=[b"x" * 60_000, b"x" * 60_000], authorization="Bearer key")).status == 413
+
+
 async def test_a_client_that_goes_in_mid_body_is_let_go(house: House) -> None:
     exchange = house.begin(raw=[b"{", b""])
     exchange.leave()

@@ -40,7 +40,7 @@ def served(app: Any) -> Iterator[tuple[str, str]]:
 
 def test_the_document_has_every_route_and_no_other() -> None:
     told = {(path, method) for path, operations in DOCUMENT["paths"].items() for method in operations}
-    batches = BatchPages(SimpleNamespace(files=None), object(), object()).routes()  # type: ignore[arg-type]  # nothing is asked of them
+    batches = BatchPages(SimpleNamespace(files=None), object(), object(), request_timeout_seconds=1.0).routes()  # type: ignore[arg-type]  # nothing is asked of them
     assert told == set(served(House(more_routes=batches).app))
 
 
