@@ -28,7 +28,8 @@ def load(
     slo: Annotated[list[str] | None, typer.Option(help="Bound, as ttft_p95<=500ms; may be repeated.")] = None,
     warm_up: Annotated[int, typer.Option(min=0, help="Requests before, not counted.")] = 0,
     peak_flops: Annotated[
-        str | None, typer.Option(help="Peak of what the engine runs on, as 100TFLOP/s: gives the MFU.")
+        str | None,
+        typer.Option(help="Peak of what the engine runs on, as 100TFLOP/s: the MFU over it."),
     ] = None,
     natural: Annotated[
         bool, typer.Option("--natural", help="Answers end by themselves; default: at their exact length.")
@@ -38,11 +39,13 @@ def load(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Latency from when each request should have been sent, throughput, goodput, joules and grams.
-    WATTGATE_API_KEY is sent if set."""
+    MFU and MBU are the gateway's own, from /metrics. WATTGATE_API_KEY is sent if set, and WATTGATE_ADMIN_KEY for
+    /metrics."""
     from metering.units import FLOP_RATE, parse_quantity
     from serving.tuning.measure import Drive, GatewayAway, measure
     from serving.tuning.slo import Slo
     from serving.tuning.statistics import DevicePeaks, summarise
+    from serving.tuning.utilisation import UtilisationWatch
 
     with bad_input_exits():
         bounds = Slo.parse(slo or ())
@@ -60,12 +63,13 @@ def load(
             api_key=os.environ.get("WATTGATE_API_KEY"),
             seed=workload.seed,
         )
+        watch = UtilisationWatch(os.environ.get("WATTGATE_ADMIN_KEY"))
         columns = (TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=err, transient=True) as progress:
             bar = progress.add_task("", total=len(asked))
             try:
                 name, outcomes = asyncio.run(
-                    measure(url, asked, drive, lambda outcome: progress.advance(bar), model=model)
+                    measure(url, asked, drive, lambda outcome: progress.advance(bar), model=model, watch=watch)
                 )
             except GatewayAway as error:
                 fail(str(error), status=1)
@@ -75,6 +79,8 @@ def load(
             "workload": asked.describe(),
             **summarise(outcomes, bounds, DevicePeaks(peak)),
         }
+        told = watch.figures()
+        figures |= {"mbu_ratio": told["mbu_ratio"]} | ({} if peak is not None else {"mfu_ratio": told["mfu_ratio"]})
     print_figures(figures, as_json=as_json, title=f"Load on {name}")
     if not figures["completed"]:
         fail(f"no request was answered: {figures['errors']}", status=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from serving.tuning.http_sender import HttpSender, settle
 from serving.tuning.load import LoopTimer, Told, closed_loop, open_loop
 from serving.tuning.outcome import Outcome
 from serving.tuning.prompts import PromptMaker
+from serving.tuning.utilisation import UtilisationWatch
 from serving.tuning.workload import Workload
 
 SETTLE_SECONDS = 3.0
@@ -49,8 +51,9 @@ async def measure(
     *,
     model: str | None = None,
     stop: Callable[[], bool] = lambda: False,
+    watch: UtilisationWatch | None = None,
 ) -> tuple[str, list[Outcome]]:
-    """Drive the gateway at ``url``; the model's name and the outcomes.
+    """Drive the gateway at ``url``; the model's name and the outcomes. ``watch`` looks on while requests are sent.
 
     Raises:
         GatewayAway: nothing answers at the address, or the model is not served there.
@@ -73,10 +76,11 @@ async def measure(
             timeout_seconds=drive.timeout_seconds,
         )
         timer = LoopTimer()
-        if drive.clients is None:
-            outcomes = await open_loop(workload, send, timer, told, stop=stop)
-        else:
-            outcomes = await closed_loop(workload, send, timer, told, clients=drive.clients, stop=stop)
+        async with nullcontext() if watch is None else watch.during(session, base, name):
+            if drive.clients is None:
+                outcomes = await open_loop(workload, send, timer, told, stop=stop)
+            else:
+                outcomes = await closed_loop(workload, send, timer, told, clients=drive.clients, stop=stop)
         if drive.final_receipts and any(outcome.cost.receipt_id for outcome in outcomes):
             await asyncio.sleep(SETTLE_SECONDS)
             outcomes = await settle(session, base, outcomes)
