@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cache.observer import Loss
 from cache.store import StoreUnavailable
 from serving.errors import EngineUnavailable, RateLimited
-from serving.limits.book import NANO, Ask, LimitBook, Settlement, Use, Verdict, seconds_left
+from serving.limits.book import NANO, NOTHING, Ask, LimitBook, Settlement, Use, Verdict, seconds_left
 from serving.limits.memory_book import MemoryBook
 from serving.tenancy.tenant import LimitSettings
 
@@ -27,6 +28,8 @@ _MAX_KEPT = 10_000
 _BATCH = 64
 _LEASE_SLACK_SECONDS = 5.0
 """A lease outlives its request's deadline by this, so that a live holder never loses it."""
+_UNANSWERED = frozenset({Loss.TIMEOUT, Loss.CONNECTION})
+"""Losses that leave open whether the command was executed."""
 _MEMORY = 0.05
 """Weight of the newest request in the mean grams per token."""
 
@@ -85,9 +88,15 @@ class TenantLimiter:
         now, book = self._wall(), self._book
         try:
             verdict = await book.reserve(ask, now)
-        except StoreUnavailable:
+        except asyncio.CancelledError:
+            self._forsake(ask)
+            raise
+        except StoreUnavailable as unavailable:
             self._on_fault("reserve")
+            unanswered = unavailable.loss in _UNANSWERED
             if self._strict:
+                if unanswered:
+                    self._forsake(ask)
                 raise EngineUnavailable(
                     "The quota store is away, and this gateway serves no tenant with limits without it.",
                     code="quota_store_unavailable",
@@ -95,6 +104,8 @@ class TenantLimiter:
                 ) from None
             book = self._local
             verdict = await book.reserve(ask, now)
+            if unanswered and verdict.refused is not None:
+                self._forsake(ask)
         headers = limit_headers(limits, verdict)
         if verdict.refused is not None:
             self._on_refusal(tenant, verdict.refused)
@@ -116,6 +127,13 @@ class TenantLimiter:
         if admission.book is not self._book:
             # reserved here while Redis was away: what it holds comes back here, what it used is booked there too
             self._settle_locally(settlement)
+        self._send_soon(settlement)
+
+    def _forsake(self, ask: Ask) -> None:
+        """The book may hold what nobody has got: give it back, sooner than its lease would."""
+        self._send_soon(Settlement(ask.lease, ask.tenant, ask.limits, NOTHING))
+
+    def _send_soon(self, settlement: Settlement) -> None:
         self._outbox.append(settlement)
         if len(self._outbox) > _MAX_KEPT:
             self._outbox.popleft()

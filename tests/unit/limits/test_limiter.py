@@ -8,7 +8,7 @@ import pytest
 from cache.observer import Loss
 from cache.store import StoreUnavailable
 from serving.errors import EngineUnavailable, RateLimited
-from serving.limits.book import NANO, Ask, Settlement, Use, Verdict
+from serving.limits.book import NANO, NOTHING, Ask, Settlement, Use, Verdict
 from serving.limits.limiter import TenantLimiter, duration
 from serving.limits.memory_book import MemoryBook
 from serving.tenancy.tenant import LimitSettings
@@ -21,11 +21,22 @@ class Wavering(MemoryBook):
     def __init__(self) -> None:
         super().__init__()
         self.away = False
+        self.why = Loss.CONNECTION
         self.lose_answers = 0
+        self.lose_reserves = 0
+        self.answering = asyncio.Event()
+        self.answering.set()
+        self.reserved = asyncio.Event()
 
     async def reserve(self, ask: Ask, now: float) -> Verdict:
         self._check()
-        return await super().reserve(ask, now)
+        verdict = await super().reserve(ask, now)
+        self.reserved.set()
+        await self.answering.wait()
+        if self.lose_reserves:
+            self.lose_reserves -= 1
+            raise StoreUnavailable(Loss.TIMEOUT)
+        return verdict
 
     async def settle(self, settlements: Sequence[Settlement], now: float) -> None:
         self._check()
@@ -40,7 +51,7 @@ class Wavering(MemoryBook):
 
     def _check(self) -> None:
         if self.away:
-            raise StoreUnavailable(Loss.CONNECTION)
+            raise StoreUnavailable(self.why)
 
 
 class Bench:
@@ -137,6 +148,55 @@ async def test_a_strict_gateway_refuses_without_the_store() -> None:
         await bench.limiter.admit("t", LimitSettings(requests_per_minute=1), tokens=1, lifetime_seconds=1)
     assert refused.value.code == "quota_store_unavailable"
     assert (await bench.limiter.admit("t", LimitSettings(), tokens=1, lifetime_seconds=1)).headers == {}
+
+
+async def test_a_client_that_goes_before_the_verdict_leaves_nothing_held() -> None:
+    bench = Bench()
+    bench.book.answering.clear()
+    limits = LimitSettings(concurrent_requests=1, tokens_per_minute=100)
+    asking = asyncio.create_task(bench.limiter.admit("t", limits, tokens=60, lifetime_seconds=100))
+    await bench.book.reserved.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await bench.limiter.close()
+    bench.book.answering.set()
+    assert (await bench.limiter.admit("t", limits, tokens=60, lifetime_seconds=1)).verdict is not None
+    assert (await bench.limiter.usage("t"))[0] == NOTHING
+
+
+async def test_a_strict_gateway_gives_back_what_a_lost_verdict_holds() -> None:
+    bench = Bench(strict=True)
+    bench.book.lose_reserves = 1
+    limits = LimitSettings(concurrent_requests=1)
+    with pytest.raises(EngineUnavailable):
+        await bench.limiter.admit("t", limits, tokens=1, lifetime_seconds=100)
+    await bench.limiter.close()
+    assert (await bench.limiter.admit("t", limits, tokens=1, lifetime_seconds=1)).verdict is not None
+
+
+async def test_what_a_lost_verdict_holds_is_given_back_where_the_replica_then_refuses() -> None:
+    bench = Bench()
+    bench.book.away = True
+    limits = LimitSettings(concurrent_requests=1)
+    held = await bench.limiter.admit("t", limits, tokens=1, lifetime_seconds=100)
+    bench.book.away = False
+    bench.book.lose_reserves = 1
+    with pytest.raises(RateLimited):
+        await bench.limiter.admit("t", limits, tokens=1, lifetime_seconds=100)
+    await bench.limiter.close()
+    assert (await bench.limiter.admit("t", limits, tokens=1, lifetime_seconds=1)).book is bench.book
+    bench.limiter.settle(held, Use())
+    await bench.limiter.close()
+
+
+async def test_a_store_that_was_not_asked_is_not_sent_settlements() -> None:
+    bench = Bench(strict=True)
+    bench.book.away = True
+    bench.book.why = Loss.BREAKER_OPEN
+    with pytest.raises(EngineUnavailable):
+        await bench.limiter.admit("t", LimitSettings(requests_per_minute=1), tokens=1, lifetime_seconds=1)
+    assert bench.limiter.unsettled == 0
 
 
 async def test_a_settlement_whose_answer_is_lost_is_sent_again_and_counts_once() -> None:
