@@ -142,6 +142,14 @@ class MeterLink:
         trace.priced = (records, self.rates, cache, receipt)
         return receipt
 
+    def expected_grams(self, call: str, tenant: str, model: str, prompt_tokens: int, output_tokens: int) -> float:
+        """CO2e of work that is still to be done, at the rates of the last closed window; 0 where none are known.
+        The idle of the time that it will take is not in it."""
+        at = self._clock()
+        work = WorkRecord(call, model, tenant, at, at, prompt_tokens, 0, output_tokens, prompt_tokens + 1)
+        receipt = provisional(call, (work,), self.rates, self.profiles.get(model))
+        return (receipt.operational_grams or 0.0) + (receipt.embodied_grams or 0.0)
+
     def hit(self, request_id: str, original: Receipt | None, cache: str, lookup_cpu_seconds: float) -> Receipt:
         return hit_receipt(
             request_id,

@@ -49,6 +49,9 @@ class Desk:
                 limits,
                 tokens=call.prompt_tokens + output,
                 lifetime_seconds=call.deadline_seconds - call.received_seconds,
+                first_grams=lambda: self._gateway.meter.expected_grams(
+                    call.request_id, call.tenant, call.model, call.prompt_tokens, output
+                ),
             )
         except GatewayError as error:
             self._gateway.turned_away(call, error.status)

@@ -73,8 +73,17 @@ class TenantLimiter:
         self._sender: asyncio.Task[None] | None = None
         self._grams_per_token: dict[str, float] = {}
 
-    async def admit(self, tenant: str, limits: LimitSettings, *, tokens: int, lifetime_seconds: float) -> Admission:
-        """Reserve. ``tokens`` is an estimate of prompt and output.
+    async def admit(
+        self,
+        tenant: str,
+        limits: LimitSettings,
+        *,
+        tokens: int,
+        lifetime_seconds: float,
+        first_grams: Callable[[], float] = lambda: 0.0,
+    ) -> Admission:
+        """Reserve. ``tokens`` is an estimate of prompt and output, ``first_grams`` of their CO2e: taken until the
+        tenant has settled a request here, and its own mean from then on.
 
         Raises:
             RateLimited: a limit is reached; with ``retry-after`` and the ``x-ratelimit-*`` headers.
@@ -83,8 +92,9 @@ class TenantLimiter:
         lease = uuid.uuid4().hex
         if not limits.any:
             return Admission(lease, tenant, limits, self._book, None, {})
-        nanograms = round(self._grams_per_token.get(tenant, 0.0) * tokens * NANO)
-        ask = Ask(lease, tenant, limits, tokens, nanograms, lifetime_seconds + _LEASE_SLACK_SECONDS)
+        per_token = self._grams_per_token.get(tenant)
+        grams = first_grams() if per_token is None else per_token * tokens
+        ask = Ask(lease, tenant, limits, tokens, round(grams * NANO), lifetime_seconds + _LEASE_SLACK_SECONDS)
         now, book = self._wall(), self._book
         try:
             verdict = await book.reserve(ask, now)

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from metering.power.base import Boundary
+from metering.settlement import JOULES_PER_KWH, ComponentRate, IntensityStamp, Rates
+from metering.weights import WeightKind
 from serving.access import KeyRing
 from serving.errors import EngineRefused
 from serving.limits.book import Use
@@ -137,6 +140,28 @@ async def test_an_engine_that_fails_gives_the_place_back(stream: bool) -> None:
     day = (await used(there))["day"]
     assert (day["requests"], day["failed"]) == (4, 3)
     assert day["tokens"]["prompt"] >= 6, "what a broken answer computed is charged"
+
+
+async def test_a_first_burst_is_held_against_the_carbon_budget_before_anything_is_settled() -> None:
+    there = house(grams_per_day=20.0)
+    there.meter.rates = Rates(
+        # a gram a token
+        components=(
+            ComponentRate("gpu", Boundary.ACCELERATOR, WeightKind.TOKENS, JOULES_PER_KWH, None, 0.0, None, None),
+        ),
+        wanted=WeightKind.TOKENS,
+        intensity=IntensityStamp(1.0, "Z", "given"),
+    )
+    there.engine.gate.clear()
+    first = there.begin(there.chat("1", max_tokens=10), **KEY)
+    await there.engine.entered.wait()
+    refused = await there.send(there.chat("2", max_tokens=10), **KEY)
+    assert refused.error["code"] == "carbon_budget_exceeded"
+    there.engine.gate.set()
+    assert (await first.end()).status == 200
+    spent = (await used(there))["carbon_budget"]["day"]["spent_grams"]
+    assert 0 < spent < 10, "what was used, not what was held"
+    assert (await there.send(there.chat("3", max_tokens=10), **KEY)).status == 200
 
 
 async def test_usage_is_the_tenants_own_and_the_admins_to_see() -> None:
