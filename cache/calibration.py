@@ -220,6 +220,8 @@ class Calibrator:
         self._least, self._every, self._confidence = least_live, refit_every, confidence
         self._live: deque[Label] = deque(live, maxlen=window)
         self._served: deque[bool] = deque(maxlen=500)
+        # what an older threshold served says nothing about whether the one now is strict enough
+        self._since_tightened: deque[bool] = deque(maxlen=500)
         self._since_fit = 0
         self.differing_allowed: Callable[[float], float] = lambda budget: budget
         """A budget for wrong answers as a budget for labels that say so (see ``cache.comparator``)."""
@@ -250,7 +252,7 @@ class Calibrator:
         return "calibrated on your traffic" if self.calibrated else self.shipped.note
 
     def wrong_of_served(self) -> tuple[int, int]:
-        """(wrong, labelled) among the recent answers that were served."""
+        """(wrong, labelled) among the recent answers that were served, whatever threshold served them."""
         return sum(not right for right in self._served), len(self._served)
 
     def observe(self, score: float, right: bool, *, served: bool | None = None) -> None:
@@ -258,6 +260,7 @@ class Calibrator:
         self._live.append(Label(score, right))
         if served if served is not None else score > self.threshold:
             self._served.append(right)
+            self._since_tightened.append(right)
         self._since_fit += 1
         if self._since_fit >= self._every:
             self._fit()
@@ -275,9 +278,9 @@ class Calibrator:
         self.threshold = self._threshold(self.live_labels) if self.calibrated else self._start
 
     def _tighten(self) -> None:
-        wrong, labelled = self.wrong_of_served()
         allowed = self.differing_allowed(self.max_wrong)
-        if wilson(wrong, labelled)[0] <= allowed:
+        wrong = sum(not right for right in self._since_tightened)
+        if wilson(wrong, len(self._since_tightened))[0] <= allowed:
             return
         self.tightened += 1
         above = sorted((label for label in self._live if label.score > self.threshold), key=lambda label: label.score)
@@ -289,12 +292,13 @@ class Calibrator:
             threshold = label.score
             wrong -= not label.right
         self.threshold = self._start = max(self._start, threshold)
-        self._served.clear()
+        self._since_tightened.clear()
 
     def forget(self) -> None:
         """Live labels go: the same ones are about to come from somewhere more complete."""
         self._live.clear()
         self._served.clear()
+        self._since_tightened.clear()
         self._fit()
 
     def as_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -34,6 +35,11 @@ class Policy(Protocol):
 
     name: PolicyName
 
+    @property
+    def threshold(self) -> float:
+        """The score to exceed; NaN where that differs from entry to entry."""
+        ...
+
     def serve(self, neighbour: Neighbour, score: float) -> bool: ...
 
 
@@ -43,8 +49,12 @@ class ConformalPolicy:
     def __init__(self, calibrator: Calibrator) -> None:
         self.calibrator = calibrator
 
+    @property
+    def threshold(self) -> float:
+        return self.calibrator.threshold
+
     def serve(self, neighbour: Neighbour, score: float) -> bool:
-        return score > self.calibrator.threshold
+        return score > self.threshold
 
 
 class ThresholdPolicy:
@@ -55,7 +65,11 @@ class ThresholdPolicy:
     def __init__(self, threshold: float) -> None:
         if not 0.0 <= threshold <= 1.0:
             raise ValueError(f"threshold: {threshold} is out of range; expected a score from 0 to 1")
-        self.threshold = threshold
+        self._threshold = threshold
+
+    @property
+    def threshold(self) -> float:
+        return self._threshold
 
     def serve(self, neighbour: Neighbour, score: float) -> bool:
         return score > self.threshold
@@ -68,6 +82,10 @@ class EntryPolicy:
 
     def __init__(self, vcache: VCachePolicy) -> None:
         self.vcache = vcache
+
+    @property
+    def threshold(self) -> float:
+        return math.nan
 
     def serve(self, neighbour: Neighbour, score: float) -> bool:
         return self.vcache.serve(neighbour.entry_id, neighbour.similarity)

@@ -242,6 +242,15 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "livemostrecent",
     ),
     MetricSpec(
+        "wattgate_cache_max_wrong_ratio",
+        "gauge",
+        "ratio",
+        (),
+        "Budget for wrong answers among the semantic hits (`cache.max_wrong`), where hits are verified.",
+        (),
+        "livemostrecent",
+    ),
+    MetricSpec(
         "wattgate_cache_comparator_error_ratio",
         "gauge",
         "ratio",
@@ -256,7 +265,8 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "gauge",
         "ratio",
         (),
-        "Score that a semantic neighbour has to exceed to be served, the strictest of the replicas.",
+        "Score that a semantic neighbour has to exceed to be served, the strictest of the replicas; policy vcache has "
+        "none (NaN).",
         (),
         "livemax",
     ),

@@ -24,6 +24,7 @@ from cache.calibration import Calibrator
 from cache.comparator import ComparatorError
 from cache.embedding import Embedder
 from cache.entry import CachedAnswer
+from cache.judge import ConformalPolicy, Policy
 from cache.language.normalise import normalise
 from cache.lookup import Lookup
 from cache.shared_labels import Kind, SharedLabel, SharedLabels
@@ -61,6 +62,7 @@ class ShadowVerifier:
         calibrator: Calibrator,
         embedder: Embedder,
         metrics: Metrics,
+        policy: Policy | None = None,
         vcache: VCachePolicy | None = None,
         keep: Callable[[float, bool, bool], None] = lambda score, right, served: None,
         shared: SharedLabels | None = None,
@@ -71,6 +73,7 @@ class ShadowVerifier:
         self._calibrator = calibrator
         self._embedder = embedder
         self._metrics = metrics
+        self._policy = policy or ConformalPolicy(calibrator)
         self._vcache = vcache
         self._keep = keep
         self._shared = shared
@@ -193,7 +196,8 @@ class ShadowVerifier:
         put("wattgate_cache_false_hit_ratio", estimate, "estimate")
         put("wattgate_cache_false_hit_ratio", low, "lower")
         put("wattgate_cache_false_hit_ratio", high, "upper")
-        put("wattgate_cache_threshold_ratio", self._calibrator.threshold)
+        put("wattgate_cache_max_wrong_ratio", self._calibrator.max_wrong)
+        put("wattgate_cache_threshold_ratio", self._policy.threshold)
         for kind, (count, trials) in (("false_alarm", self.error.false_alarms), ("miss", self.error.misses)):
             put("wattgate_cache_comparator_error_ratio", count / trials if trials else math.nan, kind)
 

@@ -92,6 +92,7 @@ def build_shadow(
         calibrator=judgement.calibrator,
         embedder=judgement.embedder,
         metrics=metrics,
+        policy=judgement.judge.policy,
         vcache=judgement.vcache,
         keep=keep,
         shared=None

@@ -104,6 +104,24 @@ def test_a_run_of_wrong_answers_tightens_at_once() -> None:
     assert calibrator.threshold >= score > before
 
 
+def test_what_was_served_wrongly_is_still_reported_after_tightening() -> None:
+    calibrator = Calibrator(shipped_calibration(), 0.05, refit_every=10**9)
+    for _ in range(3):
+        calibrator.observe((calibrator.threshold + 1) / 2, right=False, served=True)
+    assert calibrator.tightened == 3
+    assert calibrator.wrong_of_served() == (3, 3)
+
+
+def test_what_an_older_threshold_served_does_not_tighten_a_second_time() -> None:
+    calibrator = Calibrator(shipped_calibration(), 0.01, refit_every=10**9)
+    calibrator.observe(0.99, right=False, served=True)
+    for _ in range(30):
+        calibrator.observe(0.995, right=True, served=True)
+    calibrator.observe(0.991, right=False, served=True)
+    # two of 32: the lower bound is within the budget only where the first is left out
+    assert calibrator.tightened == 1
+
+
 def test_right_answers_do_not_tighten() -> None:
     calibrator = Calibrator(shipped_calibration(), 0.05)
     for _ in range(50):

@@ -17,11 +17,13 @@ from cache.control import Outcome
 from cache.embedders import HashEmbedder
 from cache.entry import CachedAnswer
 from cache.identity import Address
+from cache.judge import EntryPolicy, Policy, ThresholdPolicy
 from cache.judgement import Neighbour
 from cache.lookup import CacheRequest, Lookup
 from cache.observer import Loss
 from cache.shared_labels import SharedLabel
 from cache.store import StoreUnavailable
+from cache.vcache import VCachePolicy
 from serving.label_file import LabelFile
 from serving.metrics import Metrics
 from serving.own_calls import OwnCalls
@@ -62,7 +64,13 @@ class Always(random.Random):
 
 
 class Bench:
-    def __init__(self, share: float = 1.0, shared: Any = None, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        share: float = 1.0,
+        shared: Any = None,
+        rng: random.Random | None = None,
+        policy: Policy | None = None,
+    ) -> None:
         self.registry = CollectorRegistry()
         self.calibrator = Calibrator(Calibration((), "none", False), 0.02)
         self.kept: list[tuple[float, bool, bool]] = []
@@ -71,6 +79,7 @@ class Bench:
             calibrator=self.calibrator,
             embedder=HashEmbedder(),
             metrics=Metrics(self.registry),
+            policy=policy,
             keep=lambda score, right, served: self.kept.append((score, right, served)),
             shared=shared,
             rng=rng or Always(0.5),
@@ -88,7 +97,10 @@ class Bench:
             await asyncio.gather(*self.shadow._tasks)
 
     def ratio(self, kind: str) -> float:
-        value = self.registry.get_sample_value("wattgate_cache_false_hit_ratio", {"kind": kind})
+        return self.gauge("wattgate_cache_false_hit_ratio", kind=kind)
+
+    def gauge(self, name: str, **labels: str) -> float:
+        value = self.registry.get_sample_value(name, labels)
         assert value is not None
         return value
 
@@ -109,6 +121,22 @@ async def test_a_hit_that_the_model_contradicts_is_wrong_and_tightens() -> None:
     # one wrong of one: the lower bound is above the budget already
     assert bench.calibrator.tightened == 1
     assert bench.calibrator.threshold >= 0.95
+
+
+async def test_a_broken_budget_shows_after_the_threshold_was_tightened() -> None:
+    bench = Bench()
+    for _ in range(3):
+        await bench.hit("There is no such thing here at all, ask somebody else.")
+    assert bench.calibrator.tightened > 0
+    assert bench.ratio("estimate") == 1.0
+    assert bench.ratio("lower") > bench.gauge("wattgate_cache_max_wrong_ratio") == 0.02
+
+
+async def test_the_threshold_exported_is_the_one_in_force() -> None:
+    assert Bench(policy=ThresholdPolicy(0.9)).gauge("wattgate_cache_threshold_ratio") == 0.9
+    bench = Bench()
+    assert bench.gauge("wattgate_cache_threshold_ratio") == bench.calibrator.threshold
+    assert math.isnan(Bench(policy=EntryPolicy(VCachePolicy(0.02))).gauge("wattgate_cache_threshold_ratio"))
 
 
 async def test_a_near_miss_is_labelled_by_its_own_run() -> None:
