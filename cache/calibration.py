@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -207,7 +207,6 @@ class Calibrator:
         shipped: Calibration,
         max_wrong: float,
         *,
-        live: Iterable[Label] = (),
         least_live: int = 200,
         refit_every: int = 20,
         window: int = 5000,
@@ -218,7 +217,7 @@ class Calibrator:
             raise ValueError(f"max_wrong: {max_wrong} is not a share; expected a number from 0 to 1, as 0.02")
         self.max_wrong, self.shipped = max_wrong, shipped
         self._least, self._every, self._confidence = least_live, refit_every, confidence
-        self._live: deque[Label] = deque(live, maxlen=window)
+        self._live: deque[Label] = deque(maxlen=window)
         self._served: deque[bool] = deque(maxlen=500)
         # what an older threshold served says nothing about whether the one now is strict enough
         self._since_tightened: deque[bool] = deque(maxlen=500)
@@ -235,8 +234,6 @@ class Calibrator:
         """Serve where score > threshold."""
         self.tightened = 0
         """Times that the live rate left the budget."""
-        if self._live:
-            self._fit()
 
     @property
     def live_labels(self) -> tuple[Label, ...]:
@@ -299,16 +296,4 @@ class Calibrator:
         self._live.clear()
         self._served.clear()
         self._since_tightened.clear()
-        self._fit()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Live labels and state, JSON-ready; ``restore`` takes it back."""
-        live = Calibration(tuple(self._live), "live", True).as_dict()
-        return {**live, "start": self._start, "served": [int(right) for right in self._served]}
-
-    def restore(self, data: dict[str, Any]) -> None:
-        """Raises ValueError for what ``as_dict`` cannot have written."""
-        self._live.extend(Calibration.from_dict(data).labels)
-        self._start = max(self._start, min(1.0, float(data.get("start", 0.0))))
-        self._served.extend(bool(right) for right in data.get("served", ()))
         self._fit()

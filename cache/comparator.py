@@ -34,6 +34,10 @@ class ComparatorError:
         else:
             self._misses.append(agreed)
 
+    def forget(self) -> None:
+        self._alarms.clear()
+        self._misses.clear()
+
     @property
     def false_alarms(self) -> tuple[int, int]:
         """(answers to one question told apart, such comparisons)."""

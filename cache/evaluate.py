@@ -1,4 +1,8 @@
-"""Labelled pairs through the judge that serves: for each, an empty cache, A stored, B asked."""
+"""Labelled pairs through the judge that serves: for each, an empty cache, A stored, B asked.
+
+Conversations are judged as if their history had been seen before: on an empty cache the rule that a history is indexed
+from its second request on (``conversation_sightings``) would make every one of them a miss.
+"""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def read_stream(lines: Iterable[bytes | str]) -> list[Recorded]:
     Raises:
         StreamError: naming the line, what is wrong, and what was expected.
     """
-    out = []
+    out: list[Recorded] = []
     for number, raw in enumerate(lines, start=1):
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8") if isinstance(raw, bytes) else raw
@@ -91,7 +91,13 @@ def read_stream(lines: Iterable[bytes | str]) -> list[Recorded]:
             data = json.loads(text)
         except (json.JSONDecodeError, RecursionError) as error:
             raise StreamError(f"line {number}: not JSON ({getattr(error, 'msg', 'nested too deeply')})") from None
-        out.append(_recorded(data, number))
+        request = _recorded(data, number)
+        if out and request.seconds < out[-1].seconds:
+            raise StreamError(
+                f"line {number}: `t` {request.seconds:g} lies before the {out[-1].seconds:g} of the request before it; "
+                "sort the stream by `t`"
+            )
+        out.append(request)
     if not out:
         raise StreamError('no requests: expected lines {"id", "t", "tenant", "messages", "intent_id"}')
     return out

@@ -6,29 +6,14 @@ labels in the same order, and hold the same threshold.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
+from cache.evidence import KEPT, KINDS, VerifiedLabel
 from cache.observer import CacheObserver, SilentObserver
 from cache.redis_link import Command, RedisLink, ok
-from cache.store import Budget, StoreUnavailable
+from cache.store import Budget
 
-Kind = Literal["served", "refused", "same", "different"]
-"""A hit verified, a near miss verified, or a comparison whose truth is known (see ``cache.comparator``)."""
-_KINDS: tuple[Kind, ...] = ("served", "refused", "same", "different")
-_KEPT = 6000
-"""Labels in Redis: the calibrator's window and what it takes to be behind."""
 _PAGE = 1000
 _BUDGET_SECONDS = 5.0
 """Nobody waits for it: it is off every request's path."""
-
-
-@dataclass(frozen=True, slots=True)
-class SharedLabel:
-    kind: Kind
-    score: float
-    """0 where a known truth was compared."""
-    agreed: bool
 
 
 class SharedLabels:
@@ -38,10 +23,10 @@ class SharedLabels:
         self, url: str, *, version: str, prefix: str = "wattgate", observer: CacheObserver | None = None
     ) -> None:
         self._link = RedisLink(url, observer=observer or SilentObserver(), lanes=1)
-        self._key = f"{prefix}:labels:{version}"
+        self._key = f"{_keys(prefix)}{version}"
         self._last = b"-"
 
-    async def exchange(self, label: SharedLabel | None = None) -> list[SharedLabel]:
+    async def exchange(self, label: VerifiedLabel | None = None) -> list[VerifiedLabel]:
         """Append ``label``; everything that has come since the last time, it included, oldest first.
 
         Raises StoreUnavailable; what had been read by then comes with the next call.
@@ -50,9 +35,9 @@ class SharedLabels:
         if label is not None:
             fields = (label.kind, f"{label.score:.5f}", int(label.agreed))
             commands.append(
-                ("XADD", self._key, "MAXLEN", "~", _KEPT, "*", "k", fields[0], "s", fields[1], "a", fields[2])
+                ("XADD", self._key, "MAXLEN", "~", KEPT, "*", "k", fields[0], "s", fields[1], "a", fields[2])
             )
-        out: list[SharedLabel] = []
+        out: list[VerifiedLabel] = []
         last = self._last
         while True:
             start: bytes = last if last == b"-" else b"(" + last
@@ -71,19 +56,37 @@ class SharedLabels:
         await self._link.close()
 
 
-def _parse(fields: object) -> SharedLabel | None:
+async def versions(url: str, *, prefix: str = "wattgate") -> list[str]:
+    """Of the judges and embedders that labels are held of. Raises StoreUnavailable."""
+    link = RedisLink(url, observer=SilentObserver(), lanes=1)
+    found: set[str] = set()
+    cursor: bytes | int = 0
+    try:
+        while True:
+            scan: Command = ("SCAN", cursor, "MATCH", f"{_keys(prefix)}*", "COUNT", _PAGE)
+            (reply,) = await link.execute([scan], Budget(_BUDGET_SECONDS))
+            cursor, keys = ok(reply)
+            found.update(key.decode().removeprefix(_keys(prefix)) for key in keys)
+            if int(cursor) == 0:
+                return sorted(found)
+    finally:
+        await link.close()
+
+
+def _keys(prefix: str) -> str:
+    return f"{prefix}:labels:"
+
+
+def _parse(fields: object) -> VerifiedLabel | None:
     """None for what this version did not write."""
     if isinstance(fields, list | tuple):
         fields = dict(zip(fields[::2], fields[1::2], strict=False))
     if not isinstance(fields, dict):
         return None
     values = fields
-    kind = next((name for name in _KINDS if name.encode() == values.get(b"k")), None)
+    kind = next((name for name in KINDS if name.encode() == values.get(b"k")), None)
     try:
         score, agreed = float(values[b"s"]), int(values[b"a"])
     except (KeyError, ValueError):
         return None
-    return SharedLabel(kind, score, bool(agreed)) if kind is not None and 0.0 <= score <= 1.0 else None
-
-
-__all__ = ["Kind", "SharedLabel", "SharedLabels", "StoreUnavailable"]
+    return VerifiedLabel(kind, score, bool(agreed)) if kind is not None and 0.0 <= score <= 1.0 else None

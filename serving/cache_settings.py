@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 
 class _Section(BaseModel):
@@ -43,7 +43,8 @@ class CacheSettings(_Section):
     """Semantic tier: the budget, wrong semantic answers over semantic answers served."""
     policy: Literal["conformal", "vcache", "threshold"] = "conformal"
     """Semantic tier: how the score's threshold is found. conformal: from labels, for `max_wrong`. vcache: each entry
-    learns by itself, so nothing is served before it has been verified a few times. threshold: `score_threshold`."""
+    learns by itself, so nothing is served before it has been verified a few times; needs `shadow_share`, and what a
+    replica has learned is its own and ends with it. threshold: `score_threshold`."""
     score_threshold: float = Field(default=0.95, ge=0, le=1)
     """Semantic tier, policy threshold: what scores higher is served, whatever that does to `max_wrong`."""
     calibration: Path | None = None
@@ -63,16 +64,25 @@ class CacheSettings(_Section):
     label; from 200 labels on the threshold rests on your traffic. Costs about that share of what the hits save."""
     shadow_labels: Path | None = None
     """Semantic tier: file that labels are appended to, and read from at start where Redis holds none; JSON lines, as
-    `wattgate cache export-labels` takes them. None: kept in Redis only, where all replicas share them; the embedded
-    Redis ends with the gateway."""
+    `wattgate cache export-labels` takes them. Lines of another judge or embedder are left out. None: kept in Redis
+    only, where all replicas share them; the embedded Redis ends with the gateway."""
     grey_zone_floor: float | None = Field(default=None, ge=0, le=1)
     """Semantic tier: neighbours that score above this and were refused by the threshold alone are put to the served
     model as one yes or no, where a slot is free and the expected saving exceeds the cost; that token is booked to the
-    tenant. 0.3 is a start. What the model lets through is outside the promise of `max_wrong`: small models say yes to
-    almost everything. None: never."""
+    tenant. The request waits for it, at most 2 s, also where the answer is no. 0.3 is a start. What the model lets
+    through is outside the promise of `max_wrong`: small models say yes to almost everything. None: never."""
     reveal_similarity: bool = False
     """Tell clients the similarity of what was served and the guard that refused (`x-cache-similarity`,
     `x-cache-guard`): for debugging. It tells a client how near its question is to others of its tenant."""
     tenant_secret: SecretStr | None = None
     """Keys the hash that separates tenants. None: drawn at start, so that entries of an earlier run are not
     found. Environment: WATTGATE_CACHE_SECRET."""
+
+    @model_validator(mode="after")
+    def _vcache_learns_from_verified_answers(self) -> CacheSettings:
+        if self.tier == "semantic" and self.policy == "vcache" and self.shadow_share <= 0.0:
+            raise ValueError(
+                "cache.policy vcache serves nothing that was not verified before, and cache.shadow_share is 0: "
+                "set a share, as 0.1, or policy conformal"
+            )
+        return self

@@ -38,6 +38,9 @@ from serving.shadow import ShadowVerifier
 
 log = logging.getLogger("wattgate")
 
+_AVOIDED = "wattgate_avoided_joules_total", "wattgate_avoided_grams_total", "wattgate_avoided_cost_total"
+_EXCESS = "wattgate_excess_joules_total", "wattgate_excess_grams_total", "wattgate_excess_cost_total"
+
 
 class Gateway:
     """Everything a replica does with a request, behind ``open``."""
@@ -150,7 +153,7 @@ class Gateway:
                 cache_control=call.cache_control,
             )
         )
-        if self._grey_zone is not None and not lookup.hit:
+        if self._grey_zone is not None and not lookup.hit and not call.cache_control.only_if_cached:
             await self._grey_zone.resolve(lookup, self._own.grey_zone)
         call.outcome = lookup.outcome
         return lookup
@@ -181,11 +184,13 @@ class Gateway:
         if original is not None:
             call.avoided_flops = (original.flops_prefill or 0) + (original.flops_decode or 0)
         labels = (call.model, call.tenant)
-        if receipt.avoided_joules > 0:
-            self.metrics.add("wattgate_avoided_joules_total", receipt.avoided_joules, *labels)
-            self.metrics.add("wattgate_avoided_grams_total", max(0.0, receipt.avoided_grams), *labels)
+        if receipt.avoided_joules:
+            # a counter cannot fall: a hit that cost more than the run it replaced is counted beside
+            joules, grams, cost = _AVOIDED if receipt.avoided_joules > 0 else _EXCESS
+            self.metrics.add(joules, abs(receipt.avoided_joules), *labels)
+            self.metrics.add(grams, abs(receipt.avoided_grams), *labels)
             if receipt.avoided_cost:
-                self.metrics.add("wattgate_avoided_cost_total", receipt.avoided_cost, *labels)
+                self.metrics.add(cost, abs(receipt.avoided_cost), *labels)
         if receipt.energy_joules is not None:
             self.metrics.add("wattgate_hit_joules_total", receipt.energy_joules.total, *labels)
         return receipt

@@ -17,6 +17,8 @@ from serving.metrics import Metrics
 
 Ask = Callable[[Lookup, dict[str, Any]], Awaitable[dict[str, Any] | None]]
 """Answers a chat payload on the lookup's model, booked to its tenant; None where there was no room."""
+VERIFIED = "verified"
+"""Why a lookup is a hit that the served model, and not the threshold, let through."""
 _CHARACTERS_A_TOKEN = 3
 """Of the question's prompt, on the dear side: English has about four, other languages fewer."""
 _QUESTION = """Two users asked:
@@ -54,7 +56,7 @@ class GreyZone:
         self._count(said)
         if said != "yes":
             return False
-        lookup.answer, lookup.tier, lookup.why = answer, "semantic", "verified"
+        lookup.answer, lookup.tier, lookup.why = answer, "semantic", VERIFIED
         lookup.outcome = Outcome.HIT_SEMANTIC
         lookup.age_seconds = max(0.0, lookup.request.now - answer.created_seconds)
         return True

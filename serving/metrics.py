@@ -222,7 +222,8 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "counter",
         "verifications",
         ("outcome",),
-        "Semantic verdicts verified against the model: right, wrong, skipped (no room), failed.",
+        "Semantic verdicts verified against the model: right, wrong, grey_right and grey_wrong (let through by the "
+        "grey zone, no verdict of the threshold's), skipped (no room), failed.",
     ),
     MetricSpec(
         "wattgate_cache_grey_zone_total",
@@ -292,6 +293,23 @@ CATALOGUE: tuple[MetricSpec, ...] = (
     ),
     MetricSpec(
         "wattgate_avoided_cost_total",
+        "counter",
+        "currency",
+        ("model", "tenant"),
+        "Cost of the electricity of the same, in the currency of your prices; none without prices.",
+    ),
+    MetricSpec(
+        "wattgate_excess_joules_total",
+        "counter",
+        "joules",
+        ("model", "tenant"),
+        "Energy of cache hits beyond the run that each replaced, where a hit cost more: to be taken off the avoided.",
+    ),
+    MetricSpec(
+        "wattgate_excess_grams_total", "counter", "gCO2e", ("model", "tenant"), "Operational carbon of the same."
+    ),
+    MetricSpec(
+        "wattgate_excess_cost_total",
         "counter",
         "currency",
         ("model", "tenant"),

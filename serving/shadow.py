@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from cache.calibration import Calibrator
-from cache.comparator import ComparatorError
 from cache.embedding import Embedder
 from cache.entry import CachedAnswer
+from cache.evidence import Evidence, Kind, VerifiedLabel
 from cache.judge import ConformalPolicy, Policy
 from cache.language.normalise import normalise
 from cache.lookup import Lookup
-from cache.shared_labels import Kind, SharedLabel, SharedLabels
+from cache.shared_labels import SharedLabels
 from cache.store import StoreUnavailable
 from cache.vcache import VCachePolicy
+from serving.grey_zone import VERIFIED
 from serving.metrics import Metrics
 
 log = logging.getLogger("wattgate")
@@ -53,27 +53,27 @@ Run = Callable[[Lookup], Awaitable[dict[str, Any] | None]]
 
 
 class ShadowVerifier:
-    """Labels to the calibrator. ``share`` of hits are verified; every near miss is."""
+    """Labels to the evidence. ``share`` of hits are verified; every near miss is."""
 
     def __init__(
         self,
         *,
         share: float,
-        calibrator: Calibrator,
+        evidence: Evidence,
         embedder: Embedder,
         metrics: Metrics,
         policy: Policy | None = None,
         vcache: VCachePolicy | None = None,
-        keep: Callable[[float, bool, bool], None] = lambda score, right, served: None,
+        keep: Callable[[VerifiedLabel], None] = lambda label: None,
         shared: SharedLabels | None = None,
         rng: random.Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._share = share
-        self._calibrator = calibrator
+        self._evidence = evidence
         self._embedder = embedder
         self._metrics = metrics
-        self._policy = policy or ConformalPolicy(calibrator)
+        self._policy = policy or ConformalPolicy(evidence.calibrator)
         self._vcache = vcache
         self._keep = keep
         self._shared = shared
@@ -83,8 +83,6 @@ class ShadowVerifier:
         self._rng = rng or random.Random()
         self._monotonic = monotonic
         self._tasks: set[asyncio.Task[None]] = set()
-        self.error = ComparatorError()
-        calibrator.differing_allowed = self.error.differing_allowed
         self._export()
 
     def hit(self, lookup: Lookup, run: Run) -> None:
@@ -136,7 +134,7 @@ class ShadowVerifier:
         if fresh is None:
             self._metrics.add("wattgate_cache_shadow_total", 1, "skipped")
             return
-        await self._compare(lookup, served.body(), fresh, "served", served)
+        await self._compare(lookup, served.body(), fresh, "grey" if lookup.why == VERIFIED else "served", served)
         if self._rng.random() < _TWICE:
             again = await run(lookup)
             if again is not None:
@@ -155,13 +153,14 @@ class ShadowVerifier:
             self._metrics.add("wattgate_cache_shadow_total", 1, "failed")
             return
         agreed = await agree(a, b, self._embedder)
-        if kind in ("served", "refused"):
-            assert lookup.score is not None
-            self._metrics.add("wattgate_cache_shadow_total", 1, "right" if agreed else "wrong")
-            self._keep(lookup.score, agreed, kind == "served")
+        label = VerifiedLabel(kind, lookup.score or 0.0, agreed)
+        self._keep(label)
+        if label.judged:
+            outcome = "right" if agreed else "wrong"
+            self._metrics.add("wattgate_cache_shadow_total", 1, f"grey_{outcome}" if kind == "grey" else outcome)
             if self._vcache is not None and stored is not None and lookup.similarity is not None:
                 self._vcache.observe(stored.cache_id, lookup.similarity, agreed)
-        await self._exchange(SharedLabel(kind, lookup.score or 0.0, agreed))
+        await self._exchange(label)
 
     def _catch_up(self) -> None:
         now = self._monotonic()
@@ -169,7 +168,7 @@ class ShadowVerifier:
             self._caught_up_seconds = now
             self._start(self._exchange(None))
 
-    async def _exchange(self, label: SharedLabel | None) -> None:
+    async def _exchange(self, label: VerifiedLabel | None) -> None:
         """Own label out, everybody's in; alone with its own while Redis is away."""
         labels = [label] if label is not None else []
         if self._shared is not None:
@@ -181,24 +180,22 @@ class ShadowVerifier:
                 else:
                     if not self._joined and len(labels) > (label is not None):
                         # what this replica read from its file at start is in Redis too
-                        self._calibrator.forget()
+                        self._evidence.forget()
                     self._joined = True
         for each in labels:
-            if each.kind in ("same", "different"):
-                self.error.observe("same" if each.kind == "same" else "different", each.agreed)
-            else:
-                self._calibrator.observe(each.score, each.agreed, served=each.kind == "served")
+            self._evidence.add(each)
         self._export()
 
     def _export(self) -> None:
-        estimate, low, high = self.error.wrong(*self._calibrator.wrong_of_served())
+        calibrator, comparator = self._evidence.calibrator, self._evidence.comparator
+        estimate, low, high = comparator.wrong(*calibrator.wrong_of_served())
         put = self._metrics.set
         put("wattgate_cache_false_hit_ratio", estimate, "estimate")
         put("wattgate_cache_false_hit_ratio", low, "lower")
         put("wattgate_cache_false_hit_ratio", high, "upper")
-        put("wattgate_cache_max_wrong_ratio", self._calibrator.max_wrong)
+        put("wattgate_cache_max_wrong_ratio", calibrator.max_wrong)
         put("wattgate_cache_threshold_ratio", self._policy.threshold)
-        for kind, (count, trials) in (("false_alarm", self.error.false_alarms), ("miss", self.error.misses)):
+        for kind, (count, trials) in (("false_alarm", comparator.false_alarms), ("miss", comparator.misses)):
             put("wattgate_cache_comparator_error_ratio", count / trials if trials else math.nan, kind)
 
 

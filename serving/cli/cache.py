@@ -30,7 +30,6 @@ def cache() -> None:
 
 class PolicyChoice(StrEnum):
     conformal = "conformal"
-    vcache = "vcache"
     threshold = "threshold"
 
 
@@ -39,7 +38,12 @@ class JudgeOptions:
     """What decides on a hit; to be ``spread`` into a command's signature."""
 
     max_wrong: Annotated[float, typer.Option(help="Budget: wrong answers over answers served.")] = 0.02
-    policy: Annotated[PolicyChoice, typer.Option(help="How the score becomes a decision.")] = PolicyChoice.conformal
+    policy: Annotated[
+        PolicyChoice,
+        typer.Option(
+            help="How the score becomes a decision. (vcache learns while it serves: nothing to judge offline.)"
+        ),
+    ] = PolicyChoice.conformal
     threshold: Annotated[float, typer.Option(help="Score to exceed, for --policy threshold.")] = 0.9
     calibration: Annotated[
         Path | None,
@@ -63,12 +67,14 @@ def evaluate_pairs(
     decisions: Annotated[Path | None, typer.Option(help='Write lines {"id", "hit", "score", "why"} here.')] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
 ) -> None:
-    """Judge labelled pairs with the code that serves: for each, an empty cache, A stored, B asked."""
+    """Judge labelled pairs with the code that serves: for each, an empty cache, A stored, B asked.
+
+    Of a conversation as from its second request on: a gateway indexes no history that it has seen once.
+    """
     from cache.calibration import Calibration, Calibrator, shipped_calibration
     from cache.embedders import ThreadedEmbedder, load_encoder
     from cache.evaluate import PairsError, evaluate, read_pairs, report
-    from cache.judge import ConformalPolicy, EntryPolicy, GuardedJudge, Policy, ThresholdPolicy
-    from cache.vcache import VCachePolicy
+    from cache.judge import ConformalPolicy, GuardedJudge, Policy, ThresholdPolicy
 
     try:
         labelled = read_pairs(pairs.read_bytes().splitlines())
@@ -88,8 +94,6 @@ def evaluate_pairs(
         chosen: Policy
         if judge.policy is PolicyChoice.conformal:
             chosen = ConformalPolicy(calibrator)
-        elif judge.policy is PolicyChoice.vcache:
-            chosen = EntryPolicy(VCachePolicy(judge.max_wrong))
         else:
             chosen = ThresholdPolicy(judge.threshold)
         encoder = ThreadedEmbedder(load_encoder(judge.embedder))
@@ -106,7 +110,7 @@ def evaluate_pairs(
     result = {
         "max_wrong": judge.max_wrong,
         "policy": judge.policy.value,
-        "threshold": judge.threshold if judge.policy is PolicyChoice.threshold else calibrator.threshold,
+        "threshold": chosen.threshold,
         "calibration": {"source": labels.source, "note": labels.note, "labels": len(labels.labels)},
         "embedder": encoder.id,
         **report(judged),

@@ -1,4 +1,4 @@
-"""``wattgate cache stats | inspect | invalidate``: a running gateway by its address, or its Redis by its own."""
+"""``wattgate cache stats | inspect | invalidate | export-labels``: of a running gateway, or of its Redis."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from cache.evidence import VerifiedLabel
 
 Where = Annotated[
     str, typer.Option("--url", help="Gateway (http://...), or its Redis (redis://..., unix://...).", show_default=True)
@@ -94,19 +97,69 @@ def invalidate(
 
 
 def export_labels(
-    labels: Annotated[Path, typer.Argument(help="The gateway's cache.shadow_labels file.")],
+    labels: Annotated[Path | None, typer.Argument(help="The gateway's cache.shadow_labels file.")] = None,
+    redis: Annotated[
+        str | None, typer.Option("--redis", help="The gateway's Redis (redis://..., unix://...), in place of a file.")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Judge and embedder that gave the scores, where there are labels of several.")
+    ] = None,
 ) -> None:
     """Print the labels that shadow verification gathered, as ``--calibration`` and cache.calibration take them."""
-    from cache.calibration import Calibration
-    from serving.label_file import LabelFile
+    from cache.calibration import Calibration, Label
+    from serving.label_file import read_versions
+
+    if (labels is None) == (redis is None):
+        _refuse("name the labels' file, or their Redis with --redis, and not both")
+    if labels is not None:
+        place = str(labels)
+        try:
+            found = read_versions(labels)
+        except OSError as error:
+            _refuse(f"{labels}: cannot be read ({error.strerror})")
+    else:
+        assert redis is not None
+        place = redis
+        found = _labels_of_redis(redis)
+    by_version = {
+        name: judged
+        for name, every in found.items()
+        if (judged := tuple(Label(label.score, label.agreed) for label in every if label.judged))
+    }
+    if not by_version:
+        _refuse(f"{place}: no labels; set cache.shadow_share and serve for a while")
+    if version is None and len(by_version) > 1:
+        held = ", ".join(f"{name} ({len(judged)} labels)" for name, judged in sorted(by_version.items()))
+        _refuse(f"{place}: scores of several judges or embedders; choose with --version: {held}")
+    chosen = version if version is not None else next(iter(by_version))
+    if chosen not in by_version:
+        _refuse(f"{place}: no labels of {chosen}; held: {', '.join(sorted(by_version))}")
+    typer.echo(json.dumps(Calibration(by_version[chosen], f"live labels, {chosen}", True).as_dict()))
+
+
+def _labels_of_redis(url: str) -> dict[str, list[VerifiedLabel]]:
+    from cache.shared_labels import SharedLabels, versions
+    from cache.store import StoreUnavailable
+
+    if not _is_redis(url):
+        _refuse(f"--redis {url}: expected redis://..., rediss://... or unix://...")
+
+    async def read() -> dict[str, list[VerifiedLabel]]:
+        out = {}
+        for version in await versions(url):
+            shared = SharedLabels(url, version=version)
+            try:
+                out[version] = await shared.exchange()
+            finally:
+                await shared.close()
+        return out
 
     try:
-        found = LabelFile(labels).read()
-    except OSError as error:
-        _refuse(f"{labels}: cannot be read ({error.strerror})")
-    if not found:
-        _refuse(f"{labels}: no labels; set cache.shadow_share and cache.shadow_labels, and serve for a while")
-    typer.echo(json.dumps(Calibration(tuple(found), str(labels.name), True).as_dict()))
+        return asyncio.run(read())
+    except StoreUnavailable as unavailable:
+        _refuse(f"{url}: Redis cannot be asked ({unavailable.loss.value})")
+    except ValueError as error:
+        _refuse(f"--redis: {error}")
 
 
 def _is_redis(url: str) -> bool:

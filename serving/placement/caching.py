@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from cache.admission import Limits
 from cache.control import Outcome
+from cache.evidence import VerifiedLabel
 from cache.observer import Loss, Operation
 from cache.redis_store import RedisStore
 from cache.settings import CacheSettings
@@ -16,11 +17,10 @@ from cache.tiers import ResponseCache
 from serving.cache_settings import CacheSettings as CacheSection
 from serving.config import GatewayConfig
 from serving.grey_zone import GreyZone
-from serving.label_file import LabelFile
 from serving.metrics import Metrics
 from serving.operations.drift import DriftWatch
 from serving.operations.drift_feed import WatchedEmbedder
-from serving.placement.judging import Judgement, build_judgement
+from serving.placement.judging import Judgement, build_judgement, label_file
 from serving.shadow import ShadowVerifier
 
 
@@ -75,29 +75,27 @@ def build_shadow(
     """None where nothing is to be verified."""
     if settings.shadow_share <= 0.0:
         return None
-    labels = LabelFile(settings.shadow_labels) if settings.shadow_labels is not None else None
+    labels = label_file(settings, judgement.labels_version)
 
-    def keep(score: float, right: bool, served: bool) -> None:
-        if served and drift is not None:
-            drift.verified(not right)
+    def keep(label: VerifiedLabel) -> None:
+        if label.kind == "served" and drift is not None:
+            drift.verified(not label.agreed)
         if labels is None:
             return
         try:
-            labels.append(score, right, served)
+            labels.append(label)
         except OSError:
             metrics.add("wattgate_cache_faults_total", 1, "labels", "not_written")
 
     return ShadowVerifier(
         share=settings.shadow_share,
-        calibrator=judgement.calibrator,
+        evidence=judgement.evidence,
         embedder=judgement.embedder,
         metrics=metrics,
         policy=judgement.judge.policy,
         vcache=judgement.vcache,
         keep=keep,
-        shared=None
-        if redis_url is None
-        else SharedLabels(redis_url, version=f"{judgement.judge.version}:{judgement.embedder.id}"),
+        shared=None if redis_url is None else SharedLabels(redis_url, version=judgement.labels_version),
     )
 
 

@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cache.calibration import Calibration, Calibrator, Label, shipped_calibration
+from cache.calibration import Calibration, Calibrator, shipped_calibration
 from cache.embedders import ThreadedEmbedder, load_encoder
 from cache.embedders.encoder import Encoder
 from cache.embedding import Embedder
+from cache.evidence import KEPT, Evidence
 from cache.judge import ConformalPolicy, EntryPolicy, GuardedJudge, Policy, ThresholdPolicy
 from cache.vcache import VCachePolicy
 from serving.cache_settings import CacheSettings
@@ -24,9 +25,18 @@ class Judgement:
 
     embedder: Embedder
     judge: GuardedJudge
-    calibrator: Calibrator
+    evidence: Evidence
     vcache: VCachePolicy | None = None
     """With that policy only: it learns from labels, too."""
+
+    @property
+    def calibrator(self) -> Calibrator:
+        return self.evidence.calibrator
+
+    @property
+    def labels_version(self) -> str:
+        """Scores of another judge or embedder cannot be mixed with these."""
+        return f"{self.judge.version}:{self.embedder.id}"
 
 
 def build_policy(settings: CacheSettings, calibrator: Calibrator) -> tuple[Policy, VCachePolicy | None]:
@@ -48,9 +58,16 @@ def read_calibration(settings: CacheSettings) -> Calibration:
         raise ValueError(f"{settings.calibration}: {error}") from None
 
 
-def read_live(settings: CacheSettings) -> list[Label]:
-    """What earlier runs of this installation verified. Raises OSError."""
-    return [] if settings.shadow_labels is None else LabelFile(settings.shadow_labels).read()
+def label_file(settings: CacheSettings, version: str) -> LabelFile | None:
+    return None if settings.shadow_labels is None else LabelFile(settings.shadow_labels, version=version)
+
+
+def replay_labels(file: LabelFile, evidence: Evidence, tell: Callable[[str], None]) -> None:
+    """What earlier runs of this installation verified, as if it came now. Raises OSError."""
+    labels, others = file.read()
+    evidence.replay(labels[-KEPT:])
+    if others:
+        tell(f"{file.path}: {others} labels of another judge or embedder than {file.version} are left out")
 
 
 async def build_judgement(
@@ -62,14 +79,15 @@ async def build_judgement(
 ) -> Judgement | None:
     """Loads off the event loop. None where it fails: told and counted, and the exact tiers go on without."""
     try:
-        encoder, calibration, live = await asyncio.to_thread(
-            lambda: (load(settings.embedder), read_calibration(settings), read_live(settings))
-        )
+        encoder, calibration = await asyncio.to_thread(lambda: (load(settings.embedder), read_calibration(settings)))
         embedder = ThreadedEmbedder(encoder, deadline_seconds=settings.embed_deadline_seconds)
         prior = shipped_calibration() if calibration.on_your_traffic else None
-        calibrator = Calibrator(calibration, settings.max_wrong, live=live, prior=prior)
+        calibrator = Calibrator(calibration, settings.max_wrong, prior=prior)
         policy, vcache = build_policy(settings, calibrator)
-        judgement = Judgement(embedder, GuardedJudge(policy), calibrator, vcache)
+        judgement = Judgement(embedder, GuardedJudge(policy), Evidence(calibrator), vcache)
+        labels = label_file(settings, judgement.labels_version)
+        if labels is not None:
+            await asyncio.to_thread(replay_labels, labels, judgement.evidence, tell)
     except Exception as error:
         # whatever a model file or a library may raise: the cache is optional, answering is not
         first = (str(error).splitlines() or [""])[0]

@@ -94,8 +94,12 @@ _SERVED: Mapping[str, Mapping[tuple[str, str], tuple[str, ...]]] = {
     "wattgate_avoided_flops_total": {("cause", "response"): ("avoided_flops",)},
     "wattgate_avoided_joules_total": {("", ""): ("avoided_joules",)},
     "wattgate_avoided_grams_total": {("", ""): ("avoided_grams",)},
+    "wattgate_excess_joules_total": {("", ""): ("avoided_joules",)},
+    "wattgate_excess_grams_total": {("", ""): ("avoided_grams",)},
     "wattgate_hit_joules_total": {("", ""): ("hit_joules",)},
 }
+_TAKEN_OFF = ("wattgate_excess_joules_total", "wattgate_excess_grams_total")
+"""A counter cannot fall, so hits that cost more than the run they replaced have counters of their own."""
 
 
 class PrometheusHistory:
@@ -166,6 +170,7 @@ class PrometheusHistory:
                 for name in _column(columns, one.labels) or ():
                     totals = out.served.setdefault(_served_key(one), ServedTotals())
                     grown = round(one.grown) if name.endswith("_tokens") else one.grown
+                    grown = -grown if metric in _TAKEN_OFF else grown
                     setattr(totals, name, getattr(totals, name) + grown)
         for one in self._steps("wattgate_requests_total", window):
             if one.labels["model"] == "unknown":

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from cache.embedded import EmbeddedRedis
-from cache.shared_labels import SharedLabel, SharedLabels
+from cache.evidence import VerifiedLabel
+from cache.shared_labels import SharedLabels, versions
 from cache.store import StoreUnavailable
 
 
@@ -28,7 +29,7 @@ async def pair(
     await other.close()
 
 
-RIGHT, WRONG = SharedLabel("served", 0.9, True), SharedLabel("served", 0.8, False)
+RIGHT, WRONG = VerifiedLabel("served", 0.9, True), VerifiedLabel("served", 0.8, False)
 
 
 async def test_replicas_read_the_same_labels_in_the_same_order(pair: tuple[SharedLabels, SharedLabels]) -> None:
@@ -41,7 +42,7 @@ async def test_replicas_read_the_same_labels_in_the_same_order(pair: tuple[Share
 
 async def test_who_comes_later_reads_everything(pair: tuple[SharedLabels, SharedLabels]) -> None:
     one, other = pair
-    sent = [SharedLabel("refused", number / 2500, number % 3 > 0) for number in range(2500)]
+    sent = [VerifiedLabel("refused", number / 2500, number % 3 > 0) for number in range(2500)]
     for label in sent:
         await one.exchange(label)
     assert await other.exchange() == sent
@@ -49,7 +50,7 @@ async def test_who_comes_later_reads_everything(pair: tuple[SharedLabels, Shared
 
 async def test_every_kind_survives(pair: tuple[SharedLabels, SharedLabels]) -> None:
     one, other = pair
-    sent = [SharedLabel("same", 0.0, False), SharedLabel("different", 0.0, True), RIGHT]
+    sent = [VerifiedLabel("same", 0.0, False), VerifiedLabel("different", 0.0, True), RIGHT]
     for label in sent:
         await one.exchange(label)
     assert await other.exchange() == sent
@@ -60,6 +61,15 @@ async def test_another_judge_reads_nothing_of_it(redis: EmbeddedRedis, pair: tup
     stranger = SharedLabels(redis.url, version="another judge")
     assert await stranger.exchange() == []
     await stranger.close()
+
+
+async def test_the_judges_that_labels_are_held_of_are_named(
+    redis: EmbeddedRedis, pair: tuple[SharedLabels, SharedLabels]
+) -> None:
+    await pair[0].exchange(RIGHT)
+    named = await versions(redis.url)
+    assert "test_the_judges_that_labels_are_held_of_are_named" in named
+    assert "another judge" not in named
 
 
 async def test_without_a_server_it_says_so() -> None:

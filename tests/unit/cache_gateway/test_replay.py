@@ -89,6 +89,7 @@ def test_violations_are_counted_where_they_are() -> None:
         (line(1, messages="Hi"), "line 2: `messages`"),
         (line(1, no_cache=3), "line 2: `no_cache`"),
         (line(1, tenant=None), "line 2: `tenant`"),
+        (line(2, t=0), "line 2: `t` 0 lies before the 1 "),
         (b"\xff\xfe", "line 2: not UTF-8"),
     ],
 )

@@ -139,18 +139,6 @@ def test_live_labels_take_over_and_say_so() -> None:
     assert calibrator.threshold == min(threshold_for(live, 0.1), blended_threshold(live, shipped, 0.1))
 
 
-def test_state_survives_a_restart() -> None:
-    first = Calibrator(shipped_calibration(), 0.05, least_live=50)
-    for label in simulated(300, 2):
-        first.observe(label.score, label.right)
-    second = Calibrator(shipped_calibration(), 0.05, least_live=50)
-    second.restore(first.as_dict())
-    assert len(second.live_labels) == 300
-    assert second.wrong_of_served() == first.wrong_of_served()
-    blended = blended_threshold(second.live_labels, shipped_calibration().labels, 0.05)
-    assert second.threshold >= min(blended, threshold_for(second.live_labels, 0.05))
-
-
 @pytest.mark.parametrize(
     ("data", "named"),
     [({}, "scores"), ({"scores": [1.5], "right": [1]}, "scores[0]"), ({"scores": [0.5], "right": []}, "same length")],

@@ -41,3 +41,10 @@ def test_the_walk_over_the_class_gives_the_defaults() -> None:
     assert [(key, value) for key, value, _ in walk(GatewayConfig)] == [
         (key, value) for key, value, _ in walk(GatewayConfig())
     ]
+
+
+def test_vcache_without_a_share_to_verify_is_refused_with_the_reason() -> None:
+    with pytest.raises(ValidationError, match=r"shadow_share is 0"):
+        GatewayConfig.model_validate({"cache": {"tier": "semantic", "policy": "vcache"}})
+    allowed = {"tier": "semantic", "policy": "vcache", "shadow_share": 0.1}
+    assert GatewayConfig.model_validate({"cache": allowed}).cache.policy == "vcache"

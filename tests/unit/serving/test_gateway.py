@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -101,6 +102,23 @@ async def test_a_repeated_request_is_served_from_the_cache_in_the_form_asked_for
     assert usage["wattgate"]["receipt_id"] == hit.headers["x-request-id"] != original.headers["x-request-id"]
     assert house.count("wattgate_tokens_total", kind="avoided") == 5
     assert house.count("wattgate_tokens_total", kind="output") == 2
+
+
+async def test_a_hit_dearer_than_the_run_it_replaced_is_counted_beside_what_was_avoided(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.send(house.chat())
+    settled = house.gateway.meter.hit
+    monkeypatch.setattr(
+        house.gateway.meter,
+        "hit",
+        lambda *given: replace(settled(*given), avoided_joules=-2.0, avoided_grams=-0.5, avoided_cost=-0.1),
+    )
+    assert (await house.send(house.chat())).headers["x-cache"] == "HIT-EXACT"
+    assert house.count("wattgate_excess_joules_total") == 2.0
+    assert house.count("wattgate_excess_grams_total") == 0.5
+    assert house.count("wattgate_excess_cost_total") == 0.1
+    assert house.count("wattgate_avoided_joules_total") == 0.0
 
 
 async def test_a_hit_needs_no_slot_and_no_engine(house: House) -> None:

@@ -144,6 +144,14 @@ async def test_a_model_that_fails_to_judge_is_no_fault_of_the_request(house: Hou
     assert (reply.status, reply.headers["x-cache"]) == (200, "MISS")
 
 
+async def test_who_wants_nothing_run_is_not_put_before_the_model(house: House) -> None:
+    grey = Grey(house)
+    await grey.ask(STORED)
+    reply = await grey.ask(ASKED, cache_control="only-if-cached")
+    assert reply.status == 504
+    assert grey.questions == []
+
+
 async def test_it_is_off_unless_configured(house: House) -> None:
     grey = Grey(house)
     house.gateway._grey_zone = None

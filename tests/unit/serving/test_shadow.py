@@ -12,18 +12,19 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from cache.calibration import Calibration, Calibrator, Label
+from cache.calibration import Calibration, Calibrator
 from cache.control import Outcome
 from cache.embedders import HashEmbedder
 from cache.entry import CachedAnswer
+from cache.evidence import Evidence, VerifiedLabel
 from cache.identity import Address
 from cache.judge import EntryPolicy, Policy, ThresholdPolicy
 from cache.judgement import Neighbour
 from cache.lookup import CacheRequest, Lookup
 from cache.observer import Loss
-from cache.shared_labels import SharedLabel
 from cache.store import StoreUnavailable
 from cache.vcache import VCachePolicy
+from serving.grey_zone import VERIFIED
 from serving.label_file import LabelFile
 from serving.metrics import Metrics
 from serving.own_calls import OwnCalls
@@ -73,14 +74,15 @@ class Bench:
     ) -> None:
         self.registry = CollectorRegistry()
         self.calibrator = Calibrator(Calibration((), "none", False), 0.02)
-        self.kept: list[tuple[float, bool, bool]] = []
+        self.evidence = Evidence(self.calibrator)
+        self.kept: list[VerifiedLabel] = []
         self.shadow = ShadowVerifier(
             share=share,
-            calibrator=self.calibrator,
+            evidence=self.evidence,
             embedder=HashEmbedder(),
             metrics=Metrics(self.registry),
             policy=policy,
-            keep=lambda score, right, served: self.kept.append((score, right, served)),
+            keep=self.kept.append,
             shared=shared,
             rng=rng or Always(0.5),
         )
@@ -109,7 +111,7 @@ async def test_a_hit_that_the_model_repeats_is_right() -> None:
     bench = Bench()
     assert math.isnan(bench.ratio("estimate"))
     await bench.hit("press the red button.")
-    assert bench.kept == [(0.95, True, True)]
+    assert bench.kept == [VerifiedLabel("served", 0.95, True)]
     assert bench.ratio("estimate") == 0.0
     assert 0.0 < bench.ratio("upper") < 1.0
 
@@ -117,7 +119,7 @@ async def test_a_hit_that_the_model_repeats_is_right() -> None:
 async def test_a_hit_that_the_model_contradicts_is_wrong_and_tightens() -> None:
     bench = Bench()
     await bench.hit("There is no such thing here at all, ask somebody else.")
-    assert bench.kept == [(0.95, False, True)]
+    assert bench.kept == [VerifiedLabel("served", 0.95, False)]
     # one wrong of one: the lower bound is above the budget already
     assert bench.calibrator.tightened == 1
     assert bench.calibrator.threshold >= 0.95
@@ -143,7 +145,7 @@ async def test_a_near_miss_is_labelled_by_its_own_run() -> None:
     bench = Bench()
     bench.shadow.missed(looked_up(0.7, hit=False), body("Press the red button."))
     await bench.settle()
-    assert bench.kept == [(0.7, True, False)]
+    assert bench.kept == [VerifiedLabel("refused", 0.7, True)]
 
 
 async def test_without_a_share_nothing_runs() -> None:
@@ -173,13 +175,37 @@ async def test_answers_agree_only_where_it_is_safe(a: str, b: str, same: bool) -
 
 
 def test_labels_survive_and_a_torn_line_is_left_out(tmp_path: Path) -> None:
-    labels = LabelFile(tmp_path / "labels.jsonl")
-    assert labels.read() == []
-    labels.append(0.91, True, True)
-    labels.append(0.4, False, False)
+    labels = LabelFile(tmp_path / "labels.jsonl", version="v")
+    assert labels.read() == ([], 0)
+    written = [VerifiedLabel("served", 0.91, True), VerifiedLabel("grey", 0.4, False), VerifiedLabel("same", 0.0, True)]
+    for label in written:
+        labels.append(label)
     with labels.path.open("a") as file:
         file.write('{"score": 0.')
-    assert labels.read() == [Label(0.91, True), Label(0.4, False)]
+    assert labels.read() == (written, 0)
+
+
+def test_labels_of_another_judge_are_counted_and_not_mixed_in(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text('{"score": 0.3, "right": true, "served": true}\n')
+    for version in ("one", "other", "other"):
+        LabelFile(path, version=version).append(VerifiedLabel("served", 0.9, True))
+    assert LabelFile(path, version="one").read() == ([VerifiedLabel("served", 0.9, True)], 3)
+
+
+async def test_what_the_grey_zone_let_through_is_counted_apart_and_does_not_tighten() -> None:
+    bench = Bench()
+    lookup = replace(looked_up(0.5, hit=True), why=VERIFIED)
+
+    async def run(lookup: Lookup) -> dict[str, Any] | None:
+        return body("There is no such thing here at all, ask somebody else.")
+
+    bench.shadow.hit(lookup, run)
+    await bench.settle()
+    assert bench.kept == [VerifiedLabel("grey", 0.5, False)]
+    assert bench.calibrator.tightened == 0
+    assert bench.calibrator.wrong_of_served() == (0, 0)
+    assert bench.gauge("wattgate_cache_shadow_total", outcome="grey_wrong") == 1
 
 
 async def test_a_semantic_hit_runs_again_as_shadow_and_never_for_its_tenant(house: House) -> None:
@@ -191,7 +217,7 @@ async def test_a_semantic_hit_runs_again_as_shadow_and_never_for_its_tenant(hous
     bench.shadow.hit(lookup, OwnCalls(house.gateway.runs).shadow)
     await bench.settle()
     assert [asked.tenant for asked in house.engine.requests] == ["shadow"]
-    assert bench.kept == [(0.95, False, True)]
+    assert bench.kept == [VerifiedLabel("served", 0.95, False)]
     await house.meter.flush()
     assert {record.tenant for record in house.books.batches[0].records} == {"shadow"}
 
@@ -199,10 +225,10 @@ async def test_a_semantic_hit_runs_again_as_shadow_and_never_for_its_tenant(hous
 class Stream:
     """Shared labels in memory, one list for all replicas."""
 
-    def __init__(self, labels: list[SharedLabel], *, away: bool = False) -> None:
+    def __init__(self, labels: list[VerifiedLabel], *, away: bool = False) -> None:
         self.labels, self.read, self.away = labels, 0, away
 
-    async def exchange(self, label: SharedLabel | None = None) -> list[SharedLabel]:
+    async def exchange(self, label: VerifiedLabel | None = None) -> list[VerifiedLabel]:
         if self.away:
             raise StoreUnavailable(Loss.CONNECTION)
         if label is not None:
@@ -215,7 +241,7 @@ class Stream:
 
 
 async def test_replicas_hold_the_same_ratio_and_threshold() -> None:
-    labels: list[SharedLabel] = []
+    labels: list[VerifiedLabel] = []
     one, other = Bench(shared=Stream(labels)), Bench(shared=Stream(labels))
     for answer in ("Press the red button.", "Nothing of the kind, ask somebody else.", "press the red button."):
         await one.hit(answer)
@@ -230,7 +256,7 @@ async def test_replicas_hold_the_same_ratio_and_threshold() -> None:
 
 
 async def test_labels_read_from_a_file_are_not_counted_twice() -> None:
-    bench = Bench(shared=Stream([SharedLabel("served", 0.9, True), SharedLabel("refused", 0.6, False)]))
+    bench = Bench(shared=Stream([VerifiedLabel("served", 0.9, True), VerifiedLabel("refused", 0.6, False)]))
     bench.calibrator.observe(0.9, True)
     bench.calibrator.observe(0.6, False)
     await bench.hit("Press the red button.")
@@ -252,7 +278,7 @@ async def test_a_request_run_twice_measures_the_comparison() -> None:
     bench = Bench(rng=Always(0.0))
     bench.shadow.hit(looked_up(0.95, hit=True), run)
     await bench.settle()
-    assert bench.shadow.error.false_alarms == (1, 1)
+    assert bench.evidence.comparator.false_alarms == (1, 1)
     assert [label.right for label in bench.calibrator.live_labels] == [True]
 
 
@@ -261,5 +287,5 @@ async def test_answers_that_a_guard_kept_apart_measure_it_too() -> None:
     apart = replace(looked_up(0.0, hit=False), guard="numbers")
     bench.shadow.missed(apart, body("Press the red button."))
     await bench.settle()
-    assert bench.shadow.error.misses == (1, 1)
+    assert bench.evidence.comparator.misses == (1, 1)
     assert bench.calibrator.live_labels == ()

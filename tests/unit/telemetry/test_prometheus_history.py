@@ -65,6 +65,17 @@ def test_a_counter_is_what_it_grew_by_through_gaps_and_restarts() -> None:
     assert grown(*tokens, 100.0, 110, 4, 6, 6) == 16
 
 
+def test_what_hits_cost_beyond_the_run_they_replaced_is_taken_off_what_they_avoided() -> None:
+    scripted = Scripted(
+        ("wattgate_avoided_joules_total", WHO, None, [None, 50.0]),
+        ("wattgate_excess_joules_total", WHO, None, [None, 8.0]),
+        ("wattgate_avoided_grams_total", WHO, None, [None, 5.0]),
+        ("wattgate_excess_grams_total", WHO, None, [None, 1.0]),
+    )
+    served = scripted.read().served[ServedKey(int(SINCE // 60), "m", "t")]
+    assert (served.avoided_joules, served.avoided_grams) == (42.0, 4.0)
+
+
 def energy(**changes: float) -> tuple[tuple[str, Mapping[str, str], float | None, Sequence[float | None]], ...]:
     """Half a kWh at the accelerator, a quarter idle; PUE 1.2; 400 g/kWh: 360 g."""
     joules = {"accelerator": 1.8e6, "idle": 0.9e6, "overhead": 0.54e6}
