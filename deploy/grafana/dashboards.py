@@ -44,6 +44,13 @@ def one(title: str, unit: str, expression: str, legend: str = "{{model}}", **mor
     return Panel(title, unit, ((expression, legend),), **more)  # type: ignore[arg-type]
 
 
+def _net(unit: str) -> str:
+    """What hits avoided, less what some of them cost beyond the run that they replaced."""
+    return (
+        f"sum(wattgate_avoided_{unit}_total{{{MODEL}}}) - (sum(wattgate_excess_{unit}_total{{{MODEL}}}) or vector(0))"
+    )
+
+
 def quantiles(metric: str) -> tuple[tuple[str, str], ...]:
     return tuple(
         (f"histogram_quantile({q}, sum by (le) (rate({metric}_bucket{{{MODEL}}}[$__rate_interval])))", f"p{100 * q:g}")
@@ -313,10 +320,8 @@ CACHE = Page(
             "Now",
             (
                 one("Hit ratio", "percentunit", "wattgate:cache_hit:ratio_rate5m", "hits", stat=True),
-                one("Avoided so far", "joule", f"sum(wattgate_avoided_joules_total{{{MODEL}}})", "energy", stat=True),
-                one(
-                    "Avoided grams so far", "none", f"sum(wattgate_avoided_grams_total{{{MODEL}}})", "gCO2e", stat=True
-                ),
+                one("Avoided so far", "joule", _net("joules"), "energy", stat=True),
+                one("Avoided grams so far", "none", _net("grams"), "gCO2e", stat=True),
                 one(
                     "Tokens avoided so far",
                     "none",
