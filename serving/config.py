@@ -118,10 +118,13 @@ class LimitsSettings(Section):
 
     strict: bool = False
     """While Redis is away: true refuses tenants with limits (503); false lets each replica count for itself."""
+    redis: str | None = None
+    """`redis://host:port/db` of a Redis of your own for the accounts of the day and the month: one with an append-only
+    file, which evicts nothing (`noeviction`). None: that of `cache.redis`, which forgets them if it is run as a cache;
+    where it is embedded, one beside it, which does not. Environment: WATTGATE_LIMITS_REDIS_URL."""
     folder: Path | None = None
-    """With the embedded Redis: where the accounts of the day and the month are kept, so that a restart forgets none. A
-    Redis of your own keeps them as it is told to: with an append-only file, and with so much memory that it evicts
-    nothing. None: one of this port under the user's data folder; with port 0 it ends with the run."""
+    """Where the embedded one keeps them, so that a restart forgets none. None: a folder of this port under the user's
+    data folder; with port 0 it ends with the run."""
     assumed_output_tokens: int = Field(default=256, ge=1)
     """Reserved for a request that does not say `max_tokens`, until its real use is known."""
 

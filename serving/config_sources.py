@@ -24,6 +24,7 @@ class LoadedConfig:
 
 _ENVIRONMENT = {
     "WATTGATE_REDIS_URL": "cache.redis",
+    "WATTGATE_LIMITS_REDIS_URL": "limits.redis",
     "WATTGATE_CACHE_SECRET": "cache.tenant_secret",
     "WATTGATE_UPSTREAM_URL": "engine.upstream.url",
     "WATTGATE_UPSTREAM_API_KEY": "engine.upstream.api_key",

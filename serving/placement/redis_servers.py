@@ -34,8 +34,8 @@ class RedisUrls:
     @classmethod
     def shared(cls, config: GatewayConfig) -> Self:
         """Of servers that are there already; none where they would be embedded."""
-        configured = config.cache.redis
-        return cls() if configured == "embedded" else cls(cache=configured, accounts=configured)
+        configured = None if config.cache.redis == "embedded" else config.cache.redis
+        return cls(cache=configured, accounts=config.limits.redis or configured)
 
 
 def accounts_folder(port: int) -> Path:
@@ -62,14 +62,16 @@ class RedisServers:
         config = self._config
         if config.cache.tier == "off" and not config.access.limited:
             return RedisUrls()
-        if config.cache.redis != "embedded":
-            return RedisUrls.shared(config)
-        self._tell("starting the embedded Redis 8")
-        return RedisUrls(cache=self._start_cache(), accounts=self._start_accounts())
+        there = RedisUrls.shared(config)
+        own_cache = there.cache is None and config.cache.tier != "off"
+        if own_cache or there.accounts is None:
+            self._tell("starting the embedded Redis 8")
+        return RedisUrls(
+            cache=self._start_cache() if own_cache else there.cache,
+            accounts=there.accounts or self._start_accounts(),
+        )
 
     def _start_cache(self) -> str | None:
-        if self._config.cache.tier == "off":
-            return None
         server = EmbeddedRedis(
             folder_in=self._run_folder, maxmemory_bytes=self._config.cache.redis_memory_mib * _MEBIBYTE
         )

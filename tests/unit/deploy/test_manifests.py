@@ -24,6 +24,8 @@ BY_KIND = {(document["kind"], document["metadata"]["name"]): document for docume
 CORE = [document for document in DOCUMENTS if document["apiVersion"] not in ("ray.io/v1", "monitoring.coreos.com/v1")]
 SERVICE = BY_KIND["RayService", "wattgate"]["spec"]
 CLUSTER = SERVICE["rayClusterConfig"]
+CACHE, ACCOUNTS = ("Deployment", "wattgate-redis"), ("StatefulSet", "wattgate-accounts")
+CLAIMED = {claim["metadata"]["name"] for claim in BY_KIND[ACCOUNTS]["spec"]["volumeClaimTemplates"]}
 COMPOSE = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
 CONTAINERFILE = (DEPLOY / "container" / "Containerfile").read_text()
 
@@ -32,7 +34,7 @@ def pods() -> list[dict[str, Any]]:
     return [
         CLUSTER["headGroupSpec"]["template"],
         *(group["template"] for group in CLUSTER["workerGroupSpecs"]),
-        BY_KIND["Deployment", "wattgate-redis"]["spec"]["template"],
+        *(BY_KIND[redis]["spec"]["template"] for redis in (CACHE, ACCOUNTS)),
     ]
 
 
@@ -41,7 +43,7 @@ def test_core_objects_follow_kubernetes_schemas(document: dict[str, Any]) -> Non
     kubernetes_validate.validate(document, "1.33", strict=True)
 
 
-@pytest.mark.parametrize("template", pods(), ids=["head", "worker", "redis"])
+@pytest.mark.parametrize("template", pods(), ids=["head", "worker", "redis", "accounts"])
 def test_pods_inside_custom_objects_follow_them_too(template: dict[str, Any]) -> None:
     metadata = {"name": "pod", **template["metadata"]}
     kubernetes_validate.validate(
@@ -56,7 +58,7 @@ def test_a_wrong_field_would_be_seen() -> None:
         kubernetes_validate.validate(document, "1.33", strict=True)
 
 
-@pytest.mark.parametrize("template", pods(), ids=["head", "worker", "redis"])
+@pytest.mark.parametrize("template", pods(), ids=["head", "worker", "redis", "accounts"])
 def test_pods_run_without_rights_they_do_not_need(template: dict[str, Any]) -> None:
     spec = template["spec"]
     assert spec["securityContext"]["runAsNonRoot"] is True
@@ -66,7 +68,8 @@ def test_pods_run_without_rights_they_do_not_need(template: dict[str, Any]) -> N
         assert rights["readOnlyRootFilesystem"] is True
         assert rights["allowPrivilegeEscalation"] is False
         assert rights["capabilities"]["drop"] == ["ALL"]
-        assert {mount["name"] for mount in container["volumeMounts"]} <= {volume["name"] for volume in spec["volumes"]}
+        volumes = {volume["name"] for volume in spec.get("volumes", [])} | CLAIMED
+        assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
         assert "memory" in container["resources"]["limits"]
 
 
@@ -124,13 +127,30 @@ def test_metrics_are_scraped_where_pods_serve_them() -> None:
     assert endpoint["authorization"]["credentials"]["key"] in BY_KIND["Secret", "wattgate"]["stringData"]
 
 
-def test_redis_is_reached_from_the_gateway_only() -> None:
-    policy = BY_KIND["NetworkPolicy", "wattgate-redis"]["spec"]
-    redis = BY_KIND["Deployment", "wattgate-redis"]["spec"]["template"]["metadata"]["labels"]
-    assert policy["podSelector"]["matchLabels"] == redis
+@pytest.mark.parametrize("redis", [CACHE, ACCOUNTS])
+def test_redis_is_reached_from_the_gateway_only(redis: tuple[str, str]) -> None:
+    policy = BY_KIND["NetworkPolicy", redis[1]]["spec"]
+    assert policy["podSelector"]["matchLabels"] == BY_KIND[redis]["spec"]["template"]["metadata"]["labels"]
     assert policy["egress"] == []
     (rule,) = policy["ingress"]
     assert rule["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "wattgate"}}}]
+
+
+def test_the_accounts_are_kept_on_a_volume_and_never_evicted() -> None:
+    accounts = BY_KIND[ACCOUNTS]["spec"]
+    (container,) = accounts["template"]["spec"]["containers"]
+    (mount,), (claim,) = container["volumeMounts"], accounts["volumeClaimTemplates"]
+    assert mount["name"] == claim["metadata"]["name"]
+    composed = COMPOSE["services"]["accounts"]
+    assert composed["volumes"] == [f"accounts:{mount['mountPath']}"]
+    for command in (container["args"], composed["command"]):
+        options = dict(zip(command[1::2], command[2::2], strict=True))
+        assert (options["--appendonly"], options["--maxmemory-policy"]) == ("yes", "noeviction")
+        assert "--maxmemory" not in options
+    head = CLUSTER["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]
+    address = {"name": "WATTGATE_LIMITS_REDIS_URL", "value": "redis://wattgate-accounts:6379/0"}
+    assert address in head
+    assert BY_KIND["Service", "wattgate-accounts"]["spec"]["selector"] == accounts["selector"]["matchLabels"]
 
 
 def test_the_example_secret_is_long_enough_for_the_cache() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,23 +9,25 @@ from serving.config import GatewayConfig
 from serving.placement.redis_servers import RedisServers, RedisUrls, accounts_folder
 from serving.placement.supervisor import _ends_with_the_run
 
-OWN = "redis://here:6379/0"
+OWN, OTHER = "redis://here:6379/0", "redis://there:6379/0"
+LIMITED = {"default_tenant": {"limits": {"grams_per_day": 1}}}
 
 
 @pytest.mark.parametrize(
-    ("cache", "urls"),
+    ("settings", "urls"),
     [
-        ({"tier": "off"}, RedisUrls()),
-        ({"tier": "off", "redis": OWN}, RedisUrls()),
-        ({"redis": OWN}, RedisUrls(cache=OWN, accounts=OWN)),
+        ({"cache": {"tier": "off"}}, RedisUrls()),
+        ({"cache": {"tier": "off", "redis": OWN}}, RedisUrls()),
+        ({"cache": {"redis": OWN}}, RedisUrls(cache=OWN, accounts=OWN)),
+        ({"cache": {"redis": OWN}, "limits": {"redis": OTHER}}, RedisUrls(cache=OWN, accounts=OTHER)),
+        ({"cache": {"tier": "off"}, "limits": {"redis": OTHER}, "access": LIMITED}, RedisUrls(accounts=OTHER)),
     ],
 )
 def test_nothing_is_started_where_none_is_needed_or_one_is_there(
-    cache: dict[str, str], urls: RedisUrls, tmp_path: Path
+    settings: dict[str, Any], urls: RedisUrls, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    config = GatewayConfig.model_validate({"cache": cache})
-    assert RedisServers(config, tmp_path, said.append).start() == urls
+    assert RedisServers(GatewayConfig.model_validate(settings), tmp_path, said.append).start() == urls
     assert said == []
 
 
