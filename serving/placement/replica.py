@@ -17,8 +17,6 @@ from serving.config import AccessSettings, GatewayConfig
 from serving.control_settings import CapControlSettings
 from serving.embeddings.encoding import RemoteEncoder
 from serving.embeddings.gateway import build_embeddings
-from serving.engines.base import Engine
-from serving.engines.fallback import FallbackEngine
 from serving.gateway import Gateway
 from serving.limits.desk import Desk
 from serving.limits.finals import FinalFigures
@@ -31,6 +29,7 @@ from serving.placement.cap_control import build_cap_controls
 from serving.placement.caps import build_caps, by_served_name, cap_settings, with_live_admission
 from serving.placement.deployment import VERSION, node_folder, our_deployment
 from serving.placement.encoder_replica import HandleEncoder, encoder_deployment
+from serving.placement.engine_gauges import EngineGauges
 from serving.placement.engines import build_engines
 from serving.placement.exporter import Targets, living_nodes
 from serving.placement.key_watch import build_keys
@@ -68,7 +67,7 @@ class Replica:
         self._notices = Notices(run_folder / "notices.jsonl")
         self.source = f"replica-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.metrics = Metrics(CollectorRegistry())
-        self._dead_counted = False
+        self._gauges = EngineGauges(self.metrics)
         self.events = EventLog(
             run_folder / EVENTS, recorded=lambda kind: self.metrics.add("wattgate_events_total", 1, kind)
         )
@@ -178,22 +177,9 @@ class Replica:
 
     async def _show_all(self) -> None:
         for engine in self._placed.engines:
-            self._show(engine, self.gateway)
+            self._gauges.show(engine, self.gateway.runs.cap_of)
         if self.embeddings is not None:
-            self._show(self.embeddings.engine, self.embeddings)
-
-    def _show(self, engine: Engine, gateway: Gateway) -> None:
-        # a fallback that answers is no reason to call the engine ready
-        status = engine.main_status() if isinstance(engine, FallbackEngine) else engine.status()
-        for model in engine.models():
-            cap = gateway.runs.cap_of(model.name)
-            self.metrics.set("wattgate_running_requests", cap.running, model.name)
-            self.metrics.set("wattgate_waiting_requests", cap.waiting, model.name)
-            self.metrics.set("wattgate_concurrency_cap", cap.cap, model.name)
-            self.metrics.set("wattgate_engine_ready", 1 if status.ready else 0, model.name)
-            if status.fatal and not self._dead_counted:
-                self._dead_counted = True
-                self.metrics.add("wattgate_engine_deaths_total", 1, model.name)
+            self._gauges.show(self.embeddings.engine, self.embeddings.runs.cap_of)
 
     def reconfigure(self, live: dict[str, Any]) -> None:
         """Live settings, as ``live_settings`` made them; no restart, running requests go on."""

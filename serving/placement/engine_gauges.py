@@ -1,0 +1,33 @@
+"""What a replica tells of its engines once a second: their queues, whether they are ready, and that one has died."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from serving.admission.queue import AdmissionQueue
+from serving.engines.base import Engine
+from serving.engines.fallback import FallbackEngine
+from serving.metrics import Metrics
+
+
+class EngineGauges:
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._dead: set[str] = set()
+        """Models whose engine was dead when it was last looked at: a death is counted once."""
+
+    def show(self, engine: Engine, cap_of: Callable[[str], AdmissionQueue]) -> None:
+        # a fallback that answers is no reason to call the engine ready
+        status = engine.main_status() if isinstance(engine, FallbackEngine) else engine.status()
+        for model in engine.models():
+            cap = cap_of(model.name)
+            self._metrics.set("wattgate_running_requests", cap.running, model.name)
+            self._metrics.set("wattgate_waiting_requests", cap.waiting, model.name)
+            self._metrics.set("wattgate_concurrency_cap", cap.cap, model.name)
+            self._metrics.set("wattgate_engine_ready", 1 if status.ready else 0, model.name)
+            if not status.fatal:
+                self._dead.discard(model.name)
+            elif model.parent is None and model.name not in self._dead:
+                # adapters die with the model that they are over: one engine, one death
+                self._dead.add(model.name)
+                self._metrics.add("wattgate_engine_deaths_total", 1, model.name)
