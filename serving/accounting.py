@@ -26,12 +26,25 @@ def account(call: Call, status: str, now: float, *, known: bool, metrics: Metric
         return
     if call.first_token_seconds is not None:
         metrics.observe("wattgate_time_to_first_token_seconds", call.first_token_seconds - call.received_seconds, model)
+        for part, seconds in first_token_parts(call):
+            metrics.observe("wattgate_time_to_first_token_part_seconds", seconds, model, part)
         if output > 1:
             spacing = (now - call.first_token_seconds) / (output - 1)
             metrics.observe("wattgate_inter_token_seconds", spacing, model)
     for kind, tokens in (("prompt", prompt - cached), ("cached_prompt", cached), ("output", output)):
         if tokens > 0:
             metrics.add("wattgate_tokens_total", tokens, model, call.tenant, kind)
+
+
+def first_token_parts(call: Call) -> tuple[tuple[str, float], ...]:
+    """The time to the first token by where it went; it adds up to the whole. Nothing without a run of its own."""
+    if call.first_token_seconds is None or call.engine_asked_seconds is None:
+        return ()
+    engine = max(0.0, call.first_token_seconds - call.engine_asked_seconds)
+    whole = call.first_token_seconds - call.received_seconds
+    # the queue measures its wait by itself: the rest of a short request may come out below nothing
+    gateway = max(0.0, whole - call.queue_seconds - engine)
+    return ("gateway", gateway), ("queue", call.queue_seconds), ("engine", engine)
 
 
 def _served(call: Call, model: str, status: str, prompt: int, cached: int, output: int) -> Served:

@@ -35,7 +35,10 @@ class Call:
     queue_seconds: float = 0.0
     overhead_seconds: float = 0.0
     """Spent in the gateway itself: neither queue nor engine."""
+    engine_asked_seconds: float | None = None
+    """Monotonic: when it had its slot and the engine was asked; None where it never was."""
     first_token_seconds: float | None = None
+    """Monotonic."""
     usage: dict[str, Any] | None = None
     hit: Receipt | None = None
     """Of an answer from the cache."""

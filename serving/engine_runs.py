@@ -89,6 +89,7 @@ class EngineRuns:
             call.overhead_seconds = asked - call.received_seconds
             self._metrics.observe("wattgate_overhead_seconds", call.overhead_seconds, "engine")
             call.trace = trace
+            call.engine_asked_seconds = self._clock()
             try:
                 async with self.engine.run(request, trace.record) as answer:
                     trace.follow(answer)

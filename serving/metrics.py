@@ -40,6 +40,13 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "Requests ended, by HTTP status (499: the client went) and cache outcome.",
     ),
     MetricSpec(
+        "wattgate_page_requests_total",
+        "counter",
+        "requests",
+        ("endpoint", "method", "status"),
+        "Requests ended of the pages, which no model answers (models, files, batches, usage, health), by route.",
+    ),
+    MetricSpec(
         "wattgate_tokens_total",
         "counter",
         "tokens",
@@ -61,6 +68,15 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         ("model",),
         "From the request's arrival to its first token (OpenTelemetry: gen_ai.server.time_to_first_token).",
         _SECONDS,
+    ),
+    MetricSpec(
+        "wattgate_time_to_first_token_part_seconds",
+        "histogram",
+        "seconds",
+        ("model", "part"),
+        "The same by where it went: queue (waiting for a slot), engine (from there to the first token), gateway (the "
+        "rest). The three add up to it.",
+        (*_OVERHEAD_SECONDS[:3], *_SECONDS),
     ),
     MetricSpec(
         "wattgate_inter_token_seconds",
@@ -95,6 +111,13 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "Time inside the gateway before the engine was asked (path engine) or the hit was ready (path cache), "
         "queue excluded.",
         _OVERHEAD_SECONDS,
+    ),
+    MetricSpec(
+        "wattgate_inflight_requests",
+        "gauge",
+        "requests",
+        ("endpoint",),
+        "Requests inside the gateway now, from the first byte read to the last one sent: read, queued, run or sent.",
     ),
     MetricSpec("wattgate_running_requests", "gauge", "requests", ("model",), "Requests inside the engine now."),
     MetricSpec("wattgate_waiting_requests", "gauge", "requests", ("model",), "Requests waiting for a slot now."),

@@ -185,6 +185,16 @@ SERVING = Page(
             "Latency",
             (
                 Panel("Time to first token", "s", quantiles("wattgate_time_to_first_token_seconds")),
+                one(
+                    "Time to first token by where it went",
+                    "s",
+                    f"sum by (part) (rate(wattgate_time_to_first_token_part_seconds_sum{{{MODEL}}}[$__rate_interval]))"
+                    " / ignoring(part) group_left"
+                    f" sum(rate(wattgate_time_to_first_token_seconds_count{{{MODEL}}}[$__rate_interval]))",
+                    "{{part}}",
+                    description="Means, which add up: waiting for a slot, the engine, and the gateway's own rest.",
+                    stacked=True,
+                ),
                 Panel("Inter-token time", "s", quantiles("wattgate_inter_token_seconds")),
                 Panel("Time in the queue", "s", quantiles("wattgate_queue_seconds")),
                 Panel("Whole request", "s", quantiles("wattgate_request_seconds")),
@@ -213,6 +223,13 @@ SERVING = Page(
                     "none",
                     f"sum by (kind) (rate(wattgate_tokens_total{{{MODEL}}}[$__rate_interval]))",
                     "{{kind}}",
+                    stacked=True,
+                ),
+                one(
+                    "Requests inside the gateway",
+                    "none",
+                    "sum by (endpoint) (wattgate_inflight_requests)",
+                    "{{endpoint}}",
                     stacked=True,
                 ),
                 Panel(

@@ -19,6 +19,7 @@ from serving.api.body import Message, Receive
 from serving.api.cache_pages import CachePages
 from serving.api.completions import Completions
 from serving.api.openapi import openapi_route
+from serving.api.page_requests import ERROR_CODE, PageRequests
 from serving.api.pages import Pages, json_response
 from serving.api.slow_reader import Send
 from serving.engines.response_events import RESPONSES
@@ -53,6 +54,7 @@ _TOLD_TO_PAGES = (
 
 async def _gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
+    request.scope[ERROR_CODE] = error.code
     return json_response(error.envelope(), error.status, error.headers)
 
 
@@ -148,7 +150,7 @@ def build_app(
         ],
         exception_handlers={GatewayError: _gateway_error, HTTPException: _http_error, Exception: _crash},
     )
-    app = _Front(endpoints, pages_app)
+    app = _Front(endpoints, PageRequests(pages_app, keys, gateway.metrics, sinks, clock))
     if not cors_origins:
         return app
     # outermost, so that refusals can be read by the page too; keys travel in a header, never as credentials

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -28,6 +26,7 @@ from serving.api.body import (
 )
 from serving.api.client_gone import cancelled_when_gone
 from serving.api.frames import frame_of
+from serving.api.request_ids import HEADER, RequestIds, request_ids
 from serving.api.slow_reader import Send, Sending, SlowReader
 from serving.call import Call, Reply
 from serving.errors import (
@@ -42,7 +41,6 @@ from serving.telemetry.ended import Ended, EndedSink, ended_call
 
 log = logging.getLogger("wattgate")
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _JSON = (b"content-type", b"application/json")
 _SSE = (b"content-type", b"text/event-stream; charset=utf-8")
 
@@ -77,13 +75,12 @@ class Completions:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         received = self._clock()
         headers = dict(scope["headers"])
-        request_id = uuid.uuid4().hex
-        # the client's own is told and logged, but it may come twice: nothing is booked under it
-        client_id = _client_id(headers.get(b"x-request-id"))
+        ids = request_ids(headers)
+        request_id = ids.ours
         sending = Sending(send, self._slow_reader_seconds)
-        answer = _Answer(sending, client_id or request_id)
+        answer = _Answer(sending, ids.shown)
         call, status, code = None, 200, None
-        self.inside += 1
+        self._count_inside(scope["path"], 1)
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed(f"{scope['path']} takes POST.", headers={"allow": "POST"})
@@ -108,29 +105,36 @@ class Completions:
             log.exception("request %s failed", request_id)
             await answer.fail(GatewayError("The gateway failed on this request.", code="internal_error"))
         finally:
-            self.inside -= 1
+            self._count_inside(scope["path"], -1)
             if self._sinks:
-                self._tell(call, request_id, client_id, scope["path"], status, code, received, headers)
+                self._tell(call, ids, scope["path"], status, code, received, headers)
+
+    def _count_inside(self, path: str, requests: int) -> None:
+        self.inside += requests
+        self._gateway.metrics.add("wattgate_inflight_requests", requests, path.removeprefix("/v1/"))
 
     def _tell(
         self,
         call: Call | None,
-        request_id: str,
-        client_id: str | None,
+        ids: RequestIds,
         path: str,
         status: int,
         error: str | None,
         received: float,
         headers: dict[bytes, bytes],
     ) -> None:
-        now, wall, parent = self._clock(), time.time(), _text(headers.get(b"traceparent"))
+        now, wall = self._clock(), time.time()
         if call is None:
             seconds = now - received
-            ended = Ended(request_id, path, status, error, wall - seconds, seconds, parent=parent)
+            ended = Ended(ids.ours, path, status, error, wall - seconds, seconds)
         else:
-            ended = ended_call(call, self._gateway, status=status, error=error, now=now, wall=wall, parent=parent)
-        if client_id is not None:
-            ended = replace(ended, client_request_id=client_id)
+            ended = ended_call(call, self._gateway, status=status, error=error, now=now, wall=wall)
+        ended = replace(
+            ended,
+            client_request_id=ids.client,
+            parent=_text(headers.get(b"traceparent")),
+            parent_state=_text(headers.get(b"tracestate")),
+        )
         for sink in self._sinks:
             sink.ended(ended)
 
@@ -185,7 +189,7 @@ class _Answer:
 
     async def _start(self, status: int, content_type: tuple[bytes, bytes], headers: dict[str, str]) -> None:
         self._started = True
-        raw = [content_type, (b"x-request-id", self._request_id.encode())]
+        raw = [content_type, (HEADER, self._request_id.encode())]
         raw += [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
@@ -224,12 +228,6 @@ class _Answer:
 
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
-
-
-def _client_id(sent: bytes | None) -> str | None:
-    """The client's own id where it is harmless."""
-    text = _text(sent)
-    return text if text and _REQUEST_ID.fullmatch(text) else None
 
 
 def _timeout(sent: bytes | None, most: float) -> float:

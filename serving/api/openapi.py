@@ -109,10 +109,14 @@ def _responses(operation: Operation, schemas: Mapping[Any, Schema]) -> Schema:
     content: Schema = {operation.content_type: {"schema": answer}}
     if operation.streams:
         content["text/event-stream"] = {"schema": _EVENTS}
-    ok: Schema = {"description": "The answer.", "content": content}
+    ok: Schema = {
+        "description": "The answer.",
+        "content": content,
+        "headers": {"x-request-id": _header(_TEXT, required=True)},
+    }
     if operation.path in BODIES:
-        ok["headers"] = {name: _header(schema) for name, schema in _TOLD.items()}
-        ok["headers"] |= {name: _header(_TEXT, required=True) for name in ("x-request-id", "x-cache")}
+        ok["headers"] |= {name: _header(schema) for name, schema in _TOLD.items()}
+        ok["headers"]["x-cache"] = _header(_TEXT, required=True)
     out: Schema = {"200": ok}
     for error in _statuses(operation):
         told: Schema = {

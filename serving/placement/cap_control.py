@@ -95,10 +95,12 @@ class CapControl:
 
     def ended(self, request: Ended) -> None:
         """Of the requests that the engine answered, and of those whose deadline passed: without them overload would
-        be judged by its survivors. A hit or another failure says nothing of the batch.
+        be judged by its survivors. A hit, another failure or a page says nothing of the batch.
         """
         late = request.status == _TOO_LATE
         if self._controller is None or not (late or request.status == 200) or (request.cache or "").startswith("HIT"):
+            return
+        if request.page is not None:
             return
         tokens, first = request.use.output_tokens, request.first_token_seconds
         if late:

@@ -45,10 +45,16 @@ class Ended:
     """How the engine's work was obtained: measured, modelled or simulated."""
     asked: Mapping[str, int | float] | None = None
     """Sampling parameters, numbers only."""
+    page: str | None = None
+    """Of a page, which no model answers: its route, as `/v1/files/{file_id}`."""
+    method: str | None = None
+    """Of a page, where it is one that there are pages for."""
     client_request_id: str | None = None
     """The client's ``x-request-id``; it may come more than once."""
     parent: str | None = None
     """The client's ``traceparent``."""
+    parent_state: str | None = None
+    """The client's ``tracestate``: what the tracing systems before us pass on, theirs to read."""
 
     @property
     def joules(self) -> float:
@@ -72,9 +78,7 @@ class EndedSink(Protocol):
     def close(self) -> None: ...
 
 
-def ended_call(
-    call: Call, gateway: Gateway, *, status: int, error: str | None, now: float, wall: float, parent: str | None
-) -> Ended:
+def ended_call(call: Call, gateway: Gateway, *, status: int, error: str | None, now: float, wall: float) -> Ended:
     """``now`` on the gateway's monotonic clock, ``wall`` the same moment since the epoch."""
     seconds = now - call.received_seconds
     known = any(served.name == call.model for served in gateway.engine.models())
@@ -104,5 +108,4 @@ def ended_call(
         use=use_of(call, gateway),
         work=gateway.engine.method.value,
         asked=asked,
-        parent=parent,
     )

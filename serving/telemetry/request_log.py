@@ -92,12 +92,13 @@ def line(request: Ended) -> dict[str, Any]:
         "client_request_id": request.client_request_id,
         "tenant": request.tenant,
         "model": request.model,
+        "method": request.method,
         "path": request.path,
         "status": request.status,
         "error": request.error,
         "total_ms": round(request.seconds * 1000, 2),
     }
-    if request.tenant is not None:
+    if request.cache is not None:
         fields |= {
             "stream": request.stream,
             "priority": request.priority,

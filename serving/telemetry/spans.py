@@ -15,10 +15,17 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from serving.engines.response_events import RESPONSES
 from serving.telemetry.ended import Ended
 
 _NANO = 10**9
-_OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion", "/v1/embeddings": "embeddings"}
+_OPERATIONS = {
+    "/v1/chat/completions": "chat",
+    # the conventions have no name of its own for it: it is a chat by another API
+    RESPONSES: "chat",
+    "/v1/completions": "text_completion",
+    "/v1/embeddings": "embeddings",
+}
 _ASKED = {
     "max_tokens": "gen_ai.request.max_tokens",
     "max_completion_tokens": "gen_ai.request.max_tokens",
@@ -40,13 +47,19 @@ class Spans:
 
     def ended(self, request: Ended) -> None:
         operation = _OPERATIONS.get(request.path, "unknown")
+        if request.page is None:
+            name, told = f"{operation} {request.model}" if request.model else operation, attributes(request, operation)
+        else:
+            name, told = f"{request.method} {request.page}", page_attributes(request)
         started = int(request.started_wall_seconds * _NANO)
-        parent = self._propagator.extract({"traceparent": request.parent}) if request.parent else Context()
+        carrier = {"traceparent": request.parent, "tracestate": request.parent_state}
+        sent = {name: value for name, value in carrier.items() if value}
+        parent = self._propagator.extract(sent) if request.parent else Context()
         span = self._tracer.start_span(
-            f"{operation} {request.model}" if request.model else operation,
+            name,
             context=parent,
             kind=SpanKind.SERVER,
-            attributes=attributes(request, operation),
+            attributes=told,
             start_time=started,
         )
         if request.first_token_seconds is not None:
@@ -82,6 +95,20 @@ def attributes(request: Ended, operation: str) -> dict[str, Any]:
         "wattgate.work": request.work,
     }
     found |= {_ASKED[name]: value for name, value in (request.asked or {}).items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def page_attributes(request: Ended) -> dict[str, Any]:
+    """By the conventions for HTTP: no model was asked."""
+    found: dict[str, Any] = {
+        "http.request.method": request.method,
+        "http.route": request.page,
+        "http.response.status_code": request.status,
+        "error.type": request.error,
+        "wattgate.request_id": request.request_id,
+        "wattgate.client_request_id": request.client_request_id,
+        "wattgate.tenant": request.tenant,
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 

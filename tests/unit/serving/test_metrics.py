@@ -39,7 +39,7 @@ BOUNDED = frozenset(
         "signal",
         "quality",
     }
-    | {"cause", "fallback", "batch", "what", "statistic"}
+    | {"cause", "fallback", "batch", "what", "statistic", "part"}
 )
 
 

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from serving.access import KeyRing
+from serving.api.body import BODIES
 from serving.config import TelemetrySettings
 from serving.placement.telemetry import build_sinks
 from serving.telemetry.ended import Ended
@@ -142,6 +143,27 @@ async def test_a_span_has_the_genai_names_and_the_requests_own_times() -> None:
     assert span.start_time <= event.timestamp <= span.end_time
 
 
+async def test_a_clients_trace_state_goes_on_into_our_span() -> None:
+    told = Told()
+    there = house(told)
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    await there.send(there.chat(), traceparent=parent, tracestate="vendor=a1,other=b2", **KEY)
+    await there.send(there.chat("x"), tracestate="vendor=a1", **KEY)
+    first, orphan = spans_of(*told.requests)
+    assert first.context is not None
+    assert dict(first.context.trace_state) == {"vendor": "a1", "other": "b2"}
+    assert orphan.parent is None
+    assert orphan.context is not None
+    assert dict(orphan.context.trace_state) == {}, "a state without its parent is nobody's"
+
+
+@pytest.mark.parametrize("path", sorted(BODIES))
+def test_each_endpoint_of_a_model_has_an_operation_of_the_conventions(path: str) -> None:
+    (span,) = spans_of(Ended("id", path, 200, None, 1.0, 2.0, model="m"))
+    operation, model = span.name.split()
+    assert (operation in {"chat", "text_completion", "embeddings"}, model) == (True, "m")
+
+
 @pytest.mark.parametrize(
     ("status", "error", "expected"),
     [(200, None, StatusCode.UNSET), (429, "x", StatusCode.UNSET), (503, "x", StatusCode.ERROR)],
@@ -151,6 +173,19 @@ def test_only_our_own_failures_are_errors(status: int, error: str | None, expect
     assert span.status.status_code is expected
     assert (span.name, span.parent) == ("text_completion", None)
     assert (span.start_time, span.end_time) == (10**9, 3 * 10**9)
+
+
+def test_a_page_has_a_span_by_its_route_and_no_model() -> None:
+    page = {"page": "/v1/files/{file_id}", "method": "DELETE", "tenant": "acme"}
+    (span,) = spans_of(Ended("id", "/v1/files/file-1", 200, None, 1.0, 2.0, **page))  # type: ignore[arg-type]
+    assert span.name == "DELETE /v1/files/{file_id}"
+    assert dict(span.attributes or {}) == {
+        "http.request.method": "DELETE",
+        "http.route": "/v1/files/{file_id}",
+        "http.response.status_code": 200,
+        "wattgate.request_id": "id",
+        "wattgate.tenant": "acme",
+    }
 
 
 async def test_nothing_is_told_unless_configured(tmp_path: Path) -> None:

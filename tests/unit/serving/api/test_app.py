@@ -234,3 +234,21 @@ async def test_the_stock_sdk_raises_for_keys_and_faults() -> None:
         with pytest.raises(openai.InternalServerError) as raised:
             await client.chat.completions.create(model="m", messages=messages)
     assert raised.value.code == "engine_unavailable"
+
+
+async def test_requests_in_flight_are_counted_from_their_first_byte_to_their_last(house: House) -> None:
+    def inside() -> float:
+        return house.count("wattgate_inflight_requests", endpoint="chat/completions")
+
+    house.engine.gate.clear()
+    held = house.begin(house.chat())
+    await house.engine.entered.wait()
+    half_read = house.begin(raw=[b"{"], ends=False)
+    await asyncio.sleep(0)
+    assert inside() == 2
+    half_read.leave()
+    await half_read.end()
+    assert inside() == 1
+    house.engine.gate.set()
+    await held.end()
+    assert inside() == 0

@@ -30,7 +30,7 @@ def served(app: Any) -> Iterator[tuple[str, str]]:
         app = app.app
     for path in app._endpoints:
         yield path, "post"
-    pages = app._pages
+    pages = app._pages._app
     assert isinstance(pages, Starlette)
     for route in pages.routes:
         assert isinstance(route, Route)

@@ -146,9 +146,10 @@ def test_off_sees_and_does_nothing(tmp_path: Path) -> None:
     assert rig.decisions.read() == []
 
 
-def test_hits_and_failures_say_nothing_of_the_batch(rig: Rig) -> None:
+def test_hits_failures_and_pages_say_nothing_of_the_batch(rig: Rig) -> None:
     rig.window(itl=9.0, cache="HIT-EXACT")
     rig.window(itl=9.0, status=503)
+    rig.window(itl=9.0, page="/v1/files")
     assert rig.queue.cap == 16
     assert {line["why"] for line in rig.decisions.read()} == {"too few tokens to judge by"}
 
