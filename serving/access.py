@@ -96,13 +96,20 @@ class KeyRing:
         return None if self.open or self.is_admin(authorization) else self.tenant(authorization)
 
     def see_figures(self, authorization: str | None) -> None:
-        """Raises where this key may not see the node's figures: the admin's may, or any where there is no admin."""
+        """Raises where this key may not see the node's figures, which are every tenant's: the admin's may; where there
+        is no admin, the key of the only tenant.
+        """
+        if self.open or self.is_admin(authorization):
+            return
+        self.tenant(authorization)
         if self._admin is not None:
-            if not self.is_admin(authorization):
-                self.tenant(authorization)
-                raise Forbidden("This page needs the admin key.", code="admin_only")
-        elif not self.open:
-            self.tenant(authorization)
+            raise Forbidden("This page needs the admin key.", code="admin_only")
+        if len({known.tenant for known in self._digests.values()}) > 1:
+            raise Forbidden(
+                "This page shows the figures of every tenant: it needs the admin key, and none is configured here "
+                "(access.admin_key).",
+                code="admin_only",
+            )
 
     def settings(self, tenant: str) -> TenantSettings:
         return self._tenants.get(tenant, self._default)

@@ -32,9 +32,15 @@ async def test_figures_are_the_admins_where_there_is_one(key: str | None, status
     assert ("a_metric" in text) == (status == 200)
 
 
-async def test_without_an_admin_any_tenants_key_opens_them() -> None:
+async def test_without_an_admin_the_only_tenants_key_opens_them() -> None:
     assert (await asked(KeyRing({"alice": "alices"}), "alices"))[0] == 200
     assert (await asked(KeyRing({}), None))[0] == 200
+
+
+async def test_without_an_admin_no_tenant_sees_what_is_of_several() -> None:
+    status, text = await asked(KeyRing({"alice": "alices", "bob": "bobs"}), "alices")
+    assert status == 403
+    assert "access.admin_key" in text
 
 
 async def test_a_taken_port_is_named() -> None:
