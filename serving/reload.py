@@ -19,6 +19,9 @@ _WHY = {
     "those that it started with"
 }
 """By section, where the key alone leaves a question."""
+_EACH_FOR_ITSELF = (
+    "until a restart each replica counts the tenants' limits for itself: this gateway started without a Redis for them"
+)
 
 
 def is_live(key: Key) -> bool:
@@ -67,11 +70,16 @@ def differences(before: object, after: object, key: Key = ()) -> Iterator[Change
         yield Change(key, "is another" if hidden else f"{_plain(before)} -> {_plain(after)}")
 
 
-def told(before: GatewayConfig, asked: GatewayConfig) -> list[str]:
-    """What a reload comes to, in lines; ``before``: what was asked for last, as far as it was applied."""
+def told(before: GatewayConfig, asked: GatewayConfig, *, accounts_shared: bool = True) -> list[str]:
+    """What a reload comes to, in lines; ``before``: what was asked for last, as far as it was applied.
+
+    ``accounts_shared``: whether a Redis keeps what tenants use, for all replicas.
+    """
     found = list(differences(before, asked))
-    live = [str(change) for change in found if is_live(change.key)]
-    lines = [f"applied: {', '.join(live)}"] if live else []
+    live = [change for change in found if is_live(change.key)]
+    lines = [f"applied: {', '.join(map(str, live))}"] if live else []
+    if asked.access.limited and not accounts_shared and any(change.key[0] == "access" for change in live):
+        lines.append(_EACH_FOR_ITSELF)
     for section in dict.fromkeys(change.key[0] for change in found if not is_live(change.key)):
         late = [str(change) for change in found if change.key[0] == section and not is_live(change.key)]
         why = _WHY.get(section, "it takes a restart")

@@ -195,7 +195,7 @@ class Supervisor(Started):
         """Change the live settings (admission, the controller, the tenants' grants) without a restart; says in lines
         what was changed, and what was not.
         """
-        lines = told(self._asked, config)
+        lines = told(self._asked, config, accounts_shared=self._redis_urls.accounts is not None)
         self._asked, self.config = with_live(self._asked, config), with_live(self.config, config)
         run_applications([Application(GATEWAY, "/", self._gateway())])
         return lines

@@ -72,6 +72,35 @@ def test_a_new_tenant_is_live_and_told_by_name() -> None:
     assert told(config(), asked) == ["applied: access.tenants.alice is new"]
 
 
+def test_limits_that_no_redis_counts_are_said_to_be_each_replicas_own() -> None:
+    limited = config(access={"tenants": {"alice": {"limits": {"requests_per_minute": 5}}}})
+    applied, each = told(config(), limited, accounts_shared=False)
+    assert applied == "applied: access.tenants.alice is new"
+    assert "each replica counts the tenants' limits for itself" in each
+    assert "restart" in each
+    assert told(config(), limited, accounts_shared=True) == [applied]
+    grants = config(access={"tenants": {"alice": {"priority": "batch"}}})
+    assert told(config(), grants, accounts_shared=False) == [applied]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (config(server={"cors_origins": ("https://app.example.org",)}), "server.cors_origins "),
+        (config(access={"admin_key": "boss"}), "access.admin_key is another"),
+        (config(access={"api_keys": {"alice": "key"}}), "access.api_keys.alice is new"),
+        (config(limits={"strict": True}), "limits.strict False -> True"),
+    ],
+)
+def test_who_may_ask_and_how_limits_are_kept_waits_for_a_restart_and_is_said_so(
+    asked: GatewayConfig, says: str
+) -> None:
+    (line,) = told(config(), asked)
+    assert line.startswith(f"not applied: {says}")
+    assert line.endswith("it takes a restart")
+    assert with_live(config(), asked) == config()
+
+
 def test_every_setting_that_is_not_named_live_waits() -> None:
     assert is_live(("control", "mode"))
     assert is_live(("models", "a", "admission", "max_queue"))
