@@ -210,6 +210,7 @@ class GatewayBench:
         self.clients = clients
         self.warm_up_requests = warm_up_requests
         peak = None if hardware is None else hardware.peak_for(self._precision(config.engine.vllm.dtype))
+        # whatever the number of replicas: on a CPU they compute on the same cores, and this is those cores' peak
         self._peaks = DevicePeaks(peak.value if peak else None)
         self._on_outcome = on_outcome
         self._start = start

@@ -122,12 +122,17 @@ def _repeated(
 ) -> _Repeats:
     runs: dict[Setting, list[dict[str, Any]]] = {best: [], current: []}
     order: list[dict[str, Any]] = []
+    broken = 0
     for number in range(repeats):
+        # enough of them broke the SLO: the rest cannot make it the recommendation
+        if broken * 2 >= repeats:
+            break
         for setting in (current, best) if number % 2 == 0 else (best, current):
             told(f"repeat {number + 1} of {repeats}: {setting}")
             figures = goal.priced(bench.run(setting, workload, seed=seed + number, hopeless=False), setting)
             runs[setting].append(figures)
             order.append({"setting": asdict(setting), "figures": figures})
+        broken += not kept(runs[best][-1], goal.slo)
     return _Repeats(current, runs, order)
 
 

@@ -1,4 +1,4 @@
-"""The controller against the static default and the oracle cap, on recorded workloads and a modelled engine.
+"""The controller against the static default and the oracle cap, on drawn workloads and a modelled engine.
 
     python tests/bench/tuning/controller.py --out tests/bench/tuning/results
 

@@ -1,4 +1,4 @@
-"""Recorded workloads for the controller: load steps, a change of mix, bursts, overload, a quiet day."""
+"""Workloads for the controller, drawn alike in every run: load steps, a change of mix, bursts, overload, a quiet day."""
 
 from __future__ import annotations
 
