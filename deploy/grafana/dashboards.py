@@ -44,11 +44,12 @@ def one(title: str, unit: str, expression: str, legend: str = "{{model}}", **mor
     return Panel(title, unit, ((expression, legend),), **more)  # type: ignore[arg-type]
 
 
-def _net(unit: str) -> str:
+def _net(unit: str, of: str = "{}") -> str:
     """What hits avoided, less what some of them cost beyond the run that they replaced."""
-    return (
-        f"sum(wattgate_avoided_{unit}_total{{{MODEL}}}) - (sum(wattgate_excess_{unit}_total{{{MODEL}}}) or vector(0))"
+    avoided, excess = (
+        f"sum({of.format(f'wattgate_{kind}_{unit}_total{{{MODEL}}}')})" for kind in ("avoided", "excess")
     )
+    return f"{avoided} - ({excess} or vector(0))"
 
 
 def quantiles(metric: str) -> tuple[tuple[str, str], ...]:
@@ -151,7 +152,7 @@ CARBON = Page(
                     "Avoided by the cache (g/h), and what the hits cost (W)",
                     "none",
                     (
-                        (f"3600 * sum(rate(wattgate_avoided_grams_total{{{MODEL}}}[$__rate_interval]))", "avoided g/h"),
+                        (f"3600 * ({_net('grams', 'rate({}[$__rate_interval])')})", "avoided g/h"),
                         (f"sum(rate(wattgate_hit_joules_total{{{MODEL}}}[$__rate_interval]))", "cost of hits W"),
                     ),
                 ),
@@ -340,6 +341,14 @@ CACHE = Page(
                 one("Avoided so far", "joule", _net("joules"), "energy", stat=True),
                 one("Avoided grams so far", "none", _net("grams"), "gCO2e", stat=True),
                 one(
+                    "Avoided cost so far",
+                    "none",
+                    f"{_net('cost')} or vector(0)",
+                    "electricity",
+                    stat=True,
+                    description="Of electricity, in the currency of your prices; 0 without prices.",
+                ),
+                one(
                     "Tokens avoided so far",
                     "none",
                     f'sum(wattgate_tokens_total{{kind="avoided",{MODEL}}})',
@@ -417,12 +426,14 @@ CACHE = Page(
 _PROMISE = (
     "The promise about wrong answers",
     (
-        one(
+        Panel(
             "Wrong semantic answers, verified",
             "percentunit",
-            "max by (kind) (wattgate_cache_false_hit_ratio) or vector(0)",
-            "{{kind}}",
-            description="Estimate and its Wilson bounds among the recent hits that were run on the model too.",
+            (
+                ("max by (kind) (wattgate_cache_false_hit_ratio) or vector(0)", "{{kind}}"),
+                ("min(wattgate_cache_max_wrong_ratio)", "budget"),
+            ),
+            "Estimate and its Wilson bounds among the recent hits that were run on the model too, and the budget.",
         ),
         one(
             "Score that a neighbour has to exceed",
