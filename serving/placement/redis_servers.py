@@ -5,7 +5,6 @@ There are two embedded ones, because one that is full must forget answers, and m
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +55,8 @@ class RedisServers:
         self._tell = tell
         self._cache: EmbeddedRedis | None = None
         self._accounts: EmbeddedRedis | None = None
+        self._stays_down: set[EmbeddedRedis] = set()
+        """Told already."""
 
     def start(self) -> RedisUrls:
         """Raises AccountsUnavailable."""
@@ -111,11 +112,17 @@ class RedisServers:
     def watch(self) -> None:
         """Bring back what has died, at the address it had."""
         for server, holds in ((self._cache, "the cache, empty"), (self._accounts, "the accounts, as they were")):
-            if server is not None and not server.running:
+            if server is None or server.running:
+                continue
+            if server not in self._stays_down:
                 self._tell(f"an embedded Redis has died: starting it again with {holds}")
-                # the next look tries again
-                with contextlib.suppress(EmbeddedRedisError):
-                    server.start()
+            try:
+                server.start()
+                self._stays_down.discard(server)
+            except EmbeddedRedisError as error:
+                if server not in self._stays_down:
+                    self._tell(f"it stays down ({error}); each look tries again")
+                self._stays_down.add(server)
 
     def close(self) -> None:
         """Idempotent."""

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -11,6 +9,8 @@ import psutil
 import pytest
 from redis import Redis
 
+from cache import embedded
+from cache.embedded import EmbeddedRedisError
 from cache.observer import SilentObserver
 from cache.redis_link import RedisLink
 from serving.config import GatewayConfig
@@ -68,9 +68,7 @@ async def test_a_spent_budget_stays_spent_over_a_restart_of_the_gateway_and_a_ki
     second = run()
     acme = await acme_at(second.urls.accounts)
     assert (await acme.ask(grams=1))[1].refused == "carbon_month"
-    killed = pid_of(second.urls.accounts)
-    os.kill(killed, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(killed)])
+    kill(second.urls.accounts)
     second.servers.watch()
     assert second.said[-1] == "an embedded Redis has died: starting it again with the accounts, as they were"
     await acme.book.close()
@@ -80,10 +78,35 @@ async def test_a_spent_budget_stays_spent_over_a_restart_of_the_gateway_and_a_ki
     await acme.book.close()
 
 
-def pid_of(url: str | None) -> int:
+def kill(url: str | None) -> None:
     assert url is not None
     with Redis.from_url(url) as redis:
-        return int(redis.info("server")["process_id"])
+        process = psutil.Process(int(redis.info("server")["process_id"]))
+    process.kill()
+    psutil.wait_procs([process])
+
+
+def test_one_that_stays_down_is_told_once_and_tried_again(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = run()
+    kill(gateway.urls.cache)
+
+    def missing() -> Path:
+        raise EmbeddedRedisError("no redis-server found")
+
+    with monkeypatch.context() as without:
+        without.setattr(embedded, "find_server", missing)
+        for _ in range(3):
+            gateway.servers.watch()
+    assert gateway.said[-2:] == [
+        "an embedded Redis has died: starting it again with the cache, empty",
+        "it stays down (no redis-server found); each look tries again",
+    ]
+    gateway.servers.watch()
+    assert gateway.urls.cache is not None
+    with Redis.from_url(gateway.urls.cache) as cache:
+        assert cache.ping()
 
 
 async def test_what_was_under_way_at_the_end_holds_no_places_after_it(run: Callable[..., Run]) -> None:
