@@ -137,10 +137,14 @@ class LimitsSettings(Section):
 
 
 class TelemetrySettings(Section):
-    """What is told about each request. Never its text, never its key."""
+    """What is told about each request. Never its key; its text only as `log_prompts` says."""
 
     request_log: str | None = None
     """File that gets one JSON line a request; `-` is standard error (the replica's log). None: no lines."""
+    log_prompts: Literal["off", "redacted"] = "off"
+    """off: the log has no text. redacted: the line of a request has the first 2,000 characters of its prompt, with
+    e-mail addresses, telephone and card numbers, keys and IP addresses replaced by their kind; names and whatever else
+    people tell stay in, so guard `request_log` as personal data. Metrics, spans and errors never have it."""
     workload_log: Path | None = None
     """File that gets the arrival time and the lengths of each answered request, nothing else: a workload for `wattgate
     load`, `tune` and `plan`. None: none."""
@@ -160,6 +164,18 @@ class TelemetrySettings(Section):
     @classmethod
     def _from_here(cls, path: str | None) -> str | None:
         return path if path in (None, "-") else str(Path(path).expanduser().absolute())
+
+    @field_validator("log_prompts", mode="before")
+    @classmethod
+    def _off_is_no_boolean(cls, prompts: object) -> object:
+        # YAML 1.1 reads a bare `off` as false
+        return "off" if prompts is False else prompts
+
+    @model_validator(mode="after")
+    def _prompts_have_a_log(self) -> Self:
+        if self.log_prompts != "off" and self.request_log is None:
+            raise ValueError(f"log_prompts {self.log_prompts}: there is no log for them; set telemetry.request_log")
+        return self
 
     @field_validator("workload_log")
     @classmethod

@@ -89,6 +89,7 @@ def build_app(
     desk: Desk | None = None,
     embeddings: Gateway | None = None,
     sinks: Sequence[EndedSink] = (),
+    log_prompts: bool = False,
     cors_origins: Sequence[str] = (),
     max_body_bytes: int,
     max_concurrent_requests: int,
@@ -105,7 +106,8 @@ def build_app(
 ) -> ASGIApp:
     """The application over a gateway. ``scrape`` returns the exposition and its content type (it may block).
 
-    ``embeddings``: the gateway before the embedding model, None where there is none.
+    ``log_prompts``: the sinks get each prompt's redacted text. ``embeddings``: the gateway before the embedding model,
+    None where there is none.
     """
     desk = desk or Desk(gateway, TenantLimiter(None), keys.settings)
 
@@ -115,6 +117,7 @@ def build_app(
             keys,
             desk=desk,
             sinks=sinks,
+            log_prompts=log_prompts,
             max_body_bytes=max_body_bytes,
             max_concurrent_requests=max_concurrent_requests,
             request_timeout_seconds=request_timeout_seconds,

@@ -38,6 +38,7 @@ from serving.errors import (
 from serving.gateway import Gateway
 from serving.limits.desk import Desk
 from serving.telemetry.ended import Ended, EndedSink, ended_call
+from serving.telemetry.redaction import prompt_text, redacted
 
 log = logging.getLogger("wattgate")
 
@@ -59,12 +60,14 @@ class Completions:
         request_timeout_seconds: float,
         slow_reader_seconds: float,
         sinks: Sequence[EndedSink] = (),
+        log_prompts: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gateway = gateway
         self._keys = keys
         self._desk = desk
         self._sinks = tuple(sinks)
+        self._log_prompts = log_prompts
         self._max_body_bytes = max_body_bytes
         self._max_concurrent_requests = max_concurrent_requests
         self._request_timeout_seconds = request_timeout_seconds
@@ -129,6 +132,8 @@ class Completions:
             ended = Ended(ids.ours, path, status, error, wall - seconds, seconds)
         else:
             ended = ended_call(call, self._gateway, status=status, error=error, now=now, wall=wall)
+            if self._log_prompts:
+                ended = replace(ended, prompt=redacted(prompt_text(call.payload)))
         ended = replace(
             ended,
             client_request_id=ids.client,

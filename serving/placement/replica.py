@@ -137,6 +137,7 @@ class Replica:
             desk=desk,
             embeddings=self.embeddings,
             sinks=self.sinks,
+            log_prompts=config.telemetry.log_prompts == "redacted",
             cors_origins=config.server.cors_origins,
             max_body_bytes=config.server.max_body_bytes,
             max_concurrent_requests=config.server.max_concurrent_requests,

@@ -1,9 +1,9 @@
-"""A request that has ended, as logs and spans tell it: never its text, never its key."""
+"""A request that has ended, as logs and spans tell it: never its key, and its text only for a log that asks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from serving.call import Call
@@ -51,6 +51,8 @@ class Ended:
     """Of a page, where it is one that there are pages for."""
     client_request_id: str | None = None
     """The client's ``x-request-id``; it may come more than once."""
+    prompt: str | None = field(default=None, repr=False)
+    """Redacted, for the request log alone; None unless `telemetry.log_prompts` is on."""
     parent: str | None = None
     """The client's ``traceparent``."""
     parent_state: str | None = None

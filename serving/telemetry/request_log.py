@@ -113,5 +113,6 @@ def line(request: Ended) -> dict[str, Any]:
             "grams": request.grams,
             "cost": request.cost,
             "work": request.work,
+            "prompt": request.prompt,
         }
     return {name: value for name, value in fields.items() if value is not None}

@@ -148,3 +148,12 @@ def test_a_bare_off_in_yaml_is_the_word_not_a_boolean(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text("cache: {tier: off}\n")
     assert load_config(file, environment={}).config.cache.tier == "off"
+    file.write_text("telemetry: {log_prompts: off}\n")
+    assert load_config(file, environment={}).config.telemetry.log_prompts == "off"
+
+
+def test_prompts_to_be_logged_need_a_log(load: Load) -> None:
+    text = "telemetry:\n  log_prompts: redacted\n"
+    message = refusal(load, text)
+    assert "telemetry.request_log" in message
+    load(text + "  request_log: requests.jsonl\n")

@@ -38,8 +38,8 @@ class Told:
         pass
 
 
-def house(*sinks: Any) -> House:
-    return House(keys=KeyRing({"acme": KEY["authorization"][7:]}), sinks=sinks)
+def house(*sinks: Any, **app: Any) -> House:
+    return House(keys=KeyRing({"acme": KEY["authorization"][7:]}), sinks=sinks, **app)
 
 
 async def test_a_clients_id_is_told_beside_ours(tmp_path: Path) -> None:
@@ -95,6 +95,21 @@ async def test_a_line_for_every_end_and_no_word_of_the_request(tmp_path: Path) -
     assert first["total_ms"] >= first["overhead_ms"] >= 0
     assert "model" not in lines[2], "a name that is not served is the client's own text"
     assert "tenant" not in lines[4]
+
+
+async def test_a_prompt_is_in_the_log_alone_where_it_is_asked_for_and_redacted(tmp_path: Path) -> None:
+    path, told = tmp_path / "requests.jsonl", Told()
+    log = RequestLog(path)
+    there = house(log, told, log_prompts=True)
+    await there.send(there.chat(f"{SECRET} of ada@example.org", stream=True), **KEY)
+    await there.send({"messages": SECRET}, **KEY)
+    await asyncio.to_thread(log.close)
+    first, refused = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    assert first["prompt"] == f"{SECRET} of [email]"
+    assert "prompt" not in refused, "what was not understood has no prompt"
+    assert all(SECRET not in span.to_json() for span in spans_of(*told.requests))
+    assert SECRET.encode() not in (await there.get("/metrics", **KEY)).body
+    assert SECRET not in repr(told.requests)
 
 
 async def test_a_disk_that_is_full_costs_lines_and_no_answer() -> None:
