@@ -147,7 +147,8 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "counter",
         "windows",
         ("model", "kept"),
-        "The controller's windows with tokens, by whether every bound of the promise held (yes, no).",
+        "The controller's windows with tokens or passed deadlines, by whether every bound of the promise held (yes, "
+        "no); one in which a bounded figure was not seen counts in neither.",
     ),
     MetricSpec(
         "wattgate_control_bound_seconds",

@@ -1,4 +1,4 @@
-"""Workloads for the controller, drawn alike in every run: load steps, a change of mix, bursts, overload, a quiet day."""
+"""Drawn workloads for the controller, alike in every run: load steps, a change of mix, bursts, overload, quiet."""
 
 from __future__ import annotations
 
