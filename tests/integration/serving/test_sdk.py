@@ -155,3 +155,29 @@ async def test_langchains_client_unmodified(base: str, model: str) -> None:
             assert len(pieces) > 1
             assert "".join(pieces).strip(), "what it says of Italy is the small model's own"
             assert await chat.ainvoke([("system", "Be brief."), ("human", "Say hello.")])
+
+
+@pytest.mark.parametrize(
+    ("change", "headers", "kind", "status"),
+    [
+        ({"temperature": 9}, {}, openai.BadRequestError, 400),
+        ({"max_tokens": 100_000}, {}, openai.BadRequestError, 400),
+        ({"model": "another"}, {}, openai.NotFoundError, 404),
+        ({"user": "x" * (5 * 1024 * 1024)}, {}, openai.APIStatusError, 413),
+        ({"max_tokens": 500}, {"x-request-timeout": "0.01"}, openai.InternalServerError, 504),
+    ],
+)
+def test_errors_are_of_the_class_that_programs_catch(
+    client: openai.OpenAI,
+    model: str,
+    change: dict[str, Any],
+    headers: dict[str, str],
+    kind: type[openai.APIStatusError],
+    status: int,
+) -> None:
+    with pytest.raises(kind) as caught:
+        client.chat.completions.create(**{"model": model, "messages": ASK} | change, extra_headers=FRESH | headers)
+    assert caught.value.status_code == status
+    assert isinstance(caught.value.body, dict)
+    assert caught.value.body["message"]
+    assert caught.value.request_id
