@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from serving.access import KeyRing
 from serving.config import AccessSettings
@@ -18,9 +19,10 @@ _Mark = tuple[int, int, int]
 class KeyWatch:
     """Loads the key file into the ring when it has changed. A file that cannot be read changes nothing."""
 
-    def __init__(self, ring: KeyRing, file: KeyFile | None) -> None:
+    def __init__(self, ring: KeyRing, file: KeyFile | None, on_fault: Callable[[], None]) -> None:
         self._ring = ring
         self._file = file
+        self._on_fault = on_fault
         self._seen: _Mark | None = None
         """Of the content that is in the ring."""
         self._told: str | None = None
@@ -39,6 +41,7 @@ class KeyWatch:
         try:
             changed = await asyncio.to_thread(self._changed)
         except KeyFileError as error:
+            self._on_fault()
             if str(error) != self._told:
                 log.error("the keys stay as they were: %s", error)
             self._told = str(error)
@@ -67,8 +70,8 @@ class KeyWatch:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def build_keys(access: AccessSettings) -> tuple[KeyRing, KeyWatch]:
-    """The ring with everything configured in it.
+def build_keys(access: AccessSettings, on_fault: Callable[[], None] = lambda: None) -> tuple[KeyRing, KeyWatch]:
+    """The ring with everything configured in it. ``on_fault`` is called at each look that could not read the file.
 
     Raises:
         KeyFileError: the key file is there and cannot be read.
@@ -80,6 +83,6 @@ def build_keys(access: AccessSettings) -> tuple[KeyRing, KeyWatch]:
         tenants=access.tenants,
         default=access.default_tenant,
     )
-    watch = KeyWatch(ring, None if access.key_file is None else KeyFile(access.key_file))
+    watch = KeyWatch(ring, None if access.key_file is None else KeyFile(access.key_file), on_fault)
     watch.load()
     return ring, watch

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class Replica:
 
     async def _start(self) -> ASGIApp:
         config = self._config
-        self.keys, self._key_watch = build_keys(config.access)
+        self.keys, self._key_watch = build_keys(config.access, partial(self._watch_fault, "keys"))
         self.caps = build_caps(config)
         self._placed = build_engines(
             config, self.caps, self._link, self.source, self.metrics, self.events, self._notices.tell
@@ -164,7 +165,7 @@ class Replica:
                 "engines": self._placed.tick,
                 "gauges": self._show_all,
             },
-            on_fault=lambda step: self.metrics.add("wattgate_watch_faults_total", 1, step),
+            on_fault=self._watch_fault,
         )
         while True:
             asked = loop.time()
@@ -172,6 +173,9 @@ class Replica:
             self.metrics.set("wattgate_event_loop_lag_seconds", max(0.0, loop.time() - asked - _LAG_PERIOD_SECONDS))
             self.metrics.set("wattgate_event_loop_tasks", len(asyncio.all_tasks(loop)))
             await watch.round()
+
+    def _watch_fault(self, operation: str) -> None:
+        self.metrics.add("wattgate_watch_faults_total", 1, operation)
 
     async def _tick_control(self) -> None:
         self._control.tick()
