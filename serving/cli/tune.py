@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from serving.cli.figures import bad_input_exits
+from serving.cli.knob_options import KnobOptions
 from serving.cli.option_groups import spread
 from serving.cli.output import Progress, err, fail, out
 from serving.cli.serve import ConfigOption, EngineOption, GatewayOptions, ModelOption, terminate
@@ -35,6 +36,7 @@ class TuneObjective(StrEnum):
     COST = "cost"
 
 
+_KNOBS = KnobOptions()
 _DRAWN_REQUESTS = 64
 _WORKLOAD = WorkloadOptions(prompt_tokens="lognormal:64,0.5", output_tokens="lognormal:32,0.5")
 
@@ -52,22 +54,7 @@ def tune(
         TuneObjective.GRAMS
     ),
     slo: Annotated[list[str] | None, typer.Option(help="Bound, as itl_p95<=50ms; may be repeated.")] = None,
-    caps: Annotated[str, typer.Option(help="Live caps to search, as 1-64.")] = "1-64",
-    max_batched_tokens: Annotated[
-        list[int] | None, typer.Option(help="Also try this many tokens in a step (restarts); may be repeated.")
-    ] = None,
-    try_prefix_caching: Annotated[
-        bool, typer.Option("--try-prefix-caching", help="Also try with and without prefix caching (restarts).")
-    ] = False,
-    try_chunked_prefill: Annotated[
-        bool, typer.Option("--try-chunked-prefill", help="Also try with and without chunked prefill (restarts).")
-    ] = False,
-    dtype: Annotated[
-        list[str] | None, typer.Option(help="Also try this precision (restarts); may be repeated.")
-    ] = None,
-    replicas: Annotated[
-        list[int] | None, typer.Option(help="Also try so many replicas (restarts); may be repeated.")
-    ] = None,
+    knobs: KnobOptions = _KNOBS,
     trials: Annotated[int, typer.Option(min=1, help="Settings to try at most.")] = 15,
     minutes: Annotated[float, typer.Option(help="Time to begin trials in; the repeats come after.")] = 15.0,
     repeats: Annotated[int, typer.Option(min=0, help="Alternating repeats of the current and the best setting.")] = 3,
@@ -100,17 +87,10 @@ def tune(
         goal = Goal(objective.value, bounds, priced.metering.price_per_device_hour, _devices_of_a_replica(loaded))
         if not minutes > 0:
             raise BadInput(f"--minutes must be positive, got {minutes}")
-        knobs = {
-            "--max-batched-tokens": bool(max_batched_tokens),
-            "--try-prefix-caching": try_prefix_caching,
-            "--try-chunked-prefill": try_chunked_prefill,
-            "--dtype": bool(dtype),
-            "--replicas": bool(replicas),
-        }
-        _refuse_what_turns_nothing(loaded, simulate, [name for name, asked in knobs.items() if asked])
+        knobs.refuse_idle(loaded, simulate)
         asked = workload.chosen(_DRAWN_REQUESTS)
         current = Setting.of(loaded)
-        space = _space(current, caps, max_batched_tokens, try_prefix_caching, try_chunked_prefill, dtype, replicas)
+        space = knobs.space(current)
         bench = _bench(priced, simulate, bounds, space, clients, progress)
         identity = {
             "engine": bench.identity,
@@ -175,56 +155,6 @@ def _devices_of_a_replica(config: GatewayConfig) -> int:
 def _lengths(workload: Workload) -> str:
     """What tells two workloads of one name apart: another prompt's length makes another study."""
     return f"{int(workload.prompt_tokens.sum())} prompt and {int(workload.output_tokens.sum())} output tokens"
-
-
-_OF_THE_ENGINE = ("--max-batched-tokens", "--try-prefix-caching", "--try-chunked-prefill", "--dtype")
-_UNKNOWN_TO_THE_SIMULATOR = ("--try-chunked-prefill", "--dtype")
-
-
-def _refuse_what_turns_nothing(config: GatewayConfig, simulate: str | None, asked: Sequence[str]) -> None:
-    """A knob that changes nothing would be tried for nothing, and recommended by chance."""
-    from metering.errors import BadInput
-
-    if config.models:
-        raise BadInput(
-            f"tune turns one model, and this configuration has several ({', '.join(config.models)}): give tune a "
-            "configuration with one of them as `engine`, and carry its `admission` and `engine` over"
-        )
-    idle = [name for name in asked if name in (_UNKNOWN_TO_THE_SIMULATOR if simulate else _OF_THE_ENGINE)]
-    if idle and simulate is not None:
-        raise BadInput(f"an engine model does not know {', '.join(idle)}: leave it away, or tune without --simulate")
-    if idle and config.engine.kind != "vllm":
-        raise BadInput(
-            f"{', '.join(idle)} turns vLLM's own options, and the engine is {config.engine.kind}: "
-            "leave it away, or tune with --engine vllm"
-        )
-
-
-def _space(
-    current: Setting,
-    caps: str,
-    batched: Sequence[int] | None,
-    prefix: bool,
-    chunked: bool,
-    dtypes: Sequence[str] | None,
-    replicas: Sequence[int] | None,
-) -> Space:
-    """The present value of each knob, and what is to be tried beside it."""
-    from metering.errors import BadInput
-    from serving.tuning.setting import Space
-
-    low, dash, high = caps.partition("-")
-    if not dash or not low.strip().isdecimal() or not high.strip().isdecimal():
-        raise BadInput(f"--caps {caps!r} is not a range: write 1-64")
-    return Space(
-        int(low),
-        int(high),
-        tuple(dict.fromkeys((current.max_batched_tokens, *(batched or ())))),
-        (True, False) if prefix else (current.prefix_caching,),
-        tuple(dict.fromkeys((current.chunked_prefill, True, False))) if chunked else (current.chunked_prefill,),
-        tuple(dict.fromkeys((current.dtype, *(dtypes or ())))),
-        tuple(dict.fromkeys((current.replicas, *(replicas or ())))),
-    )
 
 
 def _bench(
