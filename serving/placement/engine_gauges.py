@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from serving.admission.queue import AdmissionQueue
-from serving.engines.base import Engine
+from serving.engines.base import Engine, EngineModel
 from serving.engines.fallback import FallbackEngine
 from serving.metrics import Metrics
 
@@ -25,9 +25,16 @@ class EngineGauges:
             self._metrics.set("wattgate_waiting_requests", cap.waiting, model.name)
             self._metrics.set("wattgate_concurrency_cap", cap.cap, model.name)
             self._metrics.set("wattgate_engine_ready", 1 if status.ready else 0, model.name)
-            if not status.fatal:
-                self._dead.discard(model.name)
-            elif model.parent is None and model.name not in self._dead:
-                # adapters die with the model that they are over: one engine, one death
-                self._dead.add(model.name)
-                self._metrics.add("wattgate_engine_deaths_total", 1, model.name)
+        names = {model.name for model in engine.models()}
+        if not status.fatal:
+            self._dead -= names
+            return
+        count_death(self._metrics, [model for model in engine.models() if model.name not in self._dead])
+        self._dead |= names
+
+
+def count_death(metrics: Metrics, models: Iterable[EngineModel]) -> None:
+    """Of the engine that serves these: adapters die with the model that they are over, one engine is one death."""
+    for model in models:
+        if model.parent is None:
+            metrics.add("wattgate_engine_deaths_total", 1, model.name)

@@ -16,6 +16,7 @@ from serving.config import GatewayConfig
 from serving.metrics import Metrics
 from serving.operations.events import EventLog
 from serving.placement.deployment import our_deployment
+from serving.placement.engine_gauges import count_death
 from serving.placement.metered_engine import MeteredEngine
 from serving.placement.notices import Notices
 from serving.placement.placed import InternalLink, PlacedModel, engine_config
@@ -67,8 +68,7 @@ class ModelReplica:
         while not self._metered.engine.status().fatal:
             await asyncio.sleep(_LOOK_SECONDS)
             await self._metered.tick()
-        for model in self._metered.engine.models():
-            self._metrics.add("wattgate_engine_deaths_total", 1, model.name)
+        count_death(self._metrics, self._metered.engine.models())
 
     def check_health(self) -> None:
         """Raises where the replica must be replaced."""
