@@ -36,6 +36,8 @@ class Evidence:
     def __init__(self, calibrator: Calibrator) -> None:
         self.calibrator = calibrator
         self.comparator = ComparatorError()
+        self.replayed = 0
+        """Labels of an earlier run among those added."""
         calibrator.differing_allowed = self.comparator.differing_allowed
 
     def add(self, label: VerifiedLabel) -> None:
@@ -49,8 +51,10 @@ class Evidence:
         """Those of an earlier run, oldest first."""
         for label in labels:
             self.add(label)
+            self.replayed += 1
 
     def forget(self) -> None:
         """All labels go: the same ones are about to come from somewhere more complete."""
         self.calibrator.forget()
         self.comparator.forget()
+        self.replayed = 0

@@ -178,13 +178,22 @@ class ShadowVerifier:
                 except StoreUnavailable as unavailable:
                     self._metrics.add("wattgate_cache_faults_total", 1, "labels", unavailable.loss.value)
                 else:
-                    if not self._joined and len(labels) > (label is not None):
-                        # what this replica read from its file at start is in Redis too
-                        self._evidence.forget()
+                    if not self._joined:
+                        labels = self._join(labels, label)
                     self._joined = True
         for each in labels:
             self._evidence.add(each)
         self._export()
+
+    def _join(self, labels: list[VerifiedLabel], own: VerifiedLabel | None) -> list[VerifiedLabel]:
+        """Of Redis and the file read at start the more complete: what one holds is mostly in the other too."""
+        held = len(labels) - (own is not None)
+        if held < self._evidence.replayed:
+            # a Redis that began anew, as the embedded one does with the gateway
+            return [own] if own is not None else []
+        if held:
+            self._evidence.forget()
+        return labels
 
     def _export(self) -> None:
         calibrator, comparator = self._evidence.calibrator, self._evidence.comparator

@@ -257,10 +257,20 @@ async def test_replicas_hold_the_same_ratio_and_threshold() -> None:
 
 async def test_labels_read_from_a_file_are_not_counted_twice() -> None:
     bench = Bench(shared=Stream([VerifiedLabel("served", 0.9, True), VerifiedLabel("refused", 0.6, False)]))
-    bench.calibrator.observe(0.9, True)
-    bench.calibrator.observe(0.6, False)
+    bench.evidence.replay([VerifiedLabel("served", 0.9, True), VerifiedLabel("refused", 0.6, False)])
     await bench.hit("Press the red button.")
     assert [label.score for label in bench.calibrator.live_labels] == [0.9, 0.6, 0.95]
+
+
+async def test_a_redis_that_began_anew_does_not_displace_what_the_file_held() -> None:
+    stream = Stream([VerifiedLabel("served", 0.9, True)])
+    bench = Bench(shared=stream)
+    bench.evidence.replay([VerifiedLabel("served", 0.8, True)] * 3)
+    await bench.hit("Press the red button.")
+    assert [label.score for label in bench.calibrator.live_labels] == [0.8, 0.8, 0.8, 0.95]
+    stream.labels.append(VerifiedLabel("served", 0.7, True))
+    await bench.hit("Press the red button.")
+    assert [label.score for label in bench.calibrator.live_labels][4:] == [0.7, 0.95]
 
 
 async def test_without_redis_a_replica_learns_from_its_own_labels() -> None:
