@@ -289,6 +289,13 @@ def test_a_setting_applied_gives_a_config_that_serve_takes(tmp_path):
     assert path.read_text().startswith("# because\n# of this\n")
 
 
+def test_simulated_figures_name_the_knobs_that_the_engine_model_ignores(bench):
+    known = bench.run(Setting(4, max_batched_tokens=64, dtype="auto"), WORKLOAD, seed=0, hopeless=False)
+    unknown = bench.run(Setting(4, chunked_prefill=False, dtype="bfloat16"), WORKLOAD, seed=0, hopeless=False)
+    assert known["ignored"] == []
+    assert unknown["ignored"] == ["chunked_prefill", "dtype"]
+
+
 def test_a_config_speaks_of_its_own_setting():
     config = GatewayConfig()
     assert Setting.of(config).applied(config) == config
