@@ -262,6 +262,20 @@ async def test_labels_read_from_a_file_are_not_counted_twice() -> None:
     assert [label.score for label in bench.calibrator.live_labels] == [0.9, 0.6, 0.95]
 
 
+async def test_a_replica_that_joins_lets_others_work_between_the_labels() -> None:
+    bench = Bench(shared=Stream([VerifiedLabel("refused", 0.6, True)] * 100))
+    counted: list[int] = []
+
+    async def watch() -> None:
+        while len(bench.calibrator.live_labels) < 100:
+            counted.append(len(bench.calibrator.live_labels))
+            await asyncio.sleep(0)
+
+    bench.shadow.missed(looked_up(0.0, hit=False), body("anything"))
+    await watch()
+    assert {20, 40, 60, 80} <= set(counted)
+
+
 async def test_a_redis_that_began_anew_does_not_displace_what_the_file_held() -> None:
     stream = Stream([VerifiedLabel("served", 0.9, True)])
     bench = Bench(shared=stream)
