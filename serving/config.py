@@ -59,8 +59,8 @@ class ServerSettings(Section):
     max_concurrent_requests: int = Field(default=4096, ge=1)
     """Requests inside one replica, queued ones included; above it 429."""
     request_timeout_seconds: float = Field(default=300.0, gt=0)
-    """Deadline of a request unless it says `x-request-timeout`; the answer must be complete by then. Within the same time
-    its body must have come, an uploaded file too: else 408. A file of 200 MB at 10 Mbit/s takes 160 s."""
+    """Deadline of a request unless it says `x-request-timeout`; the answer must be complete by then. Within the same
+    time its body must have come, an uploaded file too: else 408. A file of 200 MB at 10 Mbit/s takes 160 s."""
     slow_reader_seconds: float = Field(default=30.0, gt=0)
     """A client that takes nothing of its answer for so long, with all buffers on the way full, is cut, and its engine
     slot is free. Above the longest pause that your clients' links have."""
