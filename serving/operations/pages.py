@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -125,9 +126,12 @@ class OperationsPages:
 
 def _since(request: Request) -> float:
     try:
-        return float(request.query_params.get("since", 0))
+        since = float(request.query_params.get("since", 0))
     except ValueError:
-        raise InvalidRequest("since must be a number of Unix seconds.", param="since") from None
+        since = math.nan
+    if not math.isfinite(since):
+        raise InvalidRequest("since must be a number of Unix seconds.", param="since")
+    return since
 
 
 def _list(data: list[dict[str, Any]]) -> Response:
