@@ -78,6 +78,8 @@ AREA = _dimension("area", "mm2", {"mm2": 1.0, "mm²": 1.0, "cm2": 100.0, "cm²":
 COUNT = _dimension("count", "", {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12})
 
 _QUANTITY = re.compile(r"\s*([+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\s\d].*)?\s*\Z")
+_GROUPED = re.compile(r"[+-]?\d+(?:[_,]\d{3})*(?![\d_,])")
+"""Digits in which ``_`` and ``,`` stand before threes only: elsewhere a comma may be meant as a decimal point."""
 
 
 def parse_quantity(text: str | float, dimension: Dimension, *, bare_unit: str | None = None, name: str = "") -> float:
@@ -91,7 +93,7 @@ def parse_quantity(text: str | float, dimension: Dimension, *, bare_unit: str | 
     330.0
 
     Args:
-        text: number and unit; spaces and ``_`` or ``,`` between digits are allowed.
+        text: number and unit, with spaces or without; ``_`` or ``,`` may group the digits by threes.
         dimension: what it must measure.
         bare_unit: the unit of a number without one; None: a unit must be given (a count needs none).
         name: of the option, for the message.
@@ -104,6 +106,11 @@ def parse_quantity(text: str | float, dimension: Dimension, *, bare_unit: str | 
     example = f"as 1.5{next(iter(dimension.units))}" if dimension is not COUNT else "as 1.5e9 or 1.5B"
     if match is None:
         raise BadInput(f"{what}: {str(text)!r} is not a number with a unit of {dimension.name}, {example}")
+    if {"_", ","} & set(match[1]) and not _GROUPED.match(match[1]):
+        raise BadInput(
+            f"{what}: {str(text)!r} has a separator that does not group digits by threes; "
+            "write decimals with a point (1.5) and thousands as 1,500"
+        )
     value = float(match[1].replace("_", "").replace(",", ""))
     unit = re.sub(r"\s+", "", match[2] or "")
     if not unit and dimension is not COUNT:

@@ -45,6 +45,7 @@ from metering.units import (
         ("175B", COUNT, 175e9),
         ("175e9", COUNT, 175e9),
         ("1,000,000", COUNT, 1e6),
+        ("12_500.5 J", ENERGY, 12_500.5),
     ],
 )
 def test_reads(text: str, dimension: Dimension, value: float) -> None:
@@ -70,6 +71,11 @@ def test_a_bare_number_takes_the_unit_of_the_place() -> None:
         ("1e999W", POWER, "finite"),
         ("nanW", POWER, "is not a number"),
         ("3 MW4", POWER, "unknown unit"),
+        ("1,5kWh", ENERGY, "'1,5kWh' has a separator .* write decimals with a point"),
+        ("1_5kWh", ENERGY, "'1_5kWh' has a separator"),
+        ("1,0000", COUNT, "has a separator"),
+        ("1,000,", COUNT, "has a separator"),
+        ("1,,000", COUNT, "has a separator"),
     ],
 )
 def test_refuses(text: str, dimension: Dimension, says: str) -> None:
