@@ -155,7 +155,7 @@ def _savings(totals: Sequence[Mapping[str, Any]]) -> str:
         rows = (
             ("model: response cache", f"{saved['response_cache']:.3f}"),
             ("model: prefix cache", f"{saved['prefix_cache']:.3f}"),
-            ("machine: batching", f"{saved['machine']:.3f}"),
+            ("machine: batching, idle spread", f"{saved['machine']:.3f}"),
             ("mechanization: PUE", f"{saved['mechanization']:.3f}"),
             ("map: grid", f"{saved['map']:.3f}"),
             ("total, the product of these", f"{saved['total']:.3f}"),

@@ -51,7 +51,7 @@ class Savings:
     model: float
     """response_cache x prefix_cache: FLOPs for the same answers."""
     machine: float
-    """batching: joules per FLOP."""
+    """batching x idle_spread: joules per FLOP."""
     mechanization: float
     """PUE."""
     map: float
@@ -60,6 +60,8 @@ class Savings:
     response_cache: float
     prefix_cache: float
     batching: float
+    idle_spread: float
+    """At most 1: the same idle energy falls on fewer FLOPs than at the baseline, so each costs more."""
     saved_grams: float
     """Operational, at the baseline minus emitted."""
     baseline: tuple[str, ...]
@@ -71,13 +73,14 @@ class Savings:
 def savings(run: Run, baseline: Baseline) -> Savings | str:
     """The factors, or why they cannot be stated.
 
-    Machine: without batching the busy time, and with it the energy of the work, would have been longer by the
-    ratio of the roofline times; idle energy is left as it was. Map and mechanization are 1 unless a baseline is given.
+    Without the caches the energy of the work would have been larger by the ratio of the FLOPs, without batching by
+    that of the roofline times; idle energy is left as it was, whatever was avoided. Map and mechanization are 1 unless
+    a baseline is given.
 
     >>> run = Run(1e15, 1e15, 0.0, 900.0, 100.0, 0.0, 0.1, 1.0, 3.0)
     >>> found = savings(run, Baseline(intensity_grams_per_kwh=720.0))
-    >>> found.response_cache, found.batching, round(found.map, 6), round(found.total, 6)
-    (2.0, 2.8, 2.0, 11.2)
+    >>> found.response_cache, round(found.batching, 6), round(found.map, 6), round(found.total, 6)
+    (2.0, 2.894737, 2.0, 11.0)
     """
     device = run.work_joules + run.idle_joules
     if run.flops <= 0:
@@ -89,12 +92,14 @@ def savings(run: Run, baseline: Baseline) -> Savings | str:
     pue = (device + run.overhead_joules) / device
     intensity = run.operational_grams / (device * pue) * 3.6e6
     longer = run.roofline_alone_seconds / run.roofline_seconds if run.roofline_seconds > 0 else 1.0
-    batching = (run.work_joules * longer + run.idle_joules) / device
     demand = run.flops + run.response_flops_avoided + run.prefix_flops_avoided
+    demand_work = run.work_joules * (demand / run.flops)
     before = Footing(
-        demand, demand * (device / run.flops) * batching, baseline.pue or pue,
+        demand,
+        demand_work * longer + run.idle_joules,
+        baseline.pue or pue,
         baseline.intensity_grams_per_kwh or intensity,
-    )  # fmt: skip
+    )
     after = Footing(run.flops, device, pue, intensity)
     factors = factor(before, after)
     with_prefix = run.flops + run.prefix_flops_avoided
@@ -106,7 +111,8 @@ def savings(run: Run, baseline: Baseline) -> Savings | str:
         total=factors.total,
         response_cache=demand / with_prefix,
         prefix_cache=with_prefix / run.flops,
-        batching=batching,
+        batching=before.device_joules / (demand_work + run.idle_joules),
+        idle_spread=(demand_work + run.idle_joules) / (device * (demand / run.flops)),
         saved_grams=before.grams - after.grams,
         baseline=_words(run, baseline, pue, intensity),
     )

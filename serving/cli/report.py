@@ -209,7 +209,7 @@ def _print_total(total: Mapping[str, Any], console: Console) -> None:
         tell(
             f"  saved {number(saved['saved_grams'], 'gCO2e')}: {saved['total']:.3f} times less = model "
             f"{saved['model']:.3f} (response cache {saved['response_cache']:.3f} x prefix cache "
-            f"{saved['prefix_cache']:.3f}) x machine {saved['machine']:.3f} (batching) x mechanization "
+            f"{saved['prefix_cache']:.3f}) x machine {saved['machine']:.3f} (batching, idle) x mechanization "
             f"{saved['mechanization']:.3f} (PUE) x map {saved['map']:.3f} (grid)"
         )
         tell("  baseline: " + "; ".join(saved["baseline"]), "dim")

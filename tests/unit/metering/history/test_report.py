@@ -127,11 +127,13 @@ def test_golden_savings() -> None:
     assert saved["response_cache"] == pytest.approx(2.0)
     assert saved["prefix_cache"] == pytest.approx(1.25)
     assert saved["model"] == pytest.approx(2.5)
-    # work 0.8 x 5/2, idle 0.2 as it was
-    assert saved["machine"] == pytest.approx(2.2)
+    # work 0.8 x 5/2 (caches) x 5/2 (batching), idle 0.2 as it was; the actual run took 1.0
+    before = 0.8 * 2.5 * 2.5 + 0.2
+    assert saved["batching"] == pytest.approx(before / (0.8 * 2.5 + 0.2))
+    assert saved["machine"] == pytest.approx(before / 2.5)
     assert saved["mechanization"] == pytest.approx(1.25)
     assert saved["map"] == pytest.approx(2.0)
-    assert saved["total"] == pytest.approx(2.5 * 2.2 * 1.25 * 2.0)
+    assert saved["total"] == pytest.approx(before * 1.25 * 2.0)
     assert saved["saved_grams"] == pytest.approx(480 * (saved["total"] - 1))
     assert any("elsewhere" in text for text in saved["baseline"])
 
@@ -152,9 +154,18 @@ def test_the_factors_multiply_to_the_total(
     assert not isinstance(found, str)
     assert found.total == pytest.approx(found.model * found.machine * found.mechanization * found.map)
     assert found.model == pytest.approx(found.response_cache * found.prefix_cache)
-    assert found.machine == pytest.approx(found.batching)
+    assert found.machine == pytest.approx(found.batching * found.idle_spread)
     assert found.batching >= 1 - 1e-9
+    assert found.idle_spread <= 1 + 1e-9
     assert found.saved_grams == pytest.approx(grams * (found.total - 1), rel=1e-6, abs=grams * 1e-6)
+
+
+def test_hits_avoid_work_and_no_idle() -> None:
+    # 1 J of work for half of the demand, beside 99 J of idle, at a gram a joule
+    found = savings(Run(1e12, 1e12, 0.0, 1.0, 99.0, 0.0, 100.0, 1.0, 1.0), Baseline())
+    assert not isinstance(found, str)
+    assert found.total == pytest.approx(1.01)
+    assert found.saved_grams == pytest.approx(1.0)
 
 
 def test_without_caches_batches_or_baseline_nothing_is_claimed() -> None:
