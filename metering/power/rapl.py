@@ -49,6 +49,9 @@ class _Zone:
 class RaplMeter:
     """Packages and DRAM of the machine, the package shared between the engine's cores and the host.
 
+    RAPL knows no cores: where the engine has some of them, the sum is measured and its division is by their number,
+    whatever each did. The name says so: ``rapl_by_cores``.
+
     Args:
         engine_cores, all_cores: the accelerator boundary gets this share of the packages, by cores reserved; the
             rest and the DRAM are the host. 0 engine cores (a GPU engine): all is host.
@@ -60,7 +63,6 @@ class RaplMeter:
         PowerUnavailable: no RAPL, no permission to read it, or another owner.
     """
 
-    name = "rapl"
     method = Method.MEASURED
 
     def __init__(
@@ -77,6 +79,7 @@ class RaplMeter:
         if not 0 <= engine_cores <= all_cores or all_cores < 1:
             raise PowerUnavailable(f"{engine_cores} engine cores of {all_cores}: give 0 <= engine cores <= all cores")
         self._share = (engine_cores, all_cores)
+        self.name = "rapl" if engine_cores in (0, all_cores) else "rapl_by_cores"
         self._idle = dict(idle_watts or {})
         self._accelerator = Component(accelerator, Boundary.ACCELERATOR)
         self._host = Component(host, Boundary.HOST)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,8 +19,9 @@ from metering.model_profile import ModelProfile
 from metering.node import UNMETERED, NodeMeter
 from metering.node_settings import Embodied, NodeSettings
 from metering.power.base import Boundary, Component, LoadPower, PowerMeter, PowerUnavailable
-from metering.power.choose import Candidate, choose_meter
-from metering.power.model import CpuPowerModel, IdleAwarePower
+from metering.power.choose import Candidate, PowerPlan, choose_meter
+from metering.power.model import DRAM_WATTS_PER_GB, CpuPowerModel, IdleAwarePower
+from metering.power.rapl import POWERCAP, RaplMeter, find_zones
 from metering.weights import WeightKind
 from metering.work import Method
 from serving.config import GatewayConfig
@@ -126,60 +128,82 @@ def model_profile(model: EngineModel, hardware: NodeHardware) -> ModelProfile:
     )
 
 
-def power_meters(config: GatewayConfig, hardware: NodeHardware) -> tuple[list[PowerMeter], list[LoadPower], list[str]]:
-    """Meters, power models and, for the operator, why something is not metered."""
+def power_plan(config: GatewayConfig, hardware: NodeHardware) -> PowerPlan:
+    """Meters and power models of what an engine runs on, and why not better ones."""
     detected, kind = hardware.detected, config.engine.kind
     if detected is None:
-        return [], [], ["the upstream's device is unknown (metering.device): no energy"]
-    device = detected.device
-    idle = device.idle_watts.value if device.idle_watts else None
-    most = device.max_watts.value if device.max_watts else None
-    try:
-        if hardware.engine_cores:
-            cores = len(hardware.engine_cores)
-            meter = CpuPowerModel(
-                hardware.engine_cores,
-                idle_watts_per_core=None if idle is None else idle / cores,
-                max_watts_per_core=None if most is None else most / cores,
-                memory_gb=psutil.virtual_memory().total / 1e9,
-            )
-            return [meter], [], []
-        if kind == "vllm":
-            return _gpu_meters(detected, idle)
-        if most is None:
-            raise PowerUnavailable(f"maximal watts of {device.name} are unknown (metering.max_watts)")
-        method = Method.SIMULATED if device.kind == "simulated" else Method.MODELLED
-        component = Component(device.name.replace(" ", "_"), Boundary.ACCELERATOR)
-        count = detected.count
-        whole_idle = None if idle is None else idle * count
-        return [], [IdleAwarePower(component, whole_idle, most * count, method=method)], []
-    except PowerUnavailable as unavailable:
-        return [], [], [str(unavailable)]
+
+        def unknown() -> LoadPower:
+            raise PowerUnavailable("the upstream's device is unknown (metering.device): no energy")
+
+        return choose_meter({"upstream": [Candidate("idle_aware", unknown)]})
+    if hardware.engine_cores or kind == "vllm":
+        return engine_power(detected, hardware.engine_cores)
+    method = Method.SIMULATED if detected.device.kind == "simulated" else Method.MODELLED
+    part = "simulated device" if method is Method.SIMULATED else "device"
+    return choose_meter({part: [Candidate("idle_aware", lambda: _device_model(detected, method))]})
 
 
-def _gpu_meters(
-    detected: DetectedHardware, idle_watts: float | None
-) -> tuple[list[PowerMeter], list[LoadPower], list[str]]:
-    """NVML's energy counters where the driver has them, else the idle-aware model from sourced watts."""
+def engine_power(detected: DetectedHardware, engine_cores: Sequence[int], *, powercap: Path = POWERCAP) -> PowerPlan:
+    """Of an engine on this machine: measured where the machine shows its energy, else modelled from sourced watts.
+
+    Args:
+        detected: the accelerator; on a CPU its figures are those of the engine's cores together.
+        engine_cores: empty where the engine runs on GPUs.
+        powercap: the tree that RAPL is read from.
+    """
+    if engine_cores:
+        return _cpu_power(detected.device, engine_cores, powercap)
+    return _gpu_power(detected)
+
+
+def _cpu_power(device: Device, engine_cores: Sequence[int], powercap: Path) -> PowerPlan:
+    """RAPL where it can be read, of this machine's CPU only: a device that was named is not what RAPL measures."""
+    cores = len(engine_cores)
+    idle = device.idle_watts.value / cores if device.idle_watts else None
+    most = device.max_watts.value / cores if device.max_watts else None
+    memory_gb = psutil.virtual_memory().total / 1e9
+
+    def rapl() -> PowerMeter:
+        if device.kind != "cpu":
+            raise PowerUnavailable(f"metering.device names {device.name}, which RAPL does not measure")
+        all_cores = psutil.cpu_count() or cores
+        idle_watts = {}
+        if idle is not None:
+            dram = DRAM_WATTS_PER_GB * memory_gb if any(zone.dram for zone in find_zones(powercap)) else 0.0
+            idle_watts = {"cpu": idle * cores, "host": idle * (all_cores - cores) + dram}
+        return RaplMeter(cores, all_cores, idle_watts=idle_watts, root=powercap)
+
+    def model() -> PowerMeter:
+        return CpuPowerModel(engine_cores, idle_watts_per_core=idle, max_watts_per_core=most, memory_gb=memory_gb)
+
+    return choose_meter({"cpu": [Candidate("rapl", rapl), Candidate("idle_aware", model)]})
+
+
+def _gpu_power(detected: DetectedHardware) -> PowerPlan:
+    """NVML's energy counters where the driver has them, else the idle-aware model."""
     from metering.power.nvml import NvmlMeter
 
-    device = detected.device
+    idle = detected.device.idle_watts.value if detected.device.idle_watts else None
 
     def nvml() -> PowerMeter:
         import pynvml
 
-        return NvmlMeter(pynvml, idle_watts=lambda _: idle_watts)
+        return NvmlMeter(pynvml, idle_watts=lambda _: idle)
 
     def model() -> LoadPower:
-        if device.max_watts is None:
-            raise PowerUnavailable(f"maximal watts of {device.name} are unknown (metering.max_watts)")
-        count = detected.count
-        component = Component(device.name.replace(" ", "_"), Boundary.ACCELERATOR)
-        idle = None if idle_watts is None else idle_watts * count
-        return IdleAwarePower(component, idle, device.max_watts.value * count)
+        return _device_model(detected, Method.MODELLED)
 
-    plan = choose_meter({"gpu": [Candidate("nvml", nvml), Candidate("idle_aware", model)]})
-    return list(plan.meters), list(plan.load_models), list(plan.explanation) if plan.uncovered else []
+    return choose_meter({"gpu": [Candidate("nvml", nvml), Candidate("idle_aware", model)]})
+
+
+def _device_model(detected: DetectedHardware, method: Method) -> LoadPower:
+    device, count = detected.device, detected.count
+    if device.max_watts is None:
+        raise PowerUnavailable(f"maximal watts of {device.name} are unknown (metering.max_watts)")
+    idle = None if device.idle_watts is None else device.idle_watts.value * count
+    component = Component(device.name.replace(" ", "_"), Boundary.ACCELERATOR)
+    return IdleAwarePower(component, idle, device.max_watts.value * count, method=method)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,15 +238,15 @@ def node_power(config: GatewayConfig) -> NodePower:
         groups.setdefault(key, (_on_all_cores(own, config), []))[1].append(one.name)
     for group, names in groups.values() if placed else [(config, [])]:
         hardware = node_hardware(group)
-        more_meters, more_models, why = power_meters(group, hardware)
-        if not placed or group.engine.kind != "upstream":
-            refusals += why
-        found = [component for meter in more_meters for component in meter.components]
-        found += [model.component for model in more_models]
+        plan = power_plan(group, hardware)
+        if plan.uncovered and (not placed or group.engine.kind != "upstream"):
+            refusals += [entry.reason for entry in plan.rejected]
+        found = [component for meter in plan.meters for component in meter.components]
+        found += [model.component for model in plan.load_models]
         accelerators = frozenset(c.name for c in found if c.boundary is Boundary.ACCELERATOR)
         devices |= dict.fromkeys(names, accelerators)
-        meters += more_meters
-        models += more_models
+        meters += plan.meters
+        models += plan.load_models
         device = hardware.detected.device if hardware.detected else None
         if device is not None and device.embodied_kilograms is not None and hardware.detected is not None and found:
             grams = device.embodied_kilograms.value * 1000 * hardware.detected.count

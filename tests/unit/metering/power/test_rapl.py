@@ -142,3 +142,7 @@ def test_a_package_has_one_owner(tree, tmp_path_factory):
 def test_more_engine_cores_than_cores_is_refused(tree):
     with pytest.raises(PowerUnavailable, match="5 engine cores of 4"):
         RaplMeter(5, 4, root=tree.root)
+
+
+def test_a_package_that_is_divided_by_cores_says_so_in_its_name(tree):
+    assert [RaplMeter(cores, 4, root=tree.root).name for cores in (0, 3, 4)] == ["rapl", "rapl_by_cores", "rapl"]
