@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import psutil
 from pydantic import SecretStr
 
@@ -23,6 +24,7 @@ from serving.placement.applications import GATEWAY, Application, ApplicationFail
 from serving.placement.caching import new_secret
 from serving.placement.calibration import ensure_calibration
 from serving.placement.janitor import RUN_VARIABLE
+from serving.placement.kept_events import keep_events
 from serving.placement.model_replica import model_deployment
 from serving.placement.placed import InternalLink, PlacedModel, placed_models
 from serving.placement.processes import adopt_orphans, reap_adopted
@@ -92,6 +94,8 @@ class Supervisor(Started):
         self._folder = RunFolder()
         if any_port:
             self.config = config = _ends_with_the_run(config, self.run_folder)
+        else:
+            self._keep_events()
         os.environ[RUN_VARIABLE] = str(self.run_folder)
         self._calibrate(engines)
         self._redis = RedisServers(config, self.run_folder, self._tell)
@@ -125,6 +129,12 @@ class Supervisor(Started):
         # the same cores are measured once
         for cores in {engine_cores(engine.vllm, available): None for engine in engines if engine.kind == "vllm"}:
             ensure_calibration(cores, self._tell)
+
+    def _keep_events(self) -> None:
+        try:
+            keep_events(self.run_folder, Path(platformdirs.user_data_dir("wattgate")), self.config)
+        except OSError as error:
+            self._tell(f"the events end with this run: {error}")
 
     def _check_port(self) -> None:
         server = self.config.server

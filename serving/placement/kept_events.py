@@ -1,0 +1,48 @@
+"""Events outlive the run: what changed last Tuesday, or at the restart itself, is still told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from serving.config import GatewayConfig
+from serving.operations.events import EVENTS, EventLog, changes
+
+_MOST_BYTES = 4 * 1024 * 1024
+_KEPT_BYTES = 1024 * 1024
+"""Some eight thousand events of 120 bytes."""
+
+
+def keep_events(run_folder: Path, data_folder: Path, config: GatewayConfig) -> None:
+    """The run's events go to a file of this port in the user's data folder, and what the configuration has become since
+    the last run on it is their next one. Raises OSError.
+    """
+    kept = data_folder / f"events-{config.server.port}.jsonl"
+    data_folder.mkdir(parents=True, exist_ok=True)
+    kept.touch(mode=0o600)
+    _shorten(kept)
+    (run_folder / EVENTS).symlink_to(kept)
+    last = data_folder / f"configuration-{config.server.port}.json"
+    now = config.model_dump(mode="json")
+    before = _read(last)
+    if before is not None:
+        log = EventLog(run_folder / EVENTS)
+        for change in changes("config", before, now):
+            log.record("config", f"at the restart: {change}")
+    last.touch(mode=0o600)
+    last.write_text(json.dumps(now))
+
+
+def _shorten(file: Path) -> None:
+    content = file.read_bytes() if file.stat().st_size > _MOST_BYTES else b""
+    if content:
+        file.write_bytes(content[-_KEPT_BYTES:].partition(b"\n")[2])
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
