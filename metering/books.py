@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from metering.accounts import FinalReceipt
 from metering.booking import EngineWindow
-from metering.idle import IdleBook
+from metering.idle import IdleBook, IdlePolicy
 from metering.ledger import Amounts
 from metering.power.base import Boundary, Component
 from metering.settlement import IntensityStamp
@@ -98,6 +98,8 @@ class ClosedWindow:
     finals: tuple[FinalReceipt, ...]
     stamp: IntensityStamp | None
     forced: bool
+    idle_policy: IdlePolicy = IdlePolicy.RESERVED
+    """By which the idle in ``lines`` was shared."""
 
 
 @dataclass(frozen=True, slots=True)

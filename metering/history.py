@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from metering.errors import BadInput
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """``PRAGMA user_version`` of the file. An older one gains the columns it lacks, a newer one is left alone."""
 SECONDS_PER_MINUTE = 60
 _BUSY_SECONDS = 5.0
@@ -84,6 +84,8 @@ class Usage:
     """Device-seconds on devices with a price."""
     electricity_priced_seconds: float = 0.0
     """Device-seconds, metered, while a kWh had a price."""
+    unreserved_seconds: float = 0.0
+    """Device-seconds under an idle policy other than ``reserved``: the node kept idle that SCI counts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from metering.history import (
     UsageKey,
     add_up,
 )
+from metering.idle import IdlePolicy
 from metering.power.base import Boundary
 from metering.settlement import weakest
 from metering.work import Method, Served
@@ -66,6 +67,7 @@ def window_rows(
         row = _usage(line, peak_flops.get(model), metered=metered, has_embodied=has_embodied)
         row.device_priced_seconds = line.device_seconds if has_price else 0.0
         row.electricity_priced_seconds = line.device_seconds if metered and price_per_kwh is not None else 0.0
+        row.unreserved_seconds = 0.0 if closed.idle_policy is IdlePolicy.RESERVED else line.device_seconds
         add_up(out.usage.setdefault(key, Usage()), row)
     return out
 

@@ -15,7 +15,8 @@ The policies differ in what becomes of idle that was booked:
 
 SCI (ISO/IEC 21031) counts the energy of the hardware *reserved*, idle included, and so does ``reserved``: it
 is the SCI-conformant choice, its receipts add up to the meter in the long run whatever the window, and it is
-the default for both reasons. Under the others an SCI score has to add the node's idle line to the receipts.
+the default for both reasons. Under the others an SCI score has to add the node's idle line to the receipts;
+the report, whose groups cannot tell whose idle that was, gives none.
 """
 
 from __future__ import annotations

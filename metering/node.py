@@ -274,7 +274,15 @@ class NodeMeter:
         self._finalise(now_seconds)
         finals, self._finalised = tuple(self._finalised), []
         return ClosedWindow(
-            sealed.window, sealed.epoch_seconds, components, engines, lines, finals, sealed.stamp, forced
+            sealed.window,
+            sealed.epoch_seconds,
+            components,
+            engines,
+            lines,
+            finals,
+            sealed.stamp,
+            forced,
+            self.settings.idle_policy,
         )
 
     def _finalise(self, now_seconds: float) -> None:

@@ -34,6 +34,10 @@ class Line:
     signal: str
     usage: Usage = field(default_factory=Usage)
     served: ServedTotals = field(default_factory=ServedTotals)
+    flops_with_peak: float = 0.0
+    """Of the FLOPs, those done where the peak was known: MFU compares them with that peak and no others."""
+    peakless_seconds: float = 0.0
+    """Device-seconds where the peak was unknown."""
     grams_by_boundary: dict[str, float] = field(default_factory=lambda: dict.fromkeys(BOUNDARIES, 0.0))
     estimators: set[str] = field(default_factory=set)
     zones: set[str] = field(default_factory=set)
@@ -41,6 +45,10 @@ class Line:
 
     def add(self, key: UsageKey, usage: Usage) -> None:
         add_up(self.usage, usage)
+        if usage.device_seconds > 0 and usage.peak_flop_seconds == 0:
+            self.peakless_seconds += usage.device_seconds
+        else:
+            self.flops_with_peak += usage.flops_prefill + usage.flops_decode
         self.estimators.add(key.estimator)
         if key.zone:
             self.zones.add(key.zone)
@@ -81,8 +89,14 @@ class Line:
 
     @property
     def mfu_ratio(self) -> float | None:
-        flops = self.usage.flops_prefill + self.usage.flops_decode
-        return flops / self.usage.peak_flop_seconds if self.usage.peak_flop_seconds > 0 and flops > 0 else None
+        flops, possible = self.flops_with_peak, self.usage.peak_flop_seconds
+        return flops / possible if possible > 0 and flops > 0 else None
+
+    @property
+    def massless_seconds(self) -> float:
+        """Device-seconds whose embodied carbon is unknown; what is within the rounding of the sums is none."""
+        rest = self.usage.device_seconds - self.usage.embodied_seconds
+        return rest if rest > 1e-9 * self.usage.device_seconds else 0.0
 
     @property
     def intensity_grams_per_kwh(self) -> float | None:
@@ -94,7 +108,7 @@ class Line:
         intensity, embodied = self.intensity_grams_per_kwh, self.embodied_grams
         if self.signal != "average" or self.operational_grams is None or embodied is None or intensity is None:
             return None
-        if self.tokens == 0:
+        if self.tokens == 0 or self.massless_seconds > 0 or self.usage.unreserved_seconds > 0:
             return None
         kwh = sum(joules_of(self.usage).values()) / JOULES_PER_KWH
         return sci_score(kwh, intensity, embodied, self.tokens / 1000)
@@ -125,8 +139,18 @@ class Line:
             out.append(f"grams of {usage.unstamped_nanojoules / NANO:.4g} J: the grid intensity was unknown")
         if usage.device_seconds > 0 and usage.embodied_seconds == 0:
             out.append("embodied carbon: unknown for this device (metering.embodied_kilograms); no SCI score")
+        elif self.massless_seconds > 0:
+            out.append(
+                f"embodied carbon for {self.massless_seconds:.1f} s of device time: unknown for its device "
+                "(metering.embodied_kilograms), not in the sums; no SCI score"
+            )
         if usage.device_seconds > 0 and usage.peak_flop_seconds == 0:
             out.append("MFU: the device's peak is unknown (metering.peak_flops)")
+        elif self.peakless_seconds > 0:
+            out.append(
+                f"MFU for {self.peakless_seconds:.1f} s of device time: the peak was unknown (metering.peak_flops); "
+                "neither its FLOPs nor its time are in the ratio"
+            )
         if usage.tokens_prefill + usage.tokens_decode > 0 and usage.flops_prefill + usage.flops_decode == 0:
             out.append("FLOPs: the model's architecture is unknown")
         if 0 < usage.device_priced_seconds < usage.device_seconds:
@@ -138,6 +162,11 @@ class Line:
             out.append(f"cost of electricity for {unpriced:.1f} s of device time: no price was given then")
         if self.signal == "marginal":
             out.append("SCI score: it takes an average intensity, this one is marginal")
+        if usage.unreserved_seconds > 0:
+            out.append(
+                "SCI score: it counts all idle of the hardware, and only metering.idle_policy `reserved` shares "
+                "all of it"
+            )
         if usage.tokens_decode > 0 and self.served.requests == 0:
             out.append("requests and answered tokens: not counted in this period")
         return out
@@ -243,7 +272,7 @@ class Report:
 HOW = (
     ("requests, tokens", "counted by the gateway from the engine's usage; executed tokens by the engine's steps"),
     ("flops", "modelled: matrix multiplications of the architecture for the tokens executed, causal attention"),
-    ("mfu_ratio", "flops / (peak of the device x device-seconds attributed)"),
+    ("mfu_ratio", "flops / (peak of the device x device-seconds attributed), both where the peak was known"),
     ("energy_kwh", "by the line's method and estimator; windows of a second or more, split by the ledger's weights"),
     ("overhead", "(PUE - 1) x the rest, PUE as configured"),
     ("operational", "energy x intensity of its window; zone and source beside it; location-based"),

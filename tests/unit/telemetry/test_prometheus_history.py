@@ -181,3 +181,10 @@ def test_a_prometheus_that_is_away_is_named() -> None:
     source = PrometheusHistory("http://me:secret@p:1", httpx.Client(transport=httpx.MockTransport(refuse)))
     with pytest.raises(PrometheusUnavailable, match="cannot reach Prometheus at http://p:1"):
         source.read(SINCE, SINCE + 60)
+
+
+def test_idle_that_nobody_was_given_leaves_no_sci_score() -> None:
+    series = [one for one in energy() if one[1].get("boundary") != "idle"]
+    (line,) = figures(*series)["groups"]
+    assert line["per_1k_tokens"]["sci_grams"] is None
+    assert any("idle_policy" in text for text in line["missing"])

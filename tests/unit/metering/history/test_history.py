@@ -120,7 +120,13 @@ def test_a_file_of_the_first_version_is_read_as_it_is_and_extended_by_the_next_w
     store = HistoryStore(path)
     store.add(rows(9, joules=7))
     with sqlite3.connect(path) as database:
-        later = ("device_nanocost", "electricity_nanocost", "device_priced_seconds", "electricity_priced_seconds")
+        later = (
+            "device_nanocost",
+            "electricity_nanocost",
+            "device_priced_seconds",
+            "electricity_priced_seconds",
+            "unreserved_seconds",
+        )
         for column in later:
             database.execute(f"ALTER TABLE usage DROP COLUMN {column}")
         database.execute("PRAGMA user_version = 1")

@@ -186,6 +186,8 @@ def test_without_caches_batches_or_baseline_nothing_is_claimed() -> None:
         ),
         ({"unstamped_nanojoules": 5}, ["grams.operational", "per_1k_tokens.sci_grams", "savings"], "intensity was"),
         ({"embodied_seconds": 0.0, "embodied_nanograms": 0}, ["grams.embodied", "per_1k_tokens.sci_grams"], "embodied"),
+        ({"embodied_seconds": 60.0}, ["per_1k_tokens.sci_grams"], "embodied carbon for 40.0 s"),
+        ({"unreserved_seconds": 1.0}, ["per_1k_tokens.sci_grams"], "idle_policy `reserved`"),
         ({"peak_flop_seconds": 0.0}, ["mfu_ratio"], "peak is unknown"),
         ({"flops_prefill": 0.0, "flops_decode": 0.0}, ["flops", "mfu_ratio", "savings"], "architecture"),
     ],
@@ -198,6 +200,13 @@ def test_what_is_unknown_is_none_and_named_never_zero(changes: dict[str, Any], u
             value = value[part]
         assert value is None, path
     assert any(names in text for text in line["missing"]), line["missing"]
+
+
+def test_mfu_of_a_total_leaves_out_work_whose_peak_was_unknown() -> None:
+    found = history((key("known"), usage()), (key("unknown"), usage(peak_flop_seconds=0.0)))
+    (total,) = report(found).as_dict()["totals"]
+    assert total["mfu_ratio"] == pytest.approx(0.8)
+    assert any("MFU for 100.0 s" in text for text in total["missing"])
 
 
 def test_a_gap_of_the_meter_and_an_unmetered_host_are_named() -> None:

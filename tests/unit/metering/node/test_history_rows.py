@@ -7,6 +7,7 @@ from typing import Any
 
 from metering.history import History
 from metering.history_rows import served_rows, window_rows
+from metering.idle import IdlePolicy
 from metering.settlement import IntensityStamp
 from metering.work import EngineSteps, Method, Served
 
@@ -61,6 +62,15 @@ def test_without_a_meter_the_seconds_are_marked_as_unmetered(world: Any) -> None
     found = run(world, STAMP)
     assert all(usage.unmetered_seconds == usage.device_seconds > 0 for usage in found.usage.values())
     assert all(totals.gap_seconds == totals.window_seconds for totals in found.node.values())
+
+
+def test_only_the_policy_reserved_leaves_no_idle_with_the_node(world: Any) -> None:
+    for policy in IdlePolicy:
+        node = world.node(world.constant(), idle_policy=policy)
+        node.start(0.0)
+        node.submit(world.batch(1, 1.0, [world.record("a", 0.2, 0.8)], ["a"]), 1.0)
+        (usage,) = history_of(world, node, node.tick(1.0)).usage.values()
+        assert usage.unreserved_seconds == (0.0 if policy is IdlePolicy.RESERVED else usage.device_seconds)
 
 
 def test_batching_and_reuse_are_counted(world: Any) -> None:
