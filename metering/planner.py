@@ -7,7 +7,7 @@ needs. Energy is at the device; PUE is applied to the grams.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from metering.errors import BadInput, require_tokens
@@ -32,6 +32,7 @@ class DeviceFigures:
     time_seconds: float | None = None
     """From the prompt's arrival to the last token, all devices together."""
     prefill_seconds: float | None = None
+    """By compute alone, a lower bound, where the device's bandwidth is unknown."""
     decode_seconds: float | None = None
     bound_by: tuple[tuple[str, str], ...] = ()
     """Phase and what bounds it: ``compute`` or ``bandwidth``."""
@@ -228,11 +229,17 @@ def _on_device(
     if peak is None:
         notes.append(f"The peak of {device.name} at {precision} is unknown: no MFU; give it, or another precision.")
     if bandwidth is None:
-        notes.append(f"The bandwidth of {device.name} is unknown: time by compute alone, too short for decode.")
+        notes.append(
+            f"The bandwidth of {device.name} is unknown: the prefill by compute alone, the least it takes; no figures "
+            "of decode, nor of the whole; give the bandwidth."
+        )
     blank = DeviceFigures(device.name, count, work.batch, precision, site)
-    # Without the peak the prefill cannot be timed; without the bandwidth compute still gives a lower bound.
     if peak is None:
         return blank
+    if bandwidth is None:
+        # prefill is bound by compute but for the shortest prompts; decode by bandwidth, so compute says nothing of it
+        least = work.prefill[0] / peak / efficiency
+        return replace(blank, prefill_seconds=least, bound_by=(("prefill", "compute"),))
     seconds, bound = [], []
     for phase, (flops, moved) in (("prefill", work.prefill), ("decode", work.decode)):
         least = roofline_seconds(flops, moved, peak_flops=peak, bandwidth_bytes_per_second=bandwidth) or 0.0

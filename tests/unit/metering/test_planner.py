@@ -171,10 +171,12 @@ def test_unknown_peak_gives_no_time_and_no_energy() -> None:
     assert any("peak of blank at bfloat16 is unknown" in note for note in told["notes"])
 
 
-def test_unknown_bandwidth_gives_a_lower_bound_and_says_so() -> None:
+def test_unknown_bandwidth_gives_no_decode_and_nothing_of_the_whole() -> None:
     told = unknowing(bandwidth_bytes_per_second=None).as_dict()
-    assert told["bound_by"] == {"prefill": "compute", "decode": "compute"}
-    assert told["mbu_ratio"] is None
+    keys = ("decode_seconds", "time_seconds", "energy_joules", "operational_grams", "embodied_grams", "mfu_ratio")
+    assert [told[key] for key in keys] == [None] * 6
+    assert told["prefill_seconds"] == pytest.approx(plan().prefill.total / 1e14 / 0.5)
+    assert told["bound_by"] == {"prefill": "compute"}
     assert any("bandwidth of blank is unknown" in note for note in told["notes"])
 
 
