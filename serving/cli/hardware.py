@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from serving.cli.figures import bad_input_exits, print_figures
+
+if TYPE_CHECKING:
+    from metering.hardware.device import DetectedHardware
 
 app = typer.Typer(help="Show the hardware detected, the source of each figure, and what is unknown.")
 
@@ -36,7 +40,10 @@ def hardware(
     catalogue: Annotated[bool, typer.Option("--catalogue", help="List the devices known.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Detect by NVML and CPU flags; figures nobody published are unknown, never guessed."""
+    """Detect by NVML and CPU flags; figures nobody published are unknown, never guessed.
+
+    Also how this machine's power is read, and why not by a better meter.
+    """
     from metering.errors import BadInput
     from metering.hardware import catalogue as known_devices
     from metering.hardware import cpu_models, detect, find_device
@@ -63,13 +70,30 @@ def hardware(
                 found = replace(found, device=replace(found.device, notes=(*found.device.notes, keep)))
             else:
                 found = detect(device=device, threads=threads)
+    # a device that is only named has no meter here
+    power = _power(found) if device is None or device.casefold() == "cpu" else ()
     if as_json:
-        print_figures(found.as_dict(), as_json=True, title="")
+        print_figures(found.as_dict() | {"power": list(power)}, as_json=True, title="")
     else:
-        _print(found.as_dict())
+        _print(found.as_dict(), power)
 
 
-def _print(found: dict[str, Any]) -> None:
+def _power(found: DetectedHardware) -> tuple[str, ...]:
+    """How the node's meter would get the engine's energy with the default settings, a line a decision."""
+    from serving.engines.settings import VllmSettings
+    from serving.engines.vllm import engine_cores
+    from serving.placement.metering_setup import engine_power
+
+    cores: tuple[int, ...] = ()
+    if found.device.kind == "cpu":
+        cores = engine_cores(VllmSettings(), sorted(os.sched_getaffinity(0)))
+    plan = engine_power(found, cores)
+    for meter in plan.meters:
+        meter.close()
+    return plan.explanation
+
+
+def _print(found: dict[str, Any], power: tuple[str, ...]) -> None:
     console = Console()
     count = f"{found['count']} x " if found["count"] > 1 else ""
     table = Table(title=f"{count}{found['name']} ({found['kind']})", title_justify="left")
@@ -88,6 +112,8 @@ def _print(found: dict[str, Any]) -> None:
             table.add_row(label, f"{figure['value'] / scale:,.4g} {unit}", figure["source"])
     table.add_row("embodied scope", found["embodied_scope"] or "unknown", "")
     console.print(table)
+    for line in power:
+        console.print(line, markup=False, highlight=False)
     for note in found["notes"]:
         console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
     if found["unknown"]:

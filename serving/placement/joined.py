@@ -21,12 +21,30 @@ from serving.placement.applications import (
 )
 from serving.placement.cluster import TOKEN_VARIABLE, cluster_config, node_environment, version_of
 from serving.placement.janitor import sweep
-from serving.placement.node_meters import meters_alive
+from serving.placement.node_meters import meters_alive, stop_node_meters
 from serving.placement.redis_servers import RedisUrls
 from serving.placement.replica import serve_deployment
 from serving.placement.run_folder import Started
 from serving.placement.supervisor import StartError
-from serving.reload import differences
+from serving.reload import differences, is_live
+
+
+def with_what_stays(running: GatewayConfig, asked: GatewayConfig) -> GatewayConfig:
+    """``asked``, with what replacing the replicas does not change: the address, and what the nodes' meters were made
+    with, for they outlive the replicas.
+    """
+    address = {name: getattr(running.server, name) for name in ("host", "port", "metrics_port")}
+    telemetry = asked.telemetry.model_copy(update={"engine_model": running.telemetry.engine_model})
+    server = asked.server.model_copy(update=address)
+    return asked.model_copy(update={"server": server, "metering": running.metering, "telemetry": telemetry})
+
+
+def exporters_keys(running: GatewayConfig, new: GatewayConfig) -> list[str]:
+    """What is to be told of keys that the replicas take over and the nodes' own `/metrics` does not."""
+    if running.server.metrics_port is None:
+        return []
+    changes = (change for change in differences(running.access, new.access, ("access",)) if not is_live(change.key))
+    return [f"not applied at server.metrics_port of the nodes: {change}: it takes a restart" for change in changes]
 
 
 class JoinedGateway(Started):
@@ -82,9 +100,9 @@ class JoinedGateway(Started):
             new = cluster_config(config)
         except ConfigError as error:
             return [f"not reloaded: {error}"]
-        address = {"host": self.config.server.host, "port": self.config.server.port}
-        asked, new = new, new.model_copy(update={"server": new.server.model_copy(update=address)})
+        asked, new = new, with_what_stays(self.config, new)
         late = [f"not applied: {change}: it takes a restart" for change in differences(new, asked)]
+        late += exporters_keys(self.config, new)
         changes = [str(change) for change in differences(self.config, new)]
         if not changes:
             return late or ["nothing has changed"]
@@ -123,6 +141,9 @@ class JoinedGateway(Started):
         if ray.is_initialized():
             with contextlib.suppress(Exception):
                 serve.delete(GATEWAY)
+            with contextlib.suppress(Exception):
+                # their open windows are booked and their history is written before they go
+                stop_node_meters()
             for name in meters_alive().values():
                 with contextlib.suppress(Exception):
                     ray.kill(ray.get_actor(name, namespace="wattgate"))

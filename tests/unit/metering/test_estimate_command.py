@@ -265,3 +265,13 @@ def test_hardware_refuses() -> None:
 
 def test_hardware_detects_this_machine() -> None:
     assert figures(app=hardware.app)["count"] >= 1
+
+
+def test_hardware_says_how_power_is_read_and_why_not_better() -> None:
+    told = figures("--device", "cpu", app=hardware.app)["power"]
+    assert told[0].startswith("power of cpu: ")
+    if told[0] != "power of cpu: rapl":
+        (refused_meter,) = [line for line in told if line.startswith("power of cpu not by rapl: ")]
+        shown = RUNNER.invoke(hardware.app, ["--device", "cpu"], env={"COLUMNS": "1000"}).stdout
+        assert refused_meter in shown
+    assert figures("--device", "H100 SXM5", app=hardware.app)["power"] == []

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from serving.placement import joined
@@ -47,7 +51,7 @@ def test_the_same_again_hands_nothing_over(cluster: Cluster) -> None:
 
 
 def test_another_setting_is_rolled_out_and_its_end_is_told_once(cluster: Cluster) -> None:
-    lines = cluster.gateway.apply(config(metering__pue=1.2))
+    lines = cluster.gateway.apply(config(server__request_timeout_seconds=100))
     assert lines[-1] == "replacing the replicas one by one"
     assert cluster.gateway.apply(config()) == ["not reloaded: the last change is still being rolled out"]
     cluster.gateway.watch()
@@ -59,11 +63,11 @@ def test_another_setting_is_rolled_out_and_its_end_is_told_once(cluster: Cluster
 
 
 def test_a_roll_out_that_fails_is_told_and_another_may_follow(cluster: Cluster) -> None:
-    cluster.gateway.apply(config(metering__pue=1.2))
+    cluster.gateway.apply(config(server__request_timeout_seconds=100))
     cluster.run = ApplicationFailed("no disk")
     cluster.gateway.watch()
     assert cluster.told == ["the replicas could not be replaced: no disk"]
-    assert cluster.gateway.apply(config(metering__pue=1.3))[-1] == "replacing the replicas one by one"
+    assert cluster.gateway.apply(config(server__request_timeout_seconds=101))[-1] == "replacing the replicas one by one"
 
 
 def test_what_a_cluster_refuses_is_not_reloaded(cluster: Cluster) -> None:
@@ -77,3 +81,38 @@ def test_the_address_stays_that_of_the_start(cluster: Cluster) -> None:
         "not applied: server.port 8000 -> 9000: it takes a restart"
     ]
     assert cluster.handed == 0
+
+
+def test_what_the_nodes_meters_were_made_with_waits_for_a_restart(cluster: Cluster) -> None:
+    asked = config(metering__pue=1.2, server__metrics_port=9000, telemetry__engine_model="/a/model.json")
+    assert set(cluster.gateway.apply(asked)) == {
+        "not applied: metering.pue 1.0 -> 1.2: it takes a restart",
+        "not applied: server.metrics_port 9464 -> 9000: it takes a restart",
+        "not applied: telemetry.engine_model none -> /a/model.json: it takes a restart",
+    }
+    assert cluster.handed == 0
+    assert cluster.gateway.config.metering.pue == 1.0
+
+
+def test_new_keys_are_the_replicas_and_not_yet_those_of_the_nodes_exporters(cluster: Cluster) -> None:
+    lines = cluster.gateway.apply(config(access__admin_key="of-another-admin"))
+    late = "not applied at server.metrics_port of the nodes: access.admin_key is another: it takes a restart"
+    assert lines == [late, "applied: access.admin_key is another", "replacing the replicas one by one"]
+
+
+def test_meters_write_their_history_before_they_are_ended(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    ray = SimpleNamespace(
+        is_initialized=lambda: True,
+        get_actor=lambda name, namespace: name,
+        kill=lambda actor: done.append(f"kill {actor}"),
+        shutdown=lambda: done.append("leave"),
+        serve=SimpleNamespace(delete=lambda name: done.append("replicas"), shutdown=lambda: None),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(joined, "sweep", lambda folder: None)
+    monkeypatch.setattr(joined, "meters_alive", lambda: {"node": "meter"})
+    monkeypatch.setattr(joined, "stop_node_meters", lambda: done.append("history"))
+    cluster.gateway._folder = Path("unused")
+    cluster.gateway.close()
+    assert done == ["replicas", "history", "kill meter", "leave"]
