@@ -40,6 +40,8 @@ class Intake:
         self._early_finished: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._maybe_settled: dict[Key, None] = {}
         self._lost_by_forgotten = 0
+        self.resumed = False
+        """Whether a meter before this one heard the sources that are not announced to this one."""
 
     def hear(self, name: str, now_seconds: float) -> Source:
         """Note that a source lives."""
@@ -56,7 +58,10 @@ class Intake:
         Raises:
             ValueError: a sequence below 1.
         """
+        known = batch.source in self.sources
         source = self.hear(batch.source, now_seconds)
+        if self.resumed and not known and batch.sequence > 1:
+            source.resume(batch.sequence)
         if not source.take(batch.sequence, min(batch.watermark_seconds, now_seconds), now_seconds):
             self._counters.duplicate_batches += 1
             return False

@@ -91,6 +91,10 @@ class NodeMeter:
             self._closer.devices[source] = named
         self._intake.hear(source, self._moment(now_seconds))
 
+    def resume(self) -> None:
+        """After a restart: sources go on with the sequences that they had, and what was before is not missing here."""
+        self._intake.resumed = True
+
     def set_intensity(self, stamp: IntensityStamp | None) -> None:
         """Intensity of the windows sealed from now on; None: unknown."""
         self._stamp = stamp

@@ -21,6 +21,8 @@ class Source:
     """Of the last batch before the first gap: a batch beyond a gap promises nothing about those missing."""
     lost: int = 0
     """Sequences that were given up; falls again when one of them arrives after all."""
+    _elsewhere: int = 0
+    """Up to here batches were for a meter before this one: none of them is awaited, or lost."""
     _upto: int = 0
     _ahead: dict[int, float] = field(default_factory=dict)
     _given_up: list[tuple[int, int]] = field(default_factory=list)
@@ -50,6 +52,11 @@ class Source:
         if len(self._ahead) > MOST_AHEAD:
             self._give_up(now_seconds)
         return True
+
+    def resume(self, sequence: int) -> None:
+        """Begin with this batch: those before it were for a meter before this one. One that comes yet is booked."""
+        self._elsewhere = self._upto = sequence - 1
+        self._given_up = [(1, self._upto)]
 
     def give_up_gaps(self, now_seconds: float, patience_seconds: float) -> None:
         """Stop waiting for batches that have been missing for longer than the patience."""
@@ -82,6 +89,6 @@ class Source:
             if low <= sequence <= high:
                 rest = [(low, sequence - 1), (sequence + 1, high)]
                 self._given_up[index : index + 1] = [(a, b) for a, b in rest if a <= b]
-                self.lost -= 1
+                self.lost -= sequence > self._elsewhere
                 return True
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from metering.errors import UnknownZone
@@ -52,6 +53,12 @@ def first_stamp(metering: MeteringSettings) -> IntensityStamp | None:
     return IntensityStamp.of(StaticIntensity(country).reading)
 
 
+def stand_in(metering: MeteringSettings) -> IntensityStamp | None:
+    """The annual mean in place of a configured source that cannot be read at all, and labelled so."""
+    stamp = first_stamp(metering)
+    return None if stamp is None else replace(stamp, source=f"{stamp.source} (in place of {metering.intensity.source})")
+
+
 def _country(zone: str, otherwise: str) -> str:
     """The country that a source's zone tells, else the configured one."""
     try:
@@ -86,6 +93,7 @@ class IntensityFeed:
         self._refresh_seconds = refresh_seconds
         self._put_ahead = put_ahead
         self._sleep = sleep
+        self._last: IntensityReading | None = None
 
     async def run(self) -> None:
         while True:
@@ -98,12 +106,16 @@ class IntensityFeed:
             reading = await self._source.latest()
         except IntensityUnavailable:
             self._on_fault("intensity_unavailable")
+            self._last = None
             self._put(None)
             return
         except Exception:
-            # a defect in the reader of a source must not end the feed: the last figure stays, and it is counted
+            # a defect in the reader of a source must not end the feed: the last figure stays, as a stale one
             self._on_fault("intensity_unavailable")
+            if self._last is not None and self._last.quality is not Quality.STATIC:
+                self._put(IntensityStamp.of(replace(self._last, quality=Quality.STALE)))
             return
+        self._last = reading
         if reading.fallback_from is not None:
             self._on_fault("intensity_fallback")
         elif reading.quality is Quality.STALE:

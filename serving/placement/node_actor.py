@@ -31,7 +31,7 @@ from serving.operations.engine_drift import EngineWatch
 from serving.operations.events import EVENTS, EventLog
 from serving.placement.exporter import NodeExporter
 from serving.placement.history import HistoryKeeper, history_file
-from serving.placement.intensity import IntensityFeed, configured_intensity, first_stamp
+from serving.placement.intensity import IntensityFeed, configured_intensity, first_stamp, stand_in
 from serving.placement.key_watch import build_keys
 from serving.placement.metering_setup import build_node_meter, node_power
 from serving.placement.node_metrics import NodeMetrics
@@ -97,6 +97,7 @@ class NodeMeterActor:
         except OSError:
             return
         self._export.fault("meter_restarted")
+        self._node.resume()
         self._know(known)
 
     def _know(self, profiles: Iterable[WorkModel]) -> None:
@@ -128,6 +129,7 @@ class NodeMeterActor:
                 source = configured_intensity(self._metering, client)
             except BadInput:
                 # a trace that cannot be read: the annual mean stays in use, and says so by its label
+                self._use(stand_in(self._metering))
                 self._export.fault("intensity_unavailable")
                 return
             seconds = self._metering.intensity.refresh_seconds

@@ -63,3 +63,17 @@ def test_a_lost_batch_cannot_hold_memory_for_ever():
 def test_sequences_count_from_one():
     with pytest.raises(ValueError, match="1 or more"):
         Source("a", 0.0).take(0, 0.0, 0.0)
+
+
+def test_what_another_meter_was_sent_is_not_lost_and_is_booked_once_where_it_comes_yet():
+    source = Source("a", 0.0)
+    source.resume(57)
+    assert source.take(57, 9.0, 0.0)
+    assert (source.missing, source.watermark_seconds) == (False, 9.0)
+    assert source.take(56, 8.0, 0.0)
+    assert not source.take(56, 8.0, 0.0)
+    source.take(59, 11.0, 1.0)
+    source.give_up_gaps(9.0, patience_seconds=5.0)
+    assert source.lost == 1
+    assert source.take(58, 10.0, 9.0)
+    assert source.lost == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,22 @@ async def test_a_source_that_breaks_leaves_the_last_figure_in_use() -> None:
     await rig.feed.refresh()
     assert rig.stamps == []
     assert rig.faults == ["intensity_unavailable"]
+
+
+async def test_the_last_figure_of_a_source_that_breaks_is_live_no_more() -> None:
+    class Breaks(ScriptedIntensity):
+        async def latest(self) -> IntensityReading:
+            if self.calls:
+                raise KeyError("defect")
+            return replace(await super().latest(), quality=Quality.LIVE)
+
+    rig = Rig(Breaks(123.0, "DE"))
+    for _ in range(2):
+        await rig.feed.refresh()
+    assert [stamp and (stamp.grams_per_kwh, stamp.quality) for stamp in rig.stamps] == [
+        (123.0, "live"),
+        (123.0, "stale"),
+    ]
 
 
 async def test_the_feed_asks_again_after_each_pause() -> None:

@@ -82,6 +82,7 @@ async def test_an_actor_that_was_killed_goes_on_with_the_models_it_knew(tmp_path
     await again._keeper.flush()
     ((_, usage),) = HistoryStore(tmp_path / "h.sqlite3").read(0).usage.items()
     assert usage.peak_flop_seconds == 5.0 * usage.device_seconds > 0
+    assert again._node.books().counters.lost_batches == 0
     for task in (*first._tasks, *again._tasks):
         task.cancel()
 
@@ -185,3 +186,13 @@ async def test_final_receipts_are_listed_to_their_tenant_and_to_the_admin(tmp_pa
     assert [one["receipt_id"] for one in await made.recent("t")] == ["r"]
     assert len(await made.recent(None)) == 1
     assert await made.recent("another") == []
+
+
+async def test_a_trace_that_cannot_be_read_is_named_by_the_mean_that_stands_in_for_it(tmp_path: Path) -> None:
+    made = actor(
+        tmp_path, **{"metering.intensity.source": "trace", "metering.intensity.trace": str(tmp_path / "none.csv")}
+    )
+    await made._follow_intensity()
+    assert made._stamp is not None
+    assert (made._stamp.zone, made._stamp.quality) == ("FRA", "static")
+    assert made._stamp.source.endswith("(in place of trace)")
