@@ -26,6 +26,11 @@ class CpuIdentity:
     """Highest clock reported; in a virtual machine usually the base clock."""
 
     @property
+    def is_x86(self) -> bool:
+        """Linux calls the feature list ``flags`` on x86; ``Features`` or ``features`` on ARM, s390 and others."""
+        return bool(self.flags)
+
+    @property
     def virtual(self) -> bool:
         return "hypervisor" in self.flags
 

@@ -76,8 +76,14 @@ def _cpu(cpu: CpuIdentity | None, threads: int | None) -> DetectedHardware:
         count = threads or os.cpu_count() or 1
         return DetectedHardware(Device(name="unknown CPU", kind="cpu", notes=notes), threads=count)
     used = min(threads or cpu.threads, cpu.threads)
-    model = cpu_model_of(cpu) or median_cpu(cpu.model_name or "unknown x86 CPU")
-    device = model.device(cpu, used)
+    model = cpu_model_of(cpu)
+    if model is None and cpu.is_x86:
+        model = median_cpu(cpu.model_name or "unknown x86 CPU")
+    if model is None:
+        notes = ("No CPU of this architecture is in the catalogue: configure peak, watts and embodied mass.",)
+        device = Device(name=f"{cpu.model_name or 'unknown CPU'}, {used} vCPU", kind="cpu", notes=notes)
+    else:
+        device = model.device(cpu, used)
     if cpu.virtual:
         note = "A virtual machine: threads may show as cores and the clock is the base clock; calibrate the peak."
         device = replace(device, notes=(*device.notes, note))

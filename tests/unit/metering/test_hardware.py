@@ -50,6 +50,14 @@ def test_every_figure_has_a_source() -> None:
         assert (device.embodied_kilograms is None) == (device.embodied_scope is None)
 
 
+@pytest.mark.parametrize("name", ["A100 SXM 40GB", "A100 PCIe 40GB"])
+def test_the_mass_of_another_board_is_called_a_stand_in(name: str) -> None:
+    mass = find_device(name).embodied_kilograms
+    assert mass is not None
+    assert "80 GB" in mass.source
+    assert "stand-in" in mass.source
+
+
 @pytest.mark.parametrize(
     ("name", "tflops", "gb", "gb_per_second", "watts"),
     [
@@ -165,6 +173,16 @@ def test_an_unlisted_cpu_takes_median_watts_and_says_so(tmp_path: Path) -> None:
     assert found.device.max_watts.value == pytest.approx(2 * 4.11)
     assert "not in the catalogue" in found.device.notes[0]
     assert found.device.embodied_kilograms is None
+
+
+def test_a_cpu_that_is_no_x86_takes_no_watts_of_x86(tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    core = "processor\t: {}\nBogoMIPS\t: 243.75\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n"
+    path.write_text("\n".join(core.format(index) for index in range(4)))
+    found = detect(gpus=no_gpus, cpuinfo=path)
+    assert found.threads == 4
+    assert {"idle_watts", "max_watts", "peak_flops"} <= set(found.device.unknown())
+    assert "No CPU of this architecture" in found.device.notes[0]
 
 
 def test_a_cpu_without_vector_units_has_no_peak(tmp_path: Path) -> None:
