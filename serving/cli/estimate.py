@@ -117,7 +117,9 @@ def training(
     device_peak: Annotated[
         str | None, typer.Option(help="Peak of one chip: 125e12 (FLOP/s) or 125TFLOP/s; or name a --device.")
     ] = None,
-    efficiency: Annotated[float, typer.Option(help="Share of the peak reached over the run.")] = 1.0,
+    efficiency: Annotated[
+        float | None, typer.Option(help="Share of the peak reached over the run; all of it, with a note, by default.")
+    ] = None,
     chips: Annotated[int, typer.Option(help="Chips working together.")] = 1,
     watts: Annotated[
         str | None, typer.Option(help="Average system power of one chip: 330 (W) or 330W; or name a --device.")
@@ -142,33 +144,32 @@ def training(
     """Time, energy and carbon of a training run (LLMCarbon: 6 P D FLOPs)."""
     from metering.training import estimate_training
     from metering.units import COUNT, parse_quantity
-    from serving.cli.estimate_options import site, training_device
+    from serving.cli.estimate_options import site, training_device, training_notes
 
     with bad_input_exits():
         parameters = parse_quantity(params, COUNT, name="--params")
         trained_on = parse_quantity(tokens, COUNT, name="--tokens")
         terms = site(zone, intensity, pue, lifetime_years, price_per_device_hour, price_per_kwh)
         needs_idle = estimator is EstimatorOption.IDLE_AWARE
-        peak_flops, average_watts, kilograms, idle = training_device(
-            device, device_peak, watts, idle_watts, needs_idle=needs_idle
-        )
+        chip = training_device(device, device_peak, watts, idle_watts, needs_idle=needs_idle)
         plan = estimate_training(
             parameters,
             trained_on,
-            device_peak_flops=peak_flops,
-            efficiency=efficiency,
+            device_peak_flops=chip.peak_flops,
+            efficiency=1.0 if efficiency is None else efficiency,
             chips=chips,
-            average_watts=average_watts,
+            average_watts=chip.watts,
             pue=pue,
             intensity_grams_per_kwh=terms.intensity.grams_per_kwh,
-            embodied_kilograms=kilograms,
+            embodied_kilograms=chip.embodied_kilograms,
             lifetime_years=lifetime_years,
             prices=terms.prices,
             estimator=estimator.value,
-            idle_watts=idle,
+            idle_watts=chip.idle_watts,
         )
     figures = {**plan.as_dict(), "pue": pue, "zone": terms.intensity.zone, "source": terms.intensity.source}
     figures["intensity_grams_per_kwh"] = terms.intensity.grams_per_kwh
+    figures["notes"] = training_notes(chip, estimator.value, efficiency)
     print_figures(figures, as_json=as_json, title="Training")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from metering.errors import BadInput
 from metering.hardware import Device, detect, find_device
@@ -68,27 +69,54 @@ def site(
     return Site(source.reading, pue, lifetime_years, Prices(per_device_hour, per_kwh))
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingChip:
+    """One chip of a training run."""
+
+    peak_flops: float
+    watts: float
+    """Average or maximal, as the estimator takes them."""
+    embodied_kilograms: float | None
+    idle_watts: float | None
+    watts_are_maximal: bool
+    """They are the catalogue's, which knows no averages."""
+
+
 def training_device(
     name: str | None, peak: str | None, watts: str | None, idle: str | None, *, needs_idle: bool
-) -> tuple[float, float, float | None, float | None]:
-    """Peak FLOP/s, average watts, embodied kilograms and idle watts of a chip: what was given, else the catalogue's
-    bf16 (or fp16) peak and its watts."""
+) -> TrainingChip:
+    """What was given, else the catalogue's bf16 (or fp16) peak and its maximal watts."""
     device = find_device(name) if name else None
     peak_flops = quantity(peak, FLOP_RATE, "FLOP/s", "--device-peak")
-    average_watts = quantity(watts, POWER, "W", "--watts")
+    chip_watts = quantity(watts, POWER, "W", "--watts")
     if peak_flops is None:
         figure = (device.peak_for("bf16") or device.peak_for("fp16")) if device else None
         if figure is None:
             raise BadInput("give --device-peak, or a --device whose bf16 peak is in the catalogue")
         peak_flops = figure.value
-    if average_watts is None:
+    if chip_watts is None:
         if device is None or device.max_watts is None:
             raise BadInput("give --watts, or a --device whose power is in the catalogue")
-        average_watts = device.max_watts.value
+        chip_watts = device.max_watts.value
     idle_watts = quantity(idle, POWER, "W", "--idle-watts")
     if needs_idle and idle_watts is None:
         if device is None or device.idle_watts is None:
             raise BadInput("give --idle-watts, or a --device whose idle power is in the catalogue")
         idle_watts = device.idle_watts.value
     mass = device.embodied_kilograms if device else None
-    return peak_flops, average_watts, None if mass is None else mass.value, idle_watts
+    return TrainingChip(
+        peak_flops, chip_watts, None if mass is None else mass.value, idle_watts, watts_are_maximal=watts is None
+    )
+
+
+def training_notes(chip: TrainingChip, estimator: str, efficiency: float | None) -> list[str]:
+    """What the estimate assumes because it was not given."""
+    notes = []
+    if efficiency is None:
+        notes.append("No --efficiency was given: the peak throughout, the least time and energy; real runs reach less.")
+    if chip.watts_are_maximal and estimator == "llmcarbon":
+        notes.append(
+            f"The catalogue's maximal board power of {chip.watts:g} W stands for the average system power that this "
+            "estimator takes; give --watts if you know it."
+        )
+    return notes

@@ -191,6 +191,15 @@ def test_training_by_the_other_named_estimators() -> None:
     assert "--idle-watts" in refused(*GPT3, "--estimator", "idle_aware")
 
 
+def test_training_says_what_it_assumed() -> None:
+    assert figures(*GPT3)["notes"] == []
+    assumed = ("training", "--params", "1B", "--tokens", "1B", "--device", "A100")
+    efficiency, watts = figures(*assumed)["notes"]
+    assert "No --efficiency" in efficiency
+    assert "maximal board power of 407 W" in watts
+    assert len(figures(*assumed, "--efficiency", "0.4", "--estimator", "nameplate")["notes"]) == 0
+
+
 def test_embodied_from_a_file(tmp_path: Path) -> None:
     spec = tmp_path / "r740.yaml"
     spec.write_text(
