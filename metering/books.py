@@ -59,6 +59,8 @@ class LineTotals:
     tokens_decode: int = 0
     preemptions: int = 0
     device_seconds: float = 0.0
+    seconds_by_device: dict[str, float] = field(default_factory=dict)
+    """The device-seconds by the component they were counted on: the first accelerator that the source runs on."""
     roofline_seconds: float = 0.0
     """Roofline time of the records that ended in the window, as batched; 0 where no roofline is known."""
     roofline_alone_seconds: float = 0.0

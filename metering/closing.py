@@ -191,6 +191,8 @@ class Closer:
                 device_seconds = shares.busy_seconds * shares.usable_weights[index] / total_weight
                 account.device_seconds += device_seconds
                 line.device_seconds += device_seconds
+                known = line.seconds_by_device.get(component.name, 0.0)
+                line.seconds_by_device[component.name] = known + device_seconds
 
     def _set_rate(
         self,

@@ -37,10 +37,7 @@ def window_rows(
     components with it."""
     minute = int(closed.closed_epoch_seconds // SECONDS_PER_MINUTE)
     out = History()
-    accelerators = [close for close in closed.components if close.component.boundary is Boundary.ACCELERATOR]
-    metered = any(close.energy_nanojoules is not None for close in accelerators)
-    has_embodied = any(close.component.name in embodied for close in accelerators)
-    has_price = any(close.component.name in priced for close in accelerators)
+    metered = [close.component.name for close in closed.components if close.energy_nanojoules is not None]
     for close in closed.components:
         node_key = NodeKey(minute, close.component.name, close.component.boundary.value, method.value, power)
         gap = closed.window.seconds if close.energy_nanojoules is None else 0.0
@@ -64,9 +61,11 @@ def window_rows(
             stamp.source if stamp else "",
             stamp.signal if stamp else "",
         )
-        row = _usage(line, peak_flops.get(model), metered=metered, has_embodied=has_embodied)
-        row.device_priced_seconds = line.device_seconds if has_price else 0.0
-        row.electricity_priced_seconds = line.device_seconds if metered and price_per_kwh is not None else 0.0
+        row = _usage(line, peak_flops.get(model))
+        row.unmetered_seconds = _seconds(line, line.seconds_by_device.keys() - metered)
+        row.embodied_seconds = _seconds(line, embodied)
+        row.device_priced_seconds = _seconds(line, priced)
+        row.electricity_priced_seconds = 0.0 if price_per_kwh is None else _seconds(line, metered)
         row.unreserved_seconds = 0.0 if closed.idle_policy is IdlePolicy.RESERVED else line.device_seconds
         add_up(out.usage.setdefault(key, Usage()), row)
     return out
@@ -82,7 +81,12 @@ def served_rows(answers: Iterable[Served], at_epoch_seconds: float) -> History:
     return out
 
 
-def _usage(line: LineTotals, peak_flops: float | None, *, metered: bool, has_embodied: bool) -> Usage:
+def _seconds(line: LineTotals, devices: Collection[str]) -> float:
+    """The line's device-seconds on these; another model's devices say nothing of its own."""
+    return sum(seconds for name, seconds in line.seconds_by_device.items() if name in devices)
+
+
+def _usage(line: LineTotals, peak_flops: float | None) -> Usage:
     amounts = [*line.work.values(), line.idle]
     return Usage(
         flops_prefill=float(line.flops_prefill),
@@ -93,8 +97,6 @@ def _usage(line: LineTotals, peak_flops: float | None, *, metered: bool, has_emb
         preemptions=line.preemptions,
         device_seconds=line.device_seconds,
         peak_flop_seconds=(peak_flops or 0.0) * line.device_seconds,
-        unmetered_seconds=0.0 if metered else line.device_seconds,
-        embodied_seconds=line.device_seconds if has_embodied else 0.0,
         accelerator_nanojoules=line.work[Boundary.ACCELERATOR].energy_nanojoules,
         host_nanojoules=line.work[Boundary.HOST].energy_nanojoules,
         idle_nanojoules=line.idle.energy_nanojoules,

@@ -94,9 +94,8 @@ class Line:
 
     @property
     def massless_seconds(self) -> float:
-        """Device-seconds whose embodied carbon is unknown; what is within the rounding of the sums is none."""
-        rest = self.usage.device_seconds - self.usage.embodied_seconds
-        return rest if rest > 1e-9 * self.usage.device_seconds else 0.0
+        """Device-seconds whose embodied carbon is unknown."""
+        return _lacking(self.usage.embodied_seconds, self.usage.device_seconds)
 
     @property
     def intensity_grams_per_kwh(self) -> float | None:
@@ -153,12 +152,11 @@ class Line:
             )
         if usage.tokens_prefill + usage.tokens_decode > 0 and usage.flops_prefill + usage.flops_decode == 0:
             out.append("FLOPs: the model's architecture is unknown")
-        if 0 < usage.device_priced_seconds < usage.device_seconds:
-            unpriced = usage.device_seconds - usage.device_priced_seconds
+        unpriced = _lacking(usage.device_priced_seconds, usage.device_seconds)
+        if usage.device_priced_seconds > 0 and unpriced > 0:
             out.append(f"cost of devices for {unpriced:.1f} s of device time: no price was given then")
-        metered = usage.device_seconds - usage.unmetered_seconds
-        if 0 < usage.electricity_priced_seconds < metered:
-            unpriced = metered - usage.electricity_priced_seconds
+        unpriced = _lacking(usage.electricity_priced_seconds, usage.device_seconds - usage.unmetered_seconds)
+        if usage.electricity_priced_seconds > 0 and unpriced > 0:
             out.append(f"cost of electricity for {unpriced:.1f} s of device time: no price was given then")
         if self.signal == "marginal":
             out.append("SCI score: it takes an average intensity, this one is marginal")
@@ -397,6 +395,12 @@ def _series(history: History, totals: tuple[Line, ...], interval: float) -> tupl
             start = key.minute * SECONDS_PER_MINUTE // interval * interval
             found.setdefault(start, Line({}, first.method, first.signal)).add(key, usage)
     return tuple(sorted(found.items(), key=lambda entry: entry[0]))
+
+
+def _lacking(part_seconds: float, whole_seconds: float) -> float:
+    """What the part lacks of the whole; sums in another order differ in their last digits, which is nothing."""
+    rest = whole_seconds - part_seconds
+    return rest if rest > 1e-9 * whole_seconds else 0.0
 
 
 def _per(value: float | None, tokens: int) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,14 @@ def test_cost_stands_beside_grams_where_there_were_prices() -> None:
     (line,) = report(history()).as_dict()["groups"]
     assert line["cost"] == {"devices": None, "electricity": None, "total": None}
     assert line["missing"] == []
+
+
+def test_the_last_digits_of_a_sum_are_nothing_missing() -> None:
+    almost = math.nextafter(100.0, 0.0)
+    priced = {"device_nanocost": 1, "device_priced_seconds": almost, "electricity_priced_seconds": almost}
+    (line,) = report(history((key(), usage(**priced, embodied_seconds=almost)))).as_dict()["groups"]
+    assert line["missing"] == []
+    assert line["per_1k_tokens"]["sci_grams"] is not None
 
 
 def test_golden_savings() -> None:

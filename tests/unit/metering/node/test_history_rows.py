@@ -8,6 +8,9 @@ from typing import Any
 from metering.history import History
 from metering.history_rows import served_rows, window_rows
 from metering.idle import IdlePolicy
+from metering.node_settings import Embodied
+from metering.power.base import Boundary, Component, ComponentReading, PowerUnavailable
+from metering.power.scripted import ScriptedMeter
 from metering.settlement import IntensityStamp
 from metering.work import EngineSteps, Method, Served
 
@@ -62,6 +65,24 @@ def test_without_a_meter_the_seconds_are_marked_as_unmetered(world: Any) -> None
     found = run(world, STAMP)
     assert all(usage.unmetered_seconds == usage.device_seconds > 0 for usage in found.usage.values())
     assert all(totals.gap_seconds == totals.window_seconds for totals in found.node.values())
+
+
+def test_a_neighbour_s_device_says_nothing_of_a_line_s_own(world: Any) -> None:
+    second = Component("gpu2", Boundary.ACCELERATOR)
+    node = world.node(
+        ScriptedMeter([world.gpu], [{"gpu": ComponentReading(0)}, {"gpu": ComponentReading(10**11)}]),
+        ScriptedMeter([second], [PowerUnavailable("the meter is away")] * 2),
+        embodied={"gpu": Embodied(1e6, 1e8)},
+    )
+    for source, device in (("a", "gpu"), ("b", "gpu2")):
+        node.attach(source, [device], 0.0)
+        record = world.record(source, 0.2, 0.8, tenant=source)
+        node.submit(world.batch(1, 1.0, [record], [source], source=source), 1.0)
+    rows = {key.tenant: usage for key, usage in history_of(world, node, node.tick(1.0)).usage.items()}
+    own, neighbour = rows["a"], rows["b"]
+    assert (own.unmetered_seconds, own.embodied_seconds) == (0.0, own.device_seconds)
+    assert (neighbour.unmetered_seconds, neighbour.embodied_seconds) == (neighbour.device_seconds, 0.0)
+    assert neighbour.device_seconds > 0
 
 
 def test_only_the_policy_reserved_leaves_no_idle_with_the_node(world: Any) -> None:
