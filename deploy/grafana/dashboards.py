@@ -433,7 +433,7 @@ _PROMISE = (
             "percentunit",
             (
                 ("max by (kind) (wattgate_cache_false_hit_ratio) or vector(0)", "{{kind}}"),
-                ("min(wattgate_cache_max_wrong_ratio) or vector(NaN)", "budget"),
+                ("min(wattgate_cache_max_wrong_ratio) or vector(0)", "budget"),
             ),
             "Estimate and its Wilson bounds among the recent hits that were run on the model too, and the budget.",
         ),
