@@ -17,7 +17,7 @@ from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DataSou
 HERE = Path(__file__).parent
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 MODEL = 'model=~"$model"'
-GRAMS = f'{MODEL}, scope!="operational_marginal"'
+AVERAGE = f'{MODEL}, scope!="operational_marginal"'
 """Grams of a marginal signal are another quantity than those of the grid's mean, and are never added to them."""
 
 
@@ -96,13 +96,13 @@ CARBON = Page(
                 one(
                     "Grams by model (g/h)",
                     "none",
-                    f"3600 * sum by (model) (rate(wattgate_request_grams_total{{{GRAMS}}}[$__rate_interval]))",
+                    f"3600 * sum by (model) (rate(wattgate_request_grams_total{{{AVERAGE}}}[$__rate_interval]))",
                     stacked=True,
                 ),
                 one(
                     "Grams by tenant (g/h)",
                     "none",
-                    f"3600 * sum by (tenant) (rate(wattgate_request_grams_total{{{GRAMS}}}[$__rate_interval]))",
+                    f"3600 * sum by (tenant) (rate(wattgate_request_grams_total{{{AVERAGE}}}[$__rate_interval]))",
                     "{{tenant}}",
                     stacked=True,
                 ),
