@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from serving.config import GatewayConfig
 from serving.operations.events import EVENTS, EventLog, changes
+from serving.without_secrets import without_secrets
 
 _MOST_BYTES = 4 * 1024 * 1024
 _KEPT_BYTES = 1024 * 1024
@@ -24,7 +27,7 @@ def keep_events(run_folder: Path, data_folder: Path, config: GatewayConfig) -> N
     _shorten(kept)
     (run_folder / EVENTS).symlink_to(kept)
     last = data_folder / f"configuration-{config.server.port}.json"
-    now = config.model_dump(mode="json")
+    now = to_jsonable_python(without_secrets(config.model_dump())[0])
     before = _read(last)
     if before is not None:
         log = EventLog(run_folder / EVENTS)

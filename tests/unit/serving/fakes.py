@@ -14,6 +14,7 @@ from metering.settlement import Acknowledgement, Rates
 from metering.work import Method, WorkBatch, WorkRecord
 from serving.engines.base import EngineAnswer, EngineModel, EngineRequest, EngineStatus, WorkSink
 from serving.errors import EngineUnavailable
+from serving.telemetry.ended import Ended
 
 
 class ManualClock:
@@ -151,3 +152,16 @@ def broken_stream(
         raise error or EngineUnavailable("The engine died.")
 
     return script
+
+
+class Told:
+    """A sink that keeps what it is told of requests that have ended."""
+
+    def __init__(self) -> None:
+        self.requests: list[Ended] = []
+
+    def ended(self, request: Ended) -> None:
+        self.requests.append(request)
+
+    def close(self) -> None:
+        pass

@@ -21,21 +21,10 @@ from serving.telemetry.ended import Ended
 from serving.telemetry.request_log import RequestLog
 from serving.telemetry.spans import Spans
 from tests.unit.serving.conftest import House
-from tests.unit.serving.fakes import broken_stream, chunk
+from tests.unit.serving.fakes import Told, broken_stream, chunk
 
 SECRET = "a-very-secret-word"
 KEY = {"authorization": f"Bearer key-{SECRET}"}
-
-
-class Told:
-    def __init__(self) -> None:
-        self.requests: list[Ended] = []
-
-    def ended(self, request: Ended) -> None:
-        self.requests.append(request)
-
-    def close(self) -> None:
-        pass
 
 
 def house(*sinks: Any, **app: Any) -> House:

@@ -9,23 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.telemetry.ended import Ended
 from serving.telemetry.request_log import line
 from tests.unit.serving.conftest import House
+from tests.unit.serving.fakes import Told
 
 KEYS = {"acme": "key-a"}
 ACME = {"authorization": "Bearer key-a"}
-
-
-class Told:
-    def __init__(self) -> None:
-        self.requests: list[Ended] = []
-
-    def ended(self, request: Ended) -> None:
-        self.requests.append(request)
-
-    def close(self) -> None:
-        pass
 
 
 async def thing(request: Request) -> Response:

@@ -18,10 +18,12 @@ def run(tmp_path: Path, number: int, **sections: object) -> EventLog:
 
 def test_a_later_run_on_the_port_tells_the_earlier_ones_events_and_what_the_restart_changed(tmp_path: Path) -> None:
     run(tmp_path, 1).record("cap", "32 -> 16")
-    later = run(tmp_path, 2, metering={"pue": 1.3}, access={"api_keys": {"acme": "a-secret"}})
+    cache = {"redis": "redis://user:a-secret@redis:6379/0"}
+    later = run(tmp_path, 2, metering={"pue": 1.3}, access={"api_keys": {"acme": "a-secret"}}, cache=cache)
     texts = [event.text for event in later.read()]
     assert texts[0] == "32 -> 16"
     assert "at the restart: metering.pue: 1.0 -> 1.3" in texts
+    assert "at the restart: cache.redis: embedded -> redis://redis:6379/0" in texts
     assert not any("a-secret" in path.read_text() for path in (tmp_path / "data").iterdir())
 
 
