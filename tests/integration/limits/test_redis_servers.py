@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -36,11 +37,18 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+def folder() -> Iterator[Path]:
+    # pytest's own folder bears the test's name and a count: too long for the path of a socket
+    with TemporaryDirectory(prefix="servers-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def run(folder: Path) -> Iterator[Callable[..., Run]]:
     with ExitStack() as runs:
 
         def start(**settings: Any) -> Run:
-            run = Run(tmp_path, **settings)
+            run = Run(folder, **settings)
             runs.enter_context(closing(run.servers))
             run.urls = run.servers.start()
             return run
@@ -137,10 +145,8 @@ async def test_a_full_cache_forgets_no_account(run: Callable[..., Run]) -> None:
     await acme.book.close()
 
 
-def test_accounts_that_cannot_be_kept_stop_a_strict_gateway_and_no_other(
-    run: Callable[..., Run], tmp_path: Path
-) -> None:
-    taken = tmp_path / "taken"
+def test_accounts_that_cannot_be_kept_stop_a_strict_gateway_and_no_other(run: Callable[..., Run], folder: Path) -> None:
+    taken = folder / "taken"
     taken.touch()
     lax = run(limits={"folder": taken})
     assert lax.urls.accounts is None
@@ -150,8 +156,8 @@ def test_accounts_that_cannot_be_kept_stop_a_strict_gateway_and_no_other(
         run(limits={"folder": taken, "strict": True})
 
 
-def test_accounts_below_the_run_end_with_it_and_say_so(run: Callable[..., Run], tmp_path: Path) -> None:
-    drawn = run(limits={"folder": tmp_path / "run" / "accounts"})
+def test_accounts_below_the_run_end_with_it_and_say_so(run: Callable[..., Run], folder: Path) -> None:
+    drawn = run(limits={"folder": folder / "run" / "accounts"})
     assert "end with this run" in drawn.said[-1]
     assert not any("end with this run" in line for line in run().said)
 

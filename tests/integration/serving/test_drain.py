@@ -22,22 +22,28 @@ def test_a_new_cap_is_live_and_what_it_lets_wait_is_answered_after_a_sigterm(tmp
     file = tmp_path / "gateway.yaml"
     file.write_text(CONFIG.format(cap=32))
     gateway = GatewayProcess("--config", str(file)).wait_ready()
-    until(lambda: gateway.metric("wattgate_concurrency_cap") == 32, what="the cap's series")
-    replicas = replica_pids(gateway)
-    file.write_text(CONFIG.format(cap=2))
-    gateway.process.send_signal(signal.SIGHUP)
-    until(lambda: gateway.metric("wattgate_concurrency_cap") == 2, what="the new cap")
-    assert replica_pids(gateway) == replicas
-    with ThreadPoolExecutor(3) as pool:
-        streams = Streams(gateway, "simulated-1b", count=6, tokens=60, begun=2)
-        body = {"model": "simulated-1b", "messages": [{"role": "user", "content": "One more."}], "max_tokens": 8}
-        unary = [pool.submit(httpx.post, f"{gateway.url}/v1/chat/completions", json=body, timeout=60) for _ in range(2)]
-        # four streams and the unary pair, which are one to the cache, wait for a slot
-        until(lambda: gateway.metric("wattgate_waiting_requests") >= 5, what="a queue")
-        ending = pool.submit(nothing_is_left_after, signal.SIGTERM, gateway)
-        assert streams.complete()
-        assert [answer.result(timeout=60).status_code for answer in unary] == [200, 200]
-        ending.result(timeout=120)
+    try:
+        until(lambda: gateway.metric("wattgate_concurrency_cap") == 32, what="the cap's series")
+        replicas = replica_pids(gateway)
+        file.write_text(CONFIG.format(cap=2))
+        gateway.process.send_signal(signal.SIGHUP)
+        until(lambda: gateway.metric("wattgate_concurrency_cap") == 2, what="the new cap")
+        assert replica_pids(gateway) == replicas
+        with ThreadPoolExecutor(3) as pool:
+            # long enough to find the others waiting, on any machine
+            streams = Streams(gateway, "simulated-1b", count=6, tokens=300, begun=2)
+            body = {"model": "simulated-1b", "messages": [{"role": "user", "content": "One more."}], "max_tokens": 8}
+            unary = [
+                pool.submit(httpx.post, f"{gateway.url}/v1/chat/completions", json=body, timeout=60) for _ in range(2)
+            ]
+            # four streams and the unary pair, which are one to the cache, wait for a slot
+            until(lambda: gateway.metric("wattgate_waiting_requests") >= 5, what="a queue")
+            ending = pool.submit(nothing_is_left_after, signal.SIGTERM, gateway)
+            assert streams.complete()
+            assert [answer.result(timeout=60).status_code for answer in unary] == [200, 200]
+            ending.result(timeout=120)
+    finally:
+        gateway.stop()
 
 
 @pytest.mark.long
