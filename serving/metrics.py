@@ -382,7 +382,8 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "counter",
         "faults",
         ("operation",),
-        "Of batches: disk (tried again until it takes it), run (a defect; the batch is tried again in a minute).",
+        "Of batches: disk (tried again until it takes it), overtaken (its lock in a shared folder was lost: another "
+        "replica goes on), run (a defect; the batch is tried again in a minute).",
     ),
     MetricSpec(
         "wattgate_watch_faults_total",

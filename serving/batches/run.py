@@ -18,7 +18,7 @@ from serving.batches.input import Line, check_input, read_lines
 from serving.batches.inside import InsideAnswer
 from serving.batches.journal import ERRORS, OUTPUT, Journal, Recovered
 from serving.batches.record import Batch, Ending, use_of_answer
-from serving.batches.store import Hold
+from serving.batches.store import Hold, Overtaken
 from serving.errors import NeverBegun
 from serving.metrics import Metrics
 
@@ -74,7 +74,7 @@ class BatchRun:
         self._cancelled = False
 
     async def run(self) -> None:
-        """Returns when the batch is at its end, or the replica is to end."""
+        """Returns when the batch is at its end, or the replica is to end. Raises ``Overtaken``, maybe in a group."""
         if self._batch.status == "validating" and not await self._check():
             return
         known = self._known = await self._on_disk(self._journal.recover)
@@ -171,7 +171,8 @@ class BatchRun:
                 return None
             except asyncio.CancelledError:
                 # the replica ends: one small write, and nothing may come between
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, Overtaken):
+                    self._held.check()
                     self._journal.left(line.number)
                 raise
 
@@ -270,14 +271,29 @@ class BatchRun:
             await self._on_disk(lambda: self._held.save(self._batch))
 
     async def _on_disk(self, action: Callable[[], T]) -> T:
-        """A disk that is full or away holds the batch up; nothing of it is lost."""
+        """A disk that is full or away holds the batch up; nothing of it is lost. Raises ``Overtaken``."""
+
+        def ours() -> T:
+            self._held.check()
+            return action()
+
         while True:
             try:
-                return await asyncio.to_thread(action)
+                return await _to_its_end(ours)
             except OSError as error:
                 self._around.metrics.add("wattgate_batch_faults_total", 1, "disk")
                 log.warning("batch %s: %s", self._batch.id, error.strerror or error)
                 await self._around.sleep(self._around.poll_seconds)
+
+
+async def _to_its_end(action: Callable[[], T]) -> T:
+    """In a thread. A task that is cancelled meanwhile ends after it: nothing writes to a batch that was let go."""
+    acting = asyncio.ensure_future(asyncio.to_thread(action))
+    try:
+        return await asyncio.shield(acting)
+    except asyncio.CancelledError:
+        await asyncio.wait([acting])
+        raise
 
 
 def _no_room(answer: InsideAnswer) -> bool:

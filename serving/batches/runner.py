@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from serving.batches.inside import InsideAnswer, ask
 from serving.batches.run import BatchRun, Surroundings
 from serving.batches.settings import BatchSettings
-from serving.batches.store import BatchStore, Hold
+from serving.batches.store import BatchStore, Hold, Overtaken
 from serving.metrics import Metrics
 from serving.tenancy.tenant import Priority, TenantSettings
 
@@ -120,7 +120,11 @@ class BatchRunner:
     async def _run(self, name: str, held: Hold) -> None:
         try:
             batch = await asyncio.to_thread(held.read)
-            await BatchRun(held, batch, self._workers(batch.tenant), self._around).run()
+            try:
+                await BatchRun(held, batch, self._workers(batch.tenant), self._around).run()
+            except* Overtaken:
+                self._metrics.add("wattgate_batch_faults_total", 1, "overtaken")
+                log.warning("batch %s: its lock was lost, and another replica runs it now", name)
         except Exception:
             self._metrics.add("wattgate_batch_faults_total", 1, "run")
             self._not_before[name] = self._wall() + _AGAIN_SECONDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -14,16 +15,31 @@ from serving.batches.disk import is_id, locked, new_id, private_folder, tenant_f
 from serving.batches.files import SECONDS_PER_DAY, FileStore, hold
 from serving.batches.record import Batch
 
-_RECORD, _INPUT, _CANCEL, _LOCK = "batch.json", "input.jsonl", "cancel", "lock"
+_RECORD, _INPUT, _CANCEL, _LOCK, _RUNNER = "batch.json", "input.jsonl", "cancel", "lock", "runner"
+
+
+class Overtaken(Exception):
+    """Another runs the batch now: a shared file system gives away the lock of one that it has not heard from."""
 
 
 class Hold:
     """A batch that this process alone runs, until ``release`` or its end."""
 
-    def __init__(self, folder: Path, active: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(self, folder: Path, active: Path, name: bytes, stack: contextlib.ExitStack) -> None:
+        """``name``: of this hold alone, as its file says while nobody else has the batch."""
         self.folder = folder
         self._active = active
+        self._name = name
         self._stack = stack
+
+    def check(self) -> None:
+        """Before anything is written. Raises ``Overtaken``, and ``OSError`` where that cannot be told."""
+        try:
+            runner = (self.folder / _RUNNER).read_bytes()
+        except FileNotFoundError:
+            raise Overtaken from None
+        if runner != self._name:
+            raise Overtaken
 
     @property
     def input(self) -> Path:
@@ -127,15 +143,16 @@ class BatchStore:
         """The right to run it; None where another has it, or it has ended."""
         active = self._root / "active" / batch_id
         folder = self._root / "tenants" / tenant_folder_name / "batches" / batch_id
-        stack = contextlib.ExitStack()
         try:
-            if not stack.enter_context(locked(folder / _LOCK, wait=False)) or not active.exists():
-                stack.close()
-                return None
+            with contextlib.ExitStack() as stack:
+                if not stack.enter_context(locked(folder / _LOCK, wait=False)) or not active.exists():
+                    return None
+                name = secrets.token_hex(16).encode()
+                write_whole(folder / _RUNNER, name)
+                return Hold(folder, active, name, stack.pop_all())
         except FileNotFoundError:
             active.unlink(missing_ok=True)
             return None
-        return Hold(folder, active, stack)
 
     def sweep(self) -> int:
         """Delete batches that ended long ago; how many."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import threading
 from typing import Any
 
 import pytest
@@ -70,6 +72,53 @@ async def test_of_replicas_that_share_a_folder_one_runs_a_batch(opened: Opener) 
         await house.run()
     assert (await houses[1].seen(batch_id))["status"] == "cancelled"
     assert apps[1].asked == apps[2].asked == []
+
+
+async def test_one_that_has_lost_its_lock_writes_and_begins_nothing_more(opened: Opener) -> None:
+    one, slow = opened(settings={"concurrent_lines": 1}), ScriptedApp()
+    batch_id = await begun(one, slow, *(line(number) for number in range(1, 5)))
+    # as a file system does with the lock of a machine that it has not heard from
+    next(one.root.glob(f"tenants/*/batches/{batch_id}/lock")).unlink()
+    other, app = opened(), ScriptedApp()
+    other.runner.serve(app)
+    await other.run()
+    slow.gate.set()
+    await one.runner.idle()
+    assert slow.asked == ["Hi 1", "Hi 2"]
+    assert sorted(app.asked) == ["Hi 2", "Hi 3", "Hi 4"]
+    batch = await one.seen(batch_id)
+    assert (batch["status"], batch["request_counts"]["completed"]) == ("completed", 4)
+    assert len(await other.results(batch["output_file_id"])) == 4
+    assert one.count("wattgate_batch_faults_total", operation="overtaken") == 1
+    assert one.count("wattgate_batch_faults_total", operation="run") == 0
+
+
+async def test_a_batch_is_let_go_when_nothing_writes_any_more(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, app, other = opened(), ScriptedApp(), opened()
+    one.runner.serve(app)
+    batch_id = await one.batch_of(line(1))
+    (folder,) = one.root.glob(f"tenants/*/batches/{batch_id}")
+    writing, go_on = threading.Event(), threading.Event()
+    write = Journal.write
+
+    def writes(journal: Journal, result: dict[str, Any], *, failed: bool) -> None:
+        writing.set()
+        assert go_on.wait(30)
+        write(journal, result, failed=failed)
+
+    monkeypatch.setattr(Journal, "write", writes)
+    await one.runner.scan()
+    await asyncio.to_thread(writing.wait, 30)
+    ending = asyncio.create_task(one.runner.close())
+    for _ in range(50):
+        await asyncio.to_thread(lambda: None)
+    assert other.batches.claim(folder.parents[1].name, batch_id) is None
+    go_on.set()
+    await ending
+    await other.run()
+    batch = await other.seen(batch_id)
+    assert len(await other.results(batch["output_file_id"])) == 1
+    assert app.asked == ["Hi 1"]
 
 
 async def test_a_line_during_which_three_replicas_died_is_given_up(opened: Opener) -> None:
