@@ -33,6 +33,7 @@ from serving.errors import (
 from serving.gateway import Gateway
 from serving.limits.desk import Desk
 from serving.limits.limiter import TenantLimiter
+from serving.operations.cluster_records import NodesAsked
 from serving.operations.decisions import DecisionLog
 from serving.operations.events import EventLog
 from serving.operations.pages import OperationsPages
@@ -102,6 +103,7 @@ def build_app(
     targets: Callable[[], list[str]] | None = None,
     intensity: Callable[[], Awaitable[dict[str, Any]]] | None = None,
     recent: Callable[[str | None], Awaitable[list[dict[str, Any]]]] | None = None,
+    nodes: NodesAsked | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> ASGIApp:
     """The application over a gateway. ``scrape`` returns the exposition and its content type (it may block).
@@ -147,7 +149,7 @@ def build_app(
             openapi_route(),
             *CachePages(gateway, keys, events).routes(),
             *OperationsPages(
-                pages.see_figures, events, decisions, targets, intensity, scrape, recent, keys.reader
+                pages.see_figures, events, decisions, targets, intensity, scrape, recent, keys.reader, nodes
             ).routes(),
             *more_routes,
         ],

@@ -17,17 +17,20 @@ from starlette.routing import Route
 
 from serving.console.page import console_routes
 from serving.errors import EngineUnavailable, InvalidRequest
+from serving.operations.cluster_records import ClusterRecords, NodesAsked
 from serving.operations.cluster_view import ClusterView
 from serving.operations.decisions import DecisionLog
 from serving.operations.events import EventLog
 
+_MOST_RECEIPTS = 200
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 
 
 class OperationsPages:
     """``authorize`` raises where the request's key may not see figures; ``targets`` are this cluster's exporters,
     by default the address that was asked. ``reader`` tells whose receipts the key in an authorization header opens:
-    a tenant's, or everybody's (None)."""
+    a tenant's, or everybody's (None). ``nodes`` asks a cluster's nodes for what they record; on a single machine
+    ``events``, ``decisions`` and ``recent`` are all there is."""
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class OperationsPages:
         scrape: Callable[[], tuple[bytes, str]] | None = None,
         recent: Callable[[str | None], Awaitable[list[dict[str, Any]]]] | None = None,
         reader: Callable[[str | None], str | None] = lambda _: None,
+        nodes: NodesAsked | None = None,
     ) -> None:
         self._authorize = authorize
         self._events = events
@@ -48,6 +52,7 @@ class OperationsPages:
         self._scrape = scrape
         self._recent = recent
         self._reader = reader
+        self._nodes = nodes
         self._view: ClusterView | None = None
 
     async def targets(self, request: Request) -> Response:
@@ -80,6 +85,8 @@ class OperationsPages:
         """``?since=`` takes Unix seconds."""
         self._authorize(request)
         since = _since(request)
+        if self._nodes is not None:
+            return _cluster_list(await self._nodes("events", since))
         found = await asyncio.to_thread(self._events.read, since) if self._events is not None else []
         return _list([asdict(event) for event in found])
 
@@ -87,6 +94,8 @@ class OperationsPages:
         """The controller's decisions; ``?since=`` takes Unix seconds."""
         self._authorize(request)
         since = _since(request)
+        if self._nodes is not None:
+            return _cluster_list(await self._nodes("decisions", since))
         return _list(await asyncio.to_thread(self._decisions.read, since) if self._decisions is not None else [])
 
     async def receipts(self, request: Request) -> Response:
@@ -96,11 +105,14 @@ class OperationsPages:
             limit = int(request.query_params.get("limit", 20))
         except ValueError:
             raise InvalidRequest("limit must be a whole number.", param="limit") from None
+        limit = max(0, limit)
+        if self._nodes is not None:
+            return _receipts(await self._nodes("recent", tenant), limit, whole=tenant is None)
         try:
             data = [] if self._recent is None else await self._recent(tenant)
         except Exception:
             raise EngineUnavailable("The node's meter does not answer now.", code="meter_unavailable") from None
-        return _list(data[: max(0, limit)])
+        return _list(data[:limit])
 
     async def intensity(self, request: Request) -> Response:
         """The grid's figure in use, and what its source forecasts."""
@@ -134,5 +146,18 @@ def _since(request: Request) -> float:
     return since
 
 
-def _list(data: list[dict[str, Any]]) -> Response:
-    return Response(orjson.dumps({"object": "list", "data": data}), media_type="application/json")
+def _list(data: list[dict[str, Any]], **more: object) -> Response:
+    return Response(orjson.dumps({"object": "list", "data": data, **more}), media_type="application/json")
+
+
+def _cluster_list(found: ClusterRecords) -> Response:
+    return _list(found.records, unanswered_nodes=found.unanswered)
+
+
+def _receipts(found: ClusterRecords, limit: int, *, whole: bool) -> Response:
+    newest = found.records[::-1][: min(limit, _MOST_RECEIPTS)]
+    if whole:
+        return _list(newest, unanswered_nodes=found.unanswered)
+    # addresses inside the cluster are not for tenants
+    own = [{name: value for name, value in record.items() if name != "node"} for record in newest]
+    return _list(own, complete=not found.unanswered)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable, Iterable
 
 import uvicorn
@@ -16,9 +15,7 @@ from starlette.routing import Route
 from serving.access import KeyRing
 from serving.errors import GatewayError
 from serving.placement.node_meters import meters_alive
-
-_REMEMBERED_SECONDS = 900.0
-"""A node that is gone stays a target for so long: else Prometheus would forget it before the alert that it is down."""
+from serving.placement.recently_seen import RecentlySeen
 
 
 class NodeExporter:
@@ -61,18 +58,17 @@ class NodeExporter:
 
 
 class Targets:
-    """Addresses of the nodes' exporters. ``living`` asks Ray (it blocks): the addresses of nodes with a meter."""
+    """Addresses of the nodes' exporters. ``living`` asks Ray (it blocks): the addresses of nodes with a meter.
 
-    def __init__(self, living: Callable[[], Iterable[str]], clock: Callable[[], float] = time.monotonic) -> None:
+    A node that is gone stays a target for a while: else Prometheus would forget it before the alert that it is down.
+    """
+
+    def __init__(self, living: Callable[[], Iterable[str]], seen: RecentlySeen | None = None) -> None:
         self._living = living
-        self._clock = clock
-        self._seen: dict[str, float] = {}
+        self._seen = seen or RecentlySeen()
 
     def __call__(self) -> list[str]:
-        now = self._clock()
-        self._seen |= dict.fromkeys(self._living(), now)
-        self._seen = {address: at for address, at in self._seen.items() if now - at <= _REMEMBERED_SECONDS}
-        return sorted(self._seen)
+        return self._seen(self._living())
 
 
 def living_nodes(port: int) -> list[str]:

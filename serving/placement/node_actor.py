@@ -8,6 +8,7 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from metering.weights import WorkModel
 from metering.work import WorkBatch
 from serving.config import GatewayConfig
 from serving.metrics import Metrics
+from serving.operations.decisions import DECISIONS, DecisionLog
 from serving.operations.engine_drift import EngineWatch
 from serving.operations.events import EVENTS, EventLog
 from serving.placement.exporter import NodeExporter
@@ -66,6 +68,7 @@ class NodeMeterActor:
         self._events = EventLog(
             self._folder.parent / EVENTS, recorded=lambda kind: metrics.add("wattgate_events_total", 1, kind)
         )
+        self._decisions = DecisionLog(self._folder.parent / DECISIONS)
         self._engines = EngineWatch(
             self._events.record,
             measured=lambda finding: export_finding(metrics, finding),
@@ -81,7 +84,7 @@ class NodeMeterActor:
             keep_seconds = config.metering.history.keep_days * SECONDS_PER_DAY
             self._keeper = HistoryKeeper(HistoryStore(path), self._export.fault, keep_seconds=keep_seconds)
         self._ahead: tuple[IntensityReading, ...] = ()
-        self._recent: deque[FinalReceipt] = deque(maxlen=_RECENT)
+        self._recent: deque[tuple[float, FinalReceipt]] = deque(maxlen=_RECENT)
         self._exporter: NodeExporter | None = None
         if config.server.metrics_port is not None:
             keys, self._key_watch = build_keys(config.access)
@@ -194,7 +197,7 @@ class NodeMeterActor:
             self._export.window(window, self._node.power_method.value, self._node.power, self._peaks)
             self._keep(window)
             self._engines.closed(window)
-            self._recent.extend(window.finals)
+            self._recent.extend((time.time(), final) for final in window.finals)
         self._export.books(self._node)
 
     @property
@@ -267,9 +270,20 @@ class NodeMeterActor:
         return [None if final is None else final.receipt for final in found]
 
     async def recent(self, tenant: str | None) -> list[dict[str, Any]]:
-        """The last final receipts of a tenant, newest first; None: of all."""
-        found = (final for final in reversed(self._recent) if tenant in (None, final.tenant))
-        return [{"tenant": final.tenant, "model": final.model, **final.receipt.as_dict()} for final in found]
+        """The last final receipts of a tenant, newest first; None: of all. ``at_seconds``: when each became final."""
+        found = ((at, final) for at, final in reversed(self._recent) if tenant in (None, final.tenant))
+        return [
+            {"at_seconds": at, "tenant": final.tenant, "model": final.model, **final.receipt.as_dict()}
+            for at, final in found
+        ]
+
+    async def events(self, since_seconds: float) -> list[dict[str, Any]]:
+        """What was recorded on this node, oldest first."""
+        return [asdict(event) for event in await asyncio.to_thread(self._events.read, since_seconds)]
+
+    async def decisions(self, since_seconds: float) -> list[dict[str, Any]]:
+        """Of the controllers of this node's replicas, oldest first."""
+        return await asyncio.to_thread(self._decisions.read, since_seconds)
 
     async def books(self) -> dict[str, Any]:
         """The node's totals, JSON-ready."""

@@ -27,6 +27,18 @@ def other_meters() -> list[Any]:
     return [ray.get_actor(name, namespace="wattgate") for node, name in meters_alive().items() if node != own]
 
 
+def meters_by_address() -> dict[str, Any]:
+    """The meters of the cluster's living nodes, this one's too, by the nodes' addresses."""
+    import ray
+
+    alive = meters_alive()
+    return {
+        node["NodeManagerAddress"]: ray.get_actor(alive[node["NodeID"]], namespace="wattgate")
+        for node in ray.nodes()
+        if node["NodeID"] in alive
+    }
+
+
 def stop_node_meters() -> None:
     """Whatever cannot be written by then stays as a killed node leaves it: the last seconds of history are lost."""
     import ray

@@ -35,6 +35,8 @@ from serving.placement.engines import build_engines
 from serving.placement.exporter import Targets, living_nodes
 from serving.placement.key_watch import build_keys
 from serving.placement.limiting import build_limiter
+from serving.placement.node_meters import meters_by_address
+from serving.placement.nodes_asked import AllNodes
 from serving.placement.notices import Notices
 from serving.placement.placed import InternalLink
 from serving.placement.redis_servers import RedisUrls
@@ -150,6 +152,7 @@ class Replica:
             intensity=actor.intensity.remote,
             recent=actor.recent.remote,
             targets=None if port is None else Targets(lambda: living_nodes(port)),
+            nodes=None if port is None else AllNodes(meters_by_address),
             more_routes=batches.pages.routes(),
         )
         self.batches.start(app)

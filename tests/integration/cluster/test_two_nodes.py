@@ -79,6 +79,20 @@ def test_a_receipt_is_found_from_every_node_and_the_books_of_each_balance(cluste
     assert all(49.9 <= watts <= 300 for watts in per_node(cluster, "wattgate_power_watts"))
 
 
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/receipts"])
+def test_what_both_nodes_record_is_one_list_whoever_is_asked(cluster: Cluster, path: str) -> None:
+    def told() -> bool:
+        # a session each, so that both replicas are asked
+        answers = [
+            httpx.get(cluster.url + path, headers=HEADERS | {"x-wattgate-session": f"list{n}"}, timeout=30).json()
+            for n in range(4)
+        ]
+        assert all(answer["unanswered_nodes"] == [] for answer in answers)
+        return all({one["node"] for one in answer["data"]} == set(cluster.network.addresses) for answer in answers)
+
+    until(told, what=f"{path} of both nodes")
+
+
 def test_prometheus_finds_both_and_shows_one_view(cluster: Cluster, tmp_path: Path) -> None:
     prometheus = PrometheusProcess(cluster.url, tmp_path, key=KEY)
     try:

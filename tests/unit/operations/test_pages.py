@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from serving.console.page import page, security_policy
 from serving.errors import GatewayError, Unauthenticated
+from serving.operations.cluster_records import ClusterRecords
 from serving.operations.decisions import DecisionLog
 from serving.operations.events import EventLog
 from serving.operations.pages import OperationsPages
@@ -134,3 +135,36 @@ def test_a_tenant_lists_its_own_receipts_and_the_admin_all(log: EventLog) -> Non
 
 def test_without_a_meter_the_grid_is_unknown(client: TestClient) -> None:
     assert client.get("/v1/intensity").json() == {"object": "intensity", "now": None, "forecast": []}
+
+
+def cluster_client(records: list[dict[str, object]], asked: list[tuple[str, object]]) -> TestClient:
+    async def nodes(kind: str, of: float | str | None) -> ClusterRecords:
+        asked.append((kind, of))
+        return ClusterRecords(records, ["10.0.0.2"])
+
+    pages = OperationsPages(authorize, reader={"Bearer right": None, "Bearer a": "a"}.__getitem__, nodes=nodes)
+    app = Starlette(routes=pages.routes(), exception_handlers={GatewayError: envelope})
+    return TestClient(app, headers={"authorization": "Bearer right"})
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/v1/events", "events"), ("/v1/control", "decisions")])
+def test_a_clusters_list_is_of_all_nodes_and_names_those_that_are_missing(path: str, kind: str) -> None:
+    asked: list[tuple[str, object]] = []
+    records: list[dict[str, object]] = [{"at_seconds": 1.0, "node": "10.0.0.1"}]
+    client = cluster_client(records, asked)
+    answer = client.get(f"{path}?since=5").json()
+    assert answer == {"object": "list", "data": records, "unanswered_nodes": ["10.0.0.2"]}
+    assert asked == [(kind, 5.0)]
+    assert client.get(path, headers={"authorization": "Bearer wrong"}).status_code == 401
+
+
+def test_a_clusters_receipts_are_newest_first_and_a_tenant_sees_no_addresses() -> None:
+    asked: list[tuple[str, object]] = []
+    client = cluster_client([{"at_seconds": float(at), "node": "10.0.0.1"} for at in range(300)], asked)
+    whole = client.get("/v1/receipts?limit=2").json()
+    assert [one["at_seconds"] for one in whole["data"]] == [299.0, 298.0]
+    assert whole["unanswered_nodes"] == ["10.0.0.2"]
+    assert len(client.get("/v1/receipts?limit=1000").json()["data"]) == 200
+    own = client.get("/v1/receipts?limit=1", headers={"authorization": "Bearer a"}).json()
+    assert own == {"object": "list", "data": [{"at_seconds": 299.0}], "complete": False}
+    assert asked[-1] == ("recent", "a")

@@ -7,6 +7,7 @@ import pytest
 
 from serving.access import KeyRing
 from serving.placement.exporter import NodeExporter, Targets
+from serving.placement.recently_seen import RecentlySeen
 from tests.unit.serving.fakes import ManualClock
 
 
@@ -54,7 +55,7 @@ async def test_a_taken_port_is_named() -> None:
 
 def test_a_node_that_went_stays_a_target_until_its_alert_has_fired() -> None:
     clock, alive = ManualClock(), {"a:1", "b:1"}
-    targets = Targets(lambda: alive, clock)
+    targets = Targets(lambda: alive, RecentlySeen(clock))
     assert targets() == ["a:1", "b:1"]
     alive.discard("b:1")
     clock.advance(600)

@@ -17,9 +17,11 @@ from metering.settlement import IntensityStamp
 from metering.work import Served, WorkBatch, WorkRecord
 from serving.config_sources import load_config
 from serving.metrics import Metrics
+from serving.operations.decisions import DECISIONS, DecisionLog
 from serving.operations.events import EVENTS, EventLog
 from serving.placement.node_actor import NodeMeterActor
 from serving.placement.node_metrics import NodeMetrics
+from serving.tuning.controller import Decision, Reason
 from tests.unit.metering.model_configs import SMOLLM2_135M
 
 
@@ -181,9 +183,12 @@ async def test_final_receipts_are_listed_to_their_tenant_and_to_the_admin(tmp_pa
     made = actor(tmp_path)
     made._node.register(ModelProfile("m"))
     made._node.attach("replica")
+    before = time.time()
     await submit(made)
     await close(made)
-    assert [one["receipt_id"] for one in await made.recent("t")] == ["r"]
+    (receipt,) = await made.recent("t")
+    assert receipt["receipt_id"] == "r"
+    assert before <= receipt["at_seconds"] <= time.time()
     assert len(await made.recent(None)) == 1
     assert await made.recent("another") == []
 
@@ -196,3 +201,19 @@ async def test_a_trace_that_cannot_be_read_is_named_by_the_mean_that_stands_in_f
     assert made._stamp is not None
     assert (made._stamp.zone, made._stamp.quality) == ("FRA", "static")
     assert made._stamp.source.endswith("(in place of trace)")
+
+
+async def test_a_node_tells_its_events_and_decisions_to_those_who_ask(tmp_path: Path) -> None:
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    times = iter((10.0, 20.0))
+    log = EventLog(tmp_path / EVENTS, wall=lambda: next(times))
+    log.record("cap", "cap: 32 -> 16", "m")
+    log.record("config", "zone: FRA -> DEU")
+    decision = Decision(0.0, 16, 20, Reason.QUEUE, "itl_p95<=1s", 0.3, 0.02, 90.0, None, True)
+    DecisionLog(tmp_path / DECISIONS, wall=lambda: 15.0).record(decision, model="m", source="r", mode="on")
+    made = actor(folder)
+    assert [event["text"] for event in await made.events(0.0)] == ["cap: 32 -> 16", "zone: FRA -> DEU"]
+    assert [event["at_seconds"] for event in await made.events(15.0)] == [20.0]
+    assert [(one["from"], one["to"]) for one in await made.decisions(0.0)] == [(16, 20)]
+    assert await made.decisions(16.0) == []
