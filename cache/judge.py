@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,13 +98,21 @@ class GuardedJudge:
     def __init__(self, policy: Policy, score: Score | None = None) -> None:
         self.policy = policy
         self._score = score or shipped_score()
+        self._turn = asyncio.Lock()
 
     @property
     def version(self) -> str:
         return f"g{GUARD_VERSION}-s{self._score.version}"
 
     async def judge(self, asked: str, neighbours: Sequence[Neighbour]) -> Verdict:
-        return self.decide(asked, neighbours)
+        """As ``decide``, but the loop is kept for one neighbour at a time, however many lookups judge at once."""
+        opinions: list[Opinion] = []
+        for neighbour in neighbours[:MOST_NEIGHBOURS]:
+            async with self._turn:
+                opinions.append(self.opinion(neighbour.text, asked, neighbour.similarity))
+                # Running streams send their frames in between.
+                await asyncio.sleep(0)
+        return self._choose(asked, neighbours, opinions)
 
     def decide(self, asked: str, neighbours: Sequence[Neighbour]) -> Verdict:
         """The neighbour with the highest score that the policy serves, or the best one refused.
@@ -112,13 +121,17 @@ class GuardedJudge:
         ask different things (a guard keeps them apart), one of the two judgements is wrong, and nothing says which:
         neither is served, unless the text asked is one of them but for case and marks.
         """
+        considered = neighbours[:MOST_NEIGHBOURS]
+        opinions = [self.opinion(neighbour.text, asked, neighbour.similarity) for neighbour in considered]
+        return self._choose(asked, considered, opinions)
+
+    def _choose(self, asked: str, neighbours: Sequence[Neighbour], opinions: Sequence[Opinion]) -> Verdict:
         best: Verdict | None = None
         served: list[int] = []
-        for index, neighbour in enumerate(neighbours[:MOST_NEIGHBOURS]):
-            opinion = self.opinion(neighbour.text, asked, neighbour.similarity)
+        for index, opinion in enumerate(opinions):
             if opinion.guard is not None:
                 verdict = Verdict(False, index, 0.0, "guard", opinion.guard)
-            elif self.policy.serve(neighbour, opinion.score):
+            elif self.policy.serve(neighbours[index], opinion.score):
                 verdict = Verdict(True, index, opinion.score, "served")
                 served.append(index)
             else:

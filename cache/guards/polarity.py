@@ -47,7 +47,7 @@ def opposed(a: Unit, b: Unit, words: Lexicon) -> bool:
     short, long = sorted((a.norm, b.norm), key=len)
     if len(short) < 4:
         return False
-    for prefix in _NEGATIVE_PREFIXES:
+    for prefix in _NEGATIVE_PREFIXES if long.startswith(_NEGATIVE_PREFIXES) else ():
         if long == prefix + short or (long.startswith(prefix) and words.stem(long[len(prefix) :]) == words.stem(short)):
             return True
     return (

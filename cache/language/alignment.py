@@ -147,24 +147,38 @@ def distance(p: str, q: str, limit: int) -> int:
 
 def _join(left: list[Unit], other: list[Unit], matches: list[Match], swapped: bool = False) -> None:
     """One word on one side, its parts or its initials on the other: e-mail, log in, WHO."""
+    spelt = [_spelt(part) for part in other]
+    initials = ["".join(piece[:1] for piece in part.norm.split("_")) for part in other]
     for unit in list(left):
-        whole = unit.norm.replace("_", "").replace("-", "")
-        for start in range(len(other)):
-            run: list[Unit] = []
-            for end in range(start, min(start + 5, len(other))):
-                run = other[start : end + 1]
-                text = "".join(part.norm.replace("_", "").replace("-", "") for part in run)
-                initials = "".join(piece[:1] for part in run for piece in part.norm.split("_"))
-                acronym = len(initials) >= 3 and initials == whole
-                if text == whole or acronym:
-                    break
-                run = []
-            if run:
-                first = run[0]
-                matches.append(Match(first, unit, JOINED) if swapped else Match(unit, first, JOINED))
-                left.remove(unit)
-                del other[start : start + len(run)]
+        run = _parts_of(_spelt(unit), spelt, initials)
+        if run is None:
+            continue
+        first = other[run.start]
+        matches.append(Match(first, unit, JOINED) if swapped else Match(unit, first, JOINED))
+        left.remove(unit)
+        for row in (other, spelt, initials):
+            del row[run]
+
+
+_MOST_PARTS = 5
+
+
+def _parts_of(whole: str, spelt: list[str], initials: list[str]) -> slice | None:
+    """The first neighbours that are ``whole`` together, written out or by their initials."""
+    for start in range(len(spelt)):
+        text = letters = ""
+        for end in range(start, min(start + _MOST_PARTS, len(spelt))):
+            text += spelt[end]
+            letters += initials[end]
+            if text == whole or (len(letters) >= 3 and letters == whole):
+                return slice(start, end + 1)
+            if not whole.startswith(text) and not whole.startswith(letters):
                 break
+    return None
+
+
+def _spelt(unit: Unit) -> str:
+    return unit.norm.replace("_", "").replace("-", "")
 
 
 def rarity(unit: Unit, language: str) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from cache.calibration import Calibrator, shipped_calibration
 from cache.features import FEATURES, features
 from cache.guards import compare
-from cache.judge import ConformalPolicy, GuardedJudge, ThresholdPolicy
+from cache.judge import ConformalPolicy, GuardedJudge, Opinion, ThresholdPolicy
 from cache.judgement import Neighbour
 from cache.score import Score, shipped_score
 
@@ -50,6 +52,30 @@ def test_a_fixed_threshold_is_exceeded_strictly() -> None:
 async def test_the_seam_gives_what_decide_gives(judge: GuardedJudge) -> None:
     neighbours = [Neighbour("How do I reset my password?", 0.97)]
     assert await judge.judge("reset my password how", neighbours) == judge.decide("reset my password how", neighbours)
+
+
+async def test_the_loop_goes_round_between_any_two_neighbours_judged() -> None:
+    turn = 0
+    judged_in: list[int] = []
+
+    class Noting(GuardedJudge):
+        def opinion(self, stored: str, asked: str, similarity: float) -> Opinion:
+            judged_in.append(turn)
+            return super().opinion(stored, asked, similarity)
+
+    async def turns() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    judge = Noting(ThresholdPolicy(0.9))
+    neighbours = [Neighbour("How do I reset my password?", 0.9)] * 5
+    counting = asyncio.create_task(turns())
+    await asyncio.gather(*(judge.judge("reset my password how", neighbours) for _ in range(3)))
+    counting.cancel()
+    assert len(judged_in) == 15
+    assert len(set(judged_in)) == 15
 
 
 @given(st.text(max_size=300), st.text(max_size=300), st.floats(-1, 1))
