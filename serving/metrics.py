@@ -537,6 +537,15 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "Changes recorded, by kind: model, config, cap, cache_epoch, intensity_source, drift (texts: /v1/events).",
     ),
     MetricSpec(
+        "wattgate_event_timestamp_seconds",
+        "gauge",
+        "seconds",
+        ("kind", "model", "text"),
+        "When what changed, Unix time: the node's last 20 events of the last hour, for annotations; node.",
+        (),
+        "livemostrecent",
+    ),
+    MetricSpec(
         "wattgate_drift_ratio",
         "gauge",
         "ratio",

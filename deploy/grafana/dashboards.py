@@ -5,6 +5,7 @@ Panels read what ``prometheus/recording.yaml`` records and what the gateway expo
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -40,6 +41,33 @@ class Page:
     title: str
     description: str
     rows: tuple[tuple[str, tuple[Panel, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    name: str
+    expression: str
+    colour: str
+    title: str
+    """What stands over the hover's text; ``{{label}}`` is filled in, here and in ``text``."""
+    text: str
+    tags: str
+    """Labels, by commas."""
+    timed_by_value: bool = False
+    """The value is the moment, in Unix milliseconds."""
+
+    def built(self) -> dashboard.AnnotationQuery:
+        query = dashboard.AnnotationQuery().name(self.name).datasource(SOURCE).enable(True)
+        return query.icon_color(self.colour).expr(self.expression)
+
+    def told(self) -> dict[str, str | bool]:
+        """What Grafana's Prometheus source takes of an annotation, and its SDK has no word for."""
+        return {
+            "titleFormat": self.title,
+            "textFormat": self.text,
+            "tagKeys": self.tags,
+            "useValueForTime": self.timed_by_value,
+        }
 
 
 def one(title: str, unit: str, expression: str, legend: str = "{{model}}", **more: object) -> Panel:
@@ -563,15 +591,33 @@ TUNING = Page(
 
 PAGES = (CARBON, SERVING, CACHE, TUNING)
 ANNOTATIONS = (
-    (
+    Annotation(
         "Events",
-        "sum by (kind) ((wattgate_events_total unless wattgate_events_total offset 1m) "
-        "or increase(wattgate_events_total[1m])) > 0",
+        # a node's replicas, and the nodes, may tell of the same change
+        "1000 * max by (kind, model, text) (wattgate_event_timestamp_seconds)",
         "green",
+        title="{{kind}} {{model}}",
+        text="{{text}}",
+        tags="kind,model",
+        timed_by_value=True,
     ),
-    ("Cap changed", "changes(sum by (model) (wattgate_concurrency_cap)[1m:]) > 0", "blue"),
-    ("Engine died", "increase(wattgate_engine_deaths_total[1m]) > 0", "red"),
-    ("Alerts", 'ALERTS{alertstate="firing",alertname=~"Wattgate.*"}', "orange"),
+    Annotation(
+        "Engine died",
+        "sum by (model, instance) ((wattgate_engine_deaths_total unless wattgate_engine_deaths_total offset 1m) "
+        "or increase(wattgate_engine_deaths_total[1m])) > 0",
+        "red",
+        title="Engine died",
+        text="an engine of {{model}} on {{instance}}",
+        tags="model",
+    ),
+    Annotation(
+        "Alerts",
+        'ALERTS{alertstate="firing",alertname=~"Wattgate.*"}',
+        "orange",
+        title="{{alertname}}",
+        text="{{severity}} {{model}} {{instance}}",
+        tags="alertname,severity",
+    ),
 )
 
 
@@ -611,23 +657,16 @@ def build(page: Page) -> str:
             .include_all(True)
             .all_value(".*")
         )
-        .annotations(
-            [
-                dashboard.AnnotationQuery()
-                .name(name)
-                .datasource(SOURCE)
-                .enable(True)
-                .icon_color(colour)
-                .expr(expression)
-                for name, expression, colour in ANNOTATIONS
-            ]
-        )
+        .annotations([annotation.built() for annotation in ANNOTATIONS])
     )
     for title, panels in page.rows:
         board = board.with_row(dashboard.Row(title))
         for panel in panels:
             board = board.with_panel(_panel(panel, len(panels)))
-    return str(JSONEncoder(sort_keys=True, indent=1).encode(board.build())) + "\n"
+    made = json.loads(JSONEncoder().encode(board.build()))
+    for annotation, built in zip(ANNOTATIONS, made["annotations"]["list"], strict=True):
+        built |= annotation.told()
+    return json.dumps(made, sort_keys=True, indent=1) + "\n"
 
 
 def files() -> Iterator[tuple[Path, str]]:

@@ -30,6 +30,7 @@ from serving.config import GatewayConfig
 from serving.metrics import Metrics
 from serving.operations.decisions import DECISIONS, DecisionLog
 from serving.operations.engine_drift import EngineWatch
+from serving.operations.event_series import EventSeries
 from serving.operations.events import EVENTS, EventLog
 from serving.placement.exporter import NodeExporter
 from serving.placement.history import HistoryKeeper, history_file
@@ -88,7 +89,7 @@ class NodeMeterActor:
         self._exporter: NodeExporter | None = None
         if config.server.metrics_port is not None:
             keys, self._key_watch = build_keys(config.access)
-            scrape = scraper(multiprocess_folder)
+            scrape = scraper(multiprocess_folder, EventSeries(self._events))
             self._exporter = NodeExporter(keys, scrape, config.server.host, config.server.metrics_port)
         self._profiles: dict[str, WorkModel] = {}
         self._recall()

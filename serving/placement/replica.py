@@ -23,6 +23,7 @@ from serving.limits.desk import Desk
 from serving.limits.finals import FinalFigures
 from serving.metrics import Metrics
 from serving.operations.decisions import DECISIONS, DecisionLog
+from serving.operations.event_series import EventSeries
 from serving.operations.events import EVENTS, EventLog, changes
 from serving.placement.batching import build_batches
 from serving.placement.caching import build_cache
@@ -146,7 +147,7 @@ class Replica:
             max_concurrent_requests=config.server.max_concurrent_requests,
             request_timeout_seconds=config.server.request_timeout_seconds,
             slow_reader_seconds=config.server.slow_reader_seconds,
-            scrape=scraper(os.environ["PROMETHEUS_MULTIPROC_DIR"]),
+            scrape=scraper(os.environ["PROMETHEUS_MULTIPROC_DIR"], EventSeries(self.events)),
             events=self.events,
             decisions=self.decisions,
             intensity=actor.intensity.remote,

@@ -18,12 +18,14 @@ class WithoutRay:
         return (family for family in self._inner.collect() if not family.name.startswith("ray_"))
 
 
-def scraper(folder: str) -> Callable[[], tuple[bytes, str]]:
-    """The exposition of all of the node's processes, from their shared folder."""
+def scraper(folder: str, *own: Collector) -> Callable[[], tuple[bytes, str]]:
+    """The exposition of all of the node's processes, from their shared folder, and of ``own``: what is no process's."""
 
     def scrape() -> tuple[bytes, str]:
         registry = CollectorRegistry()
         registry.register(WithoutRay(multiprocess.MultiProcessCollector(None, folder)))  # type: ignore[no-untyped-call]
+        for collector in own:
+            registry.register(collector)
         return generate_latest(registry), CONTENT_TYPE_LATEST
 
     return scrape

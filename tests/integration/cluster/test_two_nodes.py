@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -79,18 +80,31 @@ def test_a_receipt_is_found_from_every_node_and_the_books_of_each_balance(cluste
     assert all(49.9 <= watts <= 300 for watts in per_node(cluster, "wattgate_power_watts"))
 
 
-@pytest.mark.parametrize("path", ["/v1/events", "/v1/receipts"])
-def test_what_both_nodes_record_is_one_list_whoever_is_asked(cluster: Cluster, path: str) -> None:
-    def told() -> bool:
-        # a session each, so that both replicas are asked
-        answers = [
-            httpx.get(cluster.url + path, headers=HEADERS | {"x-wattgate-session": f"list{n}"}, timeout=30).json()
-            for n in range(4)
-        ]
-        assert all(answer["unanswered_nodes"] == [] for answer in answers)
-        return all({one["node"] for one in answer["data"]} == set(cluster.network.addresses) for answer in answers)
+def asked_of_both(cluster: Cluster, path: str) -> list[dict[str, Any]]:
+    """A session each, so that both replicas are asked."""
+    return [
+        httpx.get(cluster.url + path, headers=HEADERS | {"x-wattgate-session": f"list{n}"}, timeout=30).json()
+        for n in range(4)
+    ]
 
-    until(told, what=f"{path} of both nodes")
+
+def test_what_both_nodes_record_is_one_list_whoever_is_asked(cluster: Cluster) -> None:
+    for answer in asked_of_both(cluster, "/v1/events"):
+        assert answer["unanswered_nodes"] == []
+        assert {event["node"] for event in answer["data"]} == set(cluster.network.addresses)
+
+
+def test_a_tenants_receipts_are_those_of_both_nodes(cluster: Cluster) -> None:
+    idents = {
+        ask(cluster, f"Item {n}.", **{"x-wattgate-session": f"i{n}"}).headers["x-wattgate-receipt"] for n in range(8)
+    }
+
+    def listed() -> bool:
+        answers = asked_of_both(cluster, "/v1/receipts?limit=200")
+        assert all(answer["complete"] for answer in answers)
+        return all(idents <= {one["receipt_id"] for one in answer["data"]} for answer in answers)
+
+    until(listed, what="the receipts of all requests, from both replicas")
 
 
 def test_prometheus_finds_both_and_shows_one_view(cluster: Cluster, tmp_path: Path) -> None:

@@ -46,3 +46,9 @@ def test_longer_prompts_and_a_cleared_cache_are_events_that_are_counted(tmp_path
         assert "\nray_" not in httpx.get(f"{gateway.url}/metrics", timeout=30).text
     finally:
         gateway.stop()
+
+
+def test_an_event_is_a_series_with_its_text_for_the_dashboards_annotations(gateway: GatewayProcess) -> None:
+    (event,) = httpx.get(f"{gateway.url}/v1/events?since=1", timeout=30).json()["data"]
+    told = {"kind": "model", "model": "simulated-1b", "text": event["text"]}
+    assert gateway.metric("wattgate_event_timestamp_seconds", **told) == pytest.approx(event["at_seconds"])

@@ -54,6 +54,30 @@ def test_panels_have_a_title_a_unit_and_a_place_of_their_own(name: str) -> None:
     assert len(places) == len(panels(name)) == len({panel["title"] for panel in panels(name)})
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_annotations_say_what_happened_from_labels_that_their_series_have(name: str) -> None:
+    """Grafana fills ``{{label}}`` in from the series; a label that is not there stays empty in the hover."""
+    annotations = json.loads((GRAFANA / f"{name}.json").read_text())["annotations"]["list"]
+    assert [annotation["name"] for annotation in annotations] == ["Events", "Engine died", "Alerts"]
+    for annotation in annotations:
+        grouped = re.search(r"by \(([^)]*)\)", annotation["expr"])
+        alerts = {"alertname", "alertstate", "severity", "model", "instance"}
+        labels = set(grouped[1].split(", ")) if grouped else alerts
+        told = set(re.findall(r"\{\{(\w+)\}\}", annotation["titleFormat"] + annotation["textFormat"]))
+        assert told, f"{annotation['name']} does not say what happened"
+        assert told | set(annotation["tagKeys"].split(",")) <= labels
+        for metric, _ in metrics_of(annotation["expr"]):
+            assert metric in LABELS
+            assert not grouped or labels <= LABELS[metric]
+
+
+def test_an_event_stands_where_it_happened_with_its_text() -> None:
+    events = json.loads((GRAFANA / "serving.json").read_text())["annotations"]["list"][0]
+    assert events["textFormat"] == "{{text}}"
+    assert events["useValueForTime"] is True
+    assert events["expr"].startswith("1000 * "), "Grafana takes milliseconds"
+
+
 def test_what_is_exported_is_shown_somewhere() -> None:
     shown = {metric for name in NAMES for expression in expressions(name) for metric, _ in metrics_of(expression)}
     recording = (GRAFANA.parent / "prometheus" / "recording.yaml").read_text()
