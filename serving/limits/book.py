@@ -64,6 +64,7 @@ class Use:
     cache_hits: int = 0
     avoided_tokens: int = 0
     avoided_microjoules: int = 0
+    """Negative of a hit that cost more than the run it replaced."""
     avoided_nanograms: int = 0
 
     @property

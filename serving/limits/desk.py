@@ -127,8 +127,8 @@ def use_of(call: Call, gateway: Gateway) -> Use:
         return energy_use(call.hit) + Use(
             cache_hits=1,
             avoided_tokens=int(usage.get("prompt_tokens") or 0) + int(usage.get("completion_tokens") or 0),
-            avoided_microjoules=max(0, round(call.hit.avoided_joules * MICRO)),
-            avoided_nanograms=max(0, round(call.hit.avoided_grams * NANO)),
+            avoided_microjoules=round(call.hit.avoided_joules * MICRO),
+            avoided_nanograms=round(call.hit.avoided_grams * NANO),
         )
     if call.trace is None:
         return Use(failed=1)

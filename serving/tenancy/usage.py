@@ -28,7 +28,7 @@ def usage_page(
             "month": _budget(limits.grams_per_month, month),
         },
         "note": "Settled requests, by their final receipts (those of the last seconds by their provisional ones); "
-        "the UTC day and month.",
+        "the UTC day and month. Avoided is net: hits that cost more than the run they replaced are taken off.",
     }
 
 

@@ -30,3 +30,10 @@ def test_cost_is_added_up_to_the_thousand_millionth_and_told() -> None:
 
 def test_without_prices_there_is_no_cost_rather_than_none_of_it() -> None:
     assert "cost" not in month(hit(Receipt("r")))
+
+
+def test_a_hit_that_cost_more_than_the_run_it_replaced_is_taken_off_what_was_saved() -> None:
+    saved = hit(Receipt("r", avoided_joules=3.0, avoided_grams=0.003))
+    lost = hit(Receipt("r", avoided_joules=-1.0, avoided_grams=-0.001))
+    told = month(saved + lost)["cache"]
+    assert (told["hits"], told["avoided_joules"], told["avoided_grams"]) == (4, 4.0, 0.004)
