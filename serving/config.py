@@ -117,7 +117,8 @@ class AccessSettings(Section):
 
 class LimitsSettings(Section):
     """How tenants' limits (`access.tenants`) are kept: in the Redis of `cache.redis`, shared by all replicas; where it
-    is embedded, in one beside the cache's."""
+    is embedded, in one beside the cache's. So are the accounts that `/v1/usage` tells. Without keys and limits, one
+    replica with `cache.tier: off` counts for itself."""
 
     strict: bool = False
     """While Redis is away: true refuses tenants with limits (503); false lets each replica count for itself."""

@@ -42,6 +42,12 @@ def accounts_folder(port: int) -> Path:
     return Path(platformdirs.user_data_dir("wattgate")) / f"accounts-{port}"
 
 
+def _shares_accounts(config: GatewayConfig) -> bool:
+    """Whether they are more than the figures of one replica about nobody in particular."""
+    access = config.access
+    return access.limited or not access.keyless or config.server.replicas > 1 or config.limits.redis is not None
+
+
 class AccountsUnavailable(Exception):
     """They cannot be kept, and the configuration is strict; one readable line with the mend."""
 
@@ -61,7 +67,7 @@ class RedisServers:
     def start(self) -> RedisUrls:
         """Raises AccountsUnavailable."""
         config = self._config
-        if config.cache.tier == "off" and not config.access.limited:
+        if config.cache.tier == "off" and not _shares_accounts(config):
             return RedisUrls()
         there = RedisUrls.shared(config)
         own_cache = there.cache is None and config.cache.tier != "off"

@@ -162,7 +162,8 @@ def test_accounts_below_the_run_end_with_it_and_say_so(run: Callable[..., Run], 
     assert not any("end with this run" in line for line in run().said)
 
 
-def test_without_a_cache_there_is_one_for_the_accounts_only(run: Callable[..., Run]) -> None:
-    urls = run(cache={"tier": "off"}).urls
+@pytest.mark.parametrize("access", [LIMITED, {"api_keys": {"acme": "key"}}])
+def test_without_a_cache_there_is_one_for_the_accounts_only(run: Callable[..., Run], access: dict[str, Any]) -> None:
+    urls = run(cache={"tier": "off"}, access=access).urls
     assert urls.cache is None
     assert urls.accounts is not None

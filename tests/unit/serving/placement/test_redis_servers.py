@@ -10,6 +10,7 @@ from serving.placement.redis_servers import RedisServers, RedisUrls, accounts_fo
 from serving.placement.supervisor import _ends_with_the_run
 
 OWN, OTHER = "redis://here:6379/0", "redis://there:6379/0"
+KEYS = {"api_keys": {"acme": "key"}}
 LIMITED = {"default_tenant": {"limits": {"grams_per_day": 1}}}
 
 
@@ -21,6 +22,9 @@ LIMITED = {"default_tenant": {"limits": {"grams_per_day": 1}}}
         ({"cache": {"redis": OWN}}, RedisUrls(cache=OWN, accounts=OWN)),
         ({"cache": {"redis": OWN}, "limits": {"redis": OTHER}}, RedisUrls(cache=OWN, accounts=OTHER)),
         ({"cache": {"tier": "off"}, "limits": {"redis": OTHER}, "access": LIMITED}, RedisUrls(accounts=OTHER)),
+        ({"cache": {"tier": "off"}, "limits": {"redis": OTHER}}, RedisUrls(accounts=OTHER)),
+        ({"cache": {"tier": "off", "redis": OWN}, "server": {"replicas": 2}}, RedisUrls(cache=OWN, accounts=OWN)),
+        ({"cache": {"tier": "off", "redis": OWN}, "access": KEYS}, RedisUrls(cache=OWN, accounts=OWN)),
     ],
 )
 def test_nothing_is_started_where_none_is_needed_or_one_is_there(
