@@ -15,6 +15,13 @@ from cache.observer import CacheObserver, Operation
 from cache.store import Budget, Lease, LeaseState, ResponseStore, StoreUnavailable
 
 Sleep = Callable[[float], Awaitable[None]]
+Rank = Callable[[], int]
+"""How urgent the run is at present; 0 is the most urgent."""
+
+
+def most_urgent() -> int:
+    """``Rank`` of a run that nobody may overtake."""
+    return 0
 
 
 @dataclass(slots=True)
@@ -61,17 +68,22 @@ class Leases:
         self._numbers = itertools.count()
 
     @asynccontextmanager
-    async def turn(self, address: Address, *, budget: Budget | None = None) -> AsyncIterator[Turn]:
+    async def turn(
+        self, address: Address, *, budget: Budget | None = None, rank: Rank = most_urgent
+    ) -> AsyncIterator[Turn]:
         """Wait for a body or for the lease. ``budget`` of the first look; each later one has its own.
+
+        Nobody waits for a less urgent run: its lease is taken over, it ends unshared, and its answer is not stored
+        over the other. ``rank`` is looked at again at each renewal: a run that has begun is worth waiting for.
 
         Leaving without an error and without ``stored`` declines the lease; with an error or cancelled,
         the lease is free for the next at once.
         """
-        turn = await self._claim(address, budget or self._budget())
+        turn = await self._claim(address, budget or self._budget(), rank)
         if turn.lease is None:
             yield turn
             return
-        renewing = asyncio.create_task(self._renew(turn.lease))
+        renewing = asyncio.create_task(self._renew(turn.lease, rank))
         declined: float | None = None
         try:
             yield turn
@@ -80,12 +92,12 @@ class Leases:
             renewing.cancel()
             await self._release(turn.lease, declined)
 
-    async def _claim(self, address: Address, budget: Budget) -> Turn:
+    async def _claim(self, address: Address, budget: Budget, rank: Rank) -> Turn:
         owner = f"{self._replica}-{next(self._numbers)}"
         waited, pause = False, self._settings.first_wait_seconds
         while True:
             try:
-                claim = await self._store.claim(address, owner, self._settings.lease_seconds, budget)
+                claim = await self._store.claim(address, owner, self._settings.lease_seconds, budget, rank=rank())
             except StoreUnavailable as unavailable:
                 self._observer.lost(Operation.LOCK, unavailable.loss)
                 return Turn(waited=waited)
@@ -96,12 +108,12 @@ class Leases:
             pause = min(1.5 * pause, self._settings.longest_wait_seconds)
             budget = self._budget()
 
-    async def _renew(self, lease: Lease) -> None:
+    async def _renew(self, lease: Lease, rank: Rank) -> None:
         held = True
         while held:
             await self._sleep(self._settings.lease_seconds / 3)
             try:
-                held = await self._store.renew(lease, self._settings.lease_seconds, self._budget())
+                held = await self._store.renew(lease, self._settings.lease_seconds, self._budget(), rank=rank())
             except StoreUnavailable as unavailable:
                 self._observer.lost(Operation.LOCK, unavailable.loss)
 

@@ -21,6 +21,7 @@ class _Held:
     owner: str
     token: int
     until_seconds: float
+    rank: int
     declined: bool = False
 
 
@@ -130,24 +131,28 @@ class MemoryStore:
         self._unindex(address, index)
         self._write(address, None, ttl_seconds)
 
-    async def claim(self, address: Address, owner: str, lease_seconds: float, budget: Budget) -> Claim:
+    async def claim(
+        self, address: Address, owner: str, lease_seconds: float, budget: Budget, *, rank: int = 0
+    ) -> Claim:
         answer, _ = self._body(address)
         if answer is not None:
             return Claim(LeaseState.ANSWERED, answer=answer)
         held = self._lease(address)
-        if held is not None:
-            return Claim(LeaseState.DECLINED if held.declined else LeaseState.HELD)
+        if held is not None and held.declined:
+            return Claim(LeaseState.DECLINED)
+        if held is not None and held.rank <= rank:
+            return Claim(LeaseState.HELD)
         token = self._tokens[address] = self._tokens.pop(address, 0) + 1
         _bound(self._tokens, self._max_entries + 1000)
-        self._leases[address] = _Held(owner, token, self._clock() + lease_seconds)
+        self._leases[address] = _Held(owner, token, self._clock() + lease_seconds, rank)
         _bound(self._leases, self._max_entries + 1000)
         return Claim(LeaseState.GRANTED, lease=Lease(address, token, owner))
 
-    async def renew(self, lease: Lease, lease_seconds: float, budget: Budget) -> bool:
+    async def renew(self, lease: Lease, lease_seconds: float, budget: Budget, *, rank: int = 0) -> bool:
         held = self._lease(lease.address)
         if held is None or held.declined or held.token != lease.token:
             return False
-        held.until_seconds = self._clock() + lease_seconds
+        held.until_seconds, held.rank = self._clock() + lease_seconds, rank
         return True
 
     async def release(self, lease: Lease, budget: Budget, *, declined_seconds: float | None = None) -> None:

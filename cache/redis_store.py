@@ -46,18 +46,20 @@ _CLAIM = """
 local body = redis.call('GET', KEYS[3])
 if body and body ~= '-' then return {0, body} end
 local held = redis.call('GET', KEYS[1])
-if held then return {0, held == 'declined' and 1 or 0} end
+if held == 'declined' then return {0, 1} end
+if held and (tonumber(string.match(held, ':(%d+)$')) or 0) <= tonumber(ARGV[4]) then return {0, 0} end
 local token = redis.call('INCR', KEYS[2])
 redis.call('EXPIRE', KEYS[2], ARGV[3])
-redis.call('SET', KEYS[1], token .. ':' .. ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[1], token .. ':' .. ARGV[1] .. ':' .. ARGV[4], 'PX', ARGV[2])
 return {token, 0}
 """
 _RENEW = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if string.sub(redis.call('GET', KEYS[1]) or '', 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1] .. ARGV[3], 'PX', ARGV[2])
+return 1
 """
 _RELEASE = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if string.sub(redis.call('GET', KEYS[1]) or '', 1, #ARGV[1]) ~= ARGV[1] then return 0 end
 if ARGV[2] == '' then return redis.call('DEL', KEYS[1]) end
 redis.call('SET', KEYS[1], 'declined', 'PX', ARGV[2])
 return 1
@@ -210,9 +212,11 @@ class RedisStore:
             if unavailable.loss is not Loss.UNSUPPORTED:
                 raise
 
-    async def claim(self, address: Address, owner: str, lease_seconds: float, budget: Budget) -> Claim:
+    async def claim(
+        self, address: Address, owner: str, lease_seconds: float, budget: Budget, *, rank: int = 0
+    ) -> Claim:
         keys = (self._lock(address), self._fence(address), self._body(address))
-        command: Command = ("EVAL", _CLAIM, 3, *keys, owner, _milliseconds(lease_seconds), _FENCE_SECONDS)
+        command: Command = ("EVAL", _CLAIM, 3, *keys, owner, _milliseconds(lease_seconds), _FENCE_SECONDS, rank)
         token, other = await self._one(command, budget)
         if token:
             return Claim(LeaseState.GRANTED, lease=Lease(address, token, owner))
@@ -222,9 +226,9 @@ class RedisStore:
             return Claim(LeaseState.ANSWERED if answer else LeaseState.DECLINED, answer=answer)
         return Claim(LeaseState.DECLINED if other else LeaseState.HELD)
 
-    async def renew(self, lease: Lease, lease_seconds: float, budget: Budget) -> bool:
+    async def renew(self, lease: Lease, lease_seconds: float, budget: Budget, *, rank: int = 0) -> bool:
         life = _milliseconds(lease_seconds)
-        return bool(await self._one(("EVAL", _RENEW, 1, self._lock(lease.address), _held(lease), life), budget))
+        return bool(await self._one(("EVAL", _RENEW, 1, self._lock(lease.address), _held(lease), life, rank), budget))
 
     async def release(self, lease: Lease, budget: Budget, *, declined_seconds: float | None = None) -> None:
         declined = "" if declined_seconds is None else _milliseconds(declined_seconds)
@@ -306,7 +310,8 @@ def _rescored(unit: Vector, embedding: Any, score: float) -> float:
 
 
 def _held(lease: Lease) -> str:
-    return f"{lease.token}:{lease.owner}"
+    """What its lock begins with; the holder's rank follows."""
+    return f"{lease.token}:{lease.owner}:"
 
 
 def _milliseconds(seconds: float) -> int:

@@ -29,7 +29,6 @@ class Flight:
         stream: bool,
         rank: int = 0,
         waits: Callable[[], bool] = lambda: False,
-        overtakes: bool = False,
     ) -> None:
         self.key = key
         self.stream = stream
@@ -38,8 +37,6 @@ class Flight:
         """Of the class that it waits in; 0 is the most urgent."""
         self.waits = waits
         """Whether its run has yet to begin."""
-        self.overtakes = overtakes
-        """Begun beside a less urgent flight of the same key that still waits: it must not wait for that one."""
         self.result: Any = None
         """What the producer gave to ``finish``: for followers' receipts."""
         self._frames: list[bytes] = []
@@ -196,7 +193,7 @@ class SingleFlight:
         overtakes = flight is not None and rank < flight.rank and flight.waits()
         leader = flight is None or overtakes
         if flight is None or overtakes:
-            flight = self._flights[key] = Flight(key, stream=stream, rank=rank, waits=waits, overtakes=overtakes)
+            flight = self._flights[key] = Flight(key, stream=stream, rank=rank, waits=waits)
             self._tasks[flight] = asyncio.create_task(self._run(flight, produce), name=f"flight-{key[:12]}")
         self._aboard[flight] = self._aboard.get(flight, 0) + 1
         return Seat(self, flight, leader=leader)

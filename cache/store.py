@@ -168,10 +168,16 @@ class ResponseStore(Protocol):
     async def entomb(self, address: Address, index: IndexSpec | None, ttl_seconds: float, budget: Budget) -> None:
         """Remove, and refuse what is put there for a while."""
 
-    async def claim(self, address: Address, owner: str, lease_seconds: float, budget: Budget) -> Claim:
-        """The body if there is one, else the lease if it is free; one step, so no answer is computed twice."""
+    async def claim(
+        self, address: Address, owner: str, lease_seconds: float, budget: Budget, *, rank: int = 0
+    ) -> Claim:
+        """The body if there is one, else the lease if it is free; one step, so no answer is computed twice.
 
-    async def renew(self, lease: Lease, lease_seconds: float, budget: Budget) -> bool: ...
+        ``rank`` 0 is the most urgent; a lease of a greater rank than it is taken over.
+        """
+
+    async def renew(self, lease: Lease, lease_seconds: float, budget: Budget, *, rank: int = 0) -> bool:
+        """False where it is no longer one's own. ``rank``: of the holder from here on."""
 
     async def release(self, lease: Lease, budget: Budget, *, declined_seconds: float | None = None) -> None:
         """Give up a lease that is still one's own; declined for a while where no body will come."""

@@ -19,7 +19,7 @@ from cache.entry import CachedAnswer
 from cache.epochs import EpochBook
 from cache.identity import Epochs, Identity, Scopes, TenantHasher, identify
 from cache.judgement import Judge
-from cache.lease import Leases, LeaseSettings, Sleep, Turn
+from cache.lease import Leases, LeaseSettings, Rank, Sleep, Turn, most_urgent
 from cache.local import LocalTier
 from cache.lookup import CacheRequest, Lookup, Stored
 from cache.memory import MemoryStore
@@ -265,11 +265,12 @@ class ResponseCache:
     # Sharing one run.
 
     @asynccontextmanager
-    async def turn(self, lookup: Lookup) -> AsyncIterator[Turn]:
+    async def turn(self, lookup: Lookup, rank: Rank = most_urgent) -> AsyncIterator[Turn]:
         """Whether to serve what another replica (or an earlier run here) has just stored, or to run.
 
         To be entered within the run that ``flights`` shares. Waits while another replica computes; the
-        caller's deadline bounds it. Where nothing may be shared, or the store is away: run.
+        caller's deadline bounds it. Where nothing may be shared, the store is away, or the other's run is less urgent
+        by its ``rank`` and has not begun: run.
         """
         request, address = lookup.request, lookup.address
         if address is None or not lookup.shareable:
@@ -279,7 +280,7 @@ class ResponseCache:
         if local is not None and local.fresh(request.now, request.cache_control.max_age_seconds):
             yield Turn(answer=local)
             return
-        async with self._leases.turn(address, budget=lookup.budget) as turn:
+        async with self._leases.turn(address, budget=lookup.budget, rank=rank) as turn:
             if turn.answer is not None:
                 if turn.answer.fresh(request.now, request.cache_control.max_age_seconds):
                     self._local.put(turn.answer, request.now)

@@ -14,6 +14,7 @@ import orjson
 
 from cache.control import Outcome
 from cache.entry import CachedAnswer
+from cache.lease import Rank, most_urgent
 from cache.lookup import CacheRequest, Lookup
 from cache.single_flight import Flight, FlightIncomplete, Seat, SingleFlight
 from cache.streams import answer_to_sse, sse_to_answer
@@ -265,9 +266,8 @@ class Gateway:
     async def _fly(self, flight: Flight, call: Call, lookup: Lookup | None) -> None:
         async with contextlib.AsyncExitStack() as stack:
             turn = None
-            # the turn of one that overtakes is held by the one that it overtakes
-            if self.cache is not None and lookup is not None and lookup.shareable and not flight.overtakes:
-                turn = await stack.enter_async_context(self.cache.turn(lookup))
+            if self.cache is not None and lookup is not None and lookup.shareable:
+                turn = await stack.enter_async_context(self.cache.turn(lookup, _rank_of(call)))
                 if turn.answer is not None:
                     # another replica has just computed it
                     body = turn.answer.body()
@@ -396,6 +396,11 @@ class Gateway:
 
 def _broke_off() -> EngineUnavailable:
     return EngineUnavailable("The engine's answer broke off.", code="engine_error")
+
+
+def _rank_of(call: Call) -> Rank:
+    """A run that has begun is waited for by every class; one in the queue by none that is more urgent."""
+    return lambda: call.priority.rank if call.trace is None else most_urgent()
 
 
 def _only_the_leaders(error: BaseException, flight: Flight, call: Call) -> bool:

@@ -263,6 +263,26 @@ class StoreContract:
         assert await kit.store.put(answer(address(1)), HOUR, budget(), token=late.token) is Put.FENCED
         assert await kit.store.put(answer(address(1)), HOUR, budget(), token=heir.token) is Put.STORED
 
+    async def test_a_less_urgent_holder_is_overtaken_until_its_run_has_begun(self, store: ResponseStore) -> None:
+        async def claim(rank: int) -> Claim:
+            return await store.claim(address(1), f"rank {rank}", 10.0, budget(), rank=rank)
+
+        slow = (await claim(2)).lease
+        assert slow is not None
+        assert (await claim(2)).state is LeaseState.HELD
+        fast = (await claim(1)).lease
+        assert fast is not None
+        assert fast.token > slow.token
+        assert await store.renew(slow, 10.0, budget(), rank=2) is False
+        await store.release(slow, budget())
+        assert (await claim(2)).state is LeaseState.HELD
+        # it has begun
+        assert await store.renew(fast, 10.0, budget(), rank=0) is True
+        assert (await claim(0)).state is LeaseState.HELD
+        assert await store.put(answer(address(1)), HOUR, budget(), token=slow.token) is Put.FENCED
+        await store.release(fast, budget())
+        assert (await claim(2)).state is LeaseState.GRANTED
+
     async def test_a_declined_lease_tells_the_waiting_to_run_for_themselves(self, kit: StoreKit) -> None:
         lease = await self.grant(kit.store)
         await kit.store.release(lease, budget(), declined_seconds=5.0)

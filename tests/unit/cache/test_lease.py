@@ -59,14 +59,15 @@ class Kit:
 class Run:
     """One replica's run, held and released by hand."""
 
-    def __init__(self, leases: Leases) -> None:
+    def __init__(self, leases: Leases, rank: int = 0) -> None:
         self.turn: Any = None
+        self.rank = rank
         self.go = asyncio.Event()
         self.store_it = True
         self.task = asyncio.create_task(self._run(leases))
 
     async def _run(self, leases: Leases) -> None:
-        async with leases.turn(address(1)) as turn:
+        async with leases.turn(address(1), rank=lambda: self.rank) as turn:
             self.turn = turn
             if turn.answer is None:
                 await self.go.wait()
@@ -89,6 +90,33 @@ async def test_one_replica_runs_and_the_others_get_its_body(kit: Kit) -> None:
     await kit.sleeper.forward(0.5)
     assert [(run.turn.answer, run.turn.waited) for run in runs[1:]] == 4 * [(answer(address(1)), True)]
     await asyncio.gather(*(run.task for run in runs))
+
+
+async def test_nobody_waits_for_a_less_urgent_run_that_has_not_begun(kit: Kit) -> None:
+    slow = Run(kit.replica(), rank=2)
+    await kit.sleeper.forward(0.1)
+    urgent, third = Run(kit.replica()), Run(kit.replica(), rank=2)
+    await kit.sleeper.forward(0.1)
+    assert (slow.turn.answer, urgent.turn.answer, third.turn) == (None, None, None)
+    urgent.go.set()
+    await kit.sleeper.forward(0.5)
+    assert third.turn.answer == answer(address(1))
+    slow.go.set()
+    await asyncio.gather(slow.task, urgent.task, third.task)
+
+
+async def test_a_run_that_has_begun_is_waited_for_whatever_its_class(kit: Kit) -> None:
+    slow = Run(kit.replica(), rank=2)
+    await kit.sleeper.forward(0.1)
+    slow.rank = 0
+    await kit.sleeper.forward(1.5)
+    urgent = Run(kit.replica())
+    await kit.sleeper.forward(0.5)
+    assert urgent.turn is None
+    slow.go.set()
+    await kit.sleeper.forward(0.5)
+    assert urgent.turn.waited
+    await asyncio.gather(slow.task, urgent.task)
 
 
 async def test_a_living_leader_keeps_its_lease_however_long_it_takes(kit: Kit) -> None:
