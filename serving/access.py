@@ -111,6 +111,14 @@ class KeyRing:
                 code="admin_only",
             )
 
+    def operate(self, authorization: str | None) -> None:
+        """Raises where this key may not change the gateway: the admin's may, and anybody where there are no keys."""
+        if self.open or self.is_admin(authorization):
+            return
+        self.tenant(authorization)
+        none = "" if self._admin is not None else ", and none is configured here (access.admin_key)"
+        raise Forbidden(f"Changing the gateway needs the admin key{none}.", code="admin_only")
+
     def settings(self, tenant: str) -> TenantSettings:
         return self._tenants.get(tenant, self._default)
 

@@ -80,9 +80,9 @@ class AccessSettings(Section):
     key_file: Path | None = None
     """Digests of keys made with `wattgate keys`; changes to it take effect within seconds."""
     admin_key: SecretStr | None = None
-    """Opens /metrics, what the console shows of the node, and every tenant's usage; nothing else. None: those figures
-    open with a tenant's key while it is the only tenant, and with nobody's where there are several. Environment:
-    WATTGATE_ADMIN_KEY."""
+    """Opens /metrics, what the console shows of the node, and every tenant's usage; clears the cache, holds live caps;
+    nothing else. None: those figures open with a tenant's key while it is the only tenant, and with nobody's where
+    there are several. Environment: WATTGATE_ADMIN_KEY."""
     tenants: dict[str, TenantSettings] = Field(default_factory=dict)
     """Tenant name to its grants: `models`, `priority`, `limits`. Live."""
     default_tenant: TenantSettings = TenantSettings()

@@ -33,6 +33,7 @@ from serving.errors import (
 from serving.gateway import Gateway
 from serving.limits.desk import Desk
 from serving.limits.limiter import TenantLimiter
+from serving.operations.cap_pages import CapPages, LiveCaps
 from serving.operations.cluster_records import NodesAsked
 from serving.operations.decisions import DecisionLog
 from serving.operations.events import EventLog
@@ -99,6 +100,7 @@ def build_app(
     scrape: Callable[[], tuple[bytes, str]],
     events: EventLog | None = None,
     decisions: DecisionLog | None = None,
+    caps: LiveCaps | None = None,
     more_routes: Sequence[Route] = (),
     targets: Callable[[], list[str]] | None = None,
     intensity: Callable[[], Awaitable[dict[str, Any]]] | None = None,
@@ -151,6 +153,7 @@ def build_app(
             *OperationsPages(
                 pages.see_figures, events, decisions, targets, intensity, scrape, recent, keys.reader, nodes
             ).routes(),
+            *CapPages(keys, caps, request_timeout_seconds=request_timeout_seconds).routes(),
             *more_routes,
         ],
         exception_handlers={GatewayError: _gateway_error, HTTPException: _http_error, Exception: _crash},
@@ -162,7 +165,7 @@ def build_app(
     return CORSMiddleware(
         app,
         allow_origins=cors_origins,
-        allow_methods=["GET", "POST", "DELETE"],
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
         allow_headers=["*"],
         expose_headers=_TOLD_TO_PAGES,
         max_age=600,

@@ -31,8 +31,9 @@ from serving.errors import (
     RateLimited,
     RequestTimeout,
 )
+from serving.operations.cap_pages import CapHold, CapList, CapState
 
-Method = Literal["get", "post", "delete"]
+Method = Literal["get", "post", "put", "delete"]
 Schema = dict[str, Any]
 _ANY_OBJECT: Schema = {"type": "object"}
 _TEXT: Schema = {"type": "string"}
@@ -217,6 +218,25 @@ OPERATIONS: tuple[Operation, ...] = (
         "What moved the live cap, and why; in a cluster as for events.",
         query={"since": {"type": "number", "description": "Unix seconds."}},
         errors=(InvalidRequest,),
+    ),
+    Operation("/v1/control/caps", "get", "listCaps", "The live cap of each model, and who holds it.", CapList),
+    Operation(
+        "/v1/control/caps",
+        "put",
+        "holdCap",
+        "Hold a model's live cap for a time, in every replica.",
+        CapState,
+        body=CapHold,
+        errors=(*_STORED, InvalidRequest, BodyTooLarge, Conflict),
+    ),
+    Operation(
+        "/v1/control/caps",
+        "delete",
+        "releaseCap",
+        "Let a held cap go: it is again what the configuration or the controller says.",
+        CapState,
+        query={"model": _TEXT},
+        errors=(*_STORED, InvalidRequest),
     ),
     Operation("/healthz", "get", "isAlive", "The process answers.", open=True),
     Operation("/readyz", "get", "isReady", "The engine answers.", open=True, errors=(EngineUnavailable,)),

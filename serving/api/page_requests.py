@@ -19,7 +19,7 @@ from serving.telemetry.ended import Ended, EndedSink
 ERROR_CODE = "wattgate.error_code"
 """In the scope of a request that was refused: our code for it."""
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
-_METHODS = _READING | {"POST", "DELETE"}
+_METHODS = _READING | {"POST", "PUT", "DELETE"}
 _UNKNOWN = "unknown"
 
 

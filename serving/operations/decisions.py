@@ -44,6 +44,24 @@ class DecisionLog:
             }
         )
 
+    def record_hold(self, previous_cap: int, cap: int, why: str, *, model: str, source: str) -> None:
+        """A cap that was moved over the controller's head, or given back."""
+        self._lines.append(
+            {
+                "at_seconds": self._wall(),
+                "model": model,
+                "replica": source,
+                "mode": "held",
+                "why": why,
+                "from": previous_cap,
+                "to": cap,
+                "applied": True,
+                "promise": None,
+                "seen": None,
+                "expected": None,
+            }
+        )
+
     def read(self, since_seconds: float = 0.0) -> list[dict[str, Any]]:
         """The latest decisions at or after ``since_seconds`` (Unix time), oldest first."""
         found = [line for line in self._lines.tail() if line.get("at_seconds", 0.0) >= since_seconds]

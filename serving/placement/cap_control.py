@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Protocol
 
-from serving.admission.queue import AdmissionQueue
 from serving.config import GatewayConfig
 from serving.control_settings import CapControlSettings
 from serving.engines.base import Engine
@@ -26,7 +25,7 @@ _TOO_LATE = DeadlineExceeded.status
 
 
 class Cap(Protocol):
-    """``AdmissionQueue`` is one."""
+    """``AdmissionQueue`` is one, and ``HoldableCap``."""
 
     @property
     def cap(self) -> int: ...
@@ -131,6 +130,10 @@ class CapControl:
             self._cap.resize(decision.cap)
         self._tell(decision, judged=late > 0 or window.tokens >= controller.settings.least_tokens)
 
+    def skip(self) -> None:
+        """Give up the open window: its cap was not the controller's."""
+        self._open()
+
     def _tell(self, decision: Decision, *, judged: bool) -> None:
         model, mode = self._model, self._settings.mode
         move = "raise" if decision.cap > decision.previous_cap else "cut" if decision.moved else "stay"
@@ -178,9 +181,13 @@ class CapControls:
     def close(self) -> None:
         return None
 
-    def tick(self) -> None:
-        for control in self._controls.values():
-            control.tick()
+    def tick(self, held: Container[str] = ()) -> None:
+        """``held``: models whose cap something else holds; their controllers pause."""
+        for model, control in self._controls.items():
+            if model in held:
+                control.skip()
+            else:
+                control.tick()
 
     def reconfigure(self, model: str, settings: CapControlSettings, configured_cap: int | None) -> None:
         """See ``CapControl.reconfigure``."""
@@ -189,7 +196,7 @@ class CapControls:
 
 def build_cap_controls(
     config: GatewayConfig,
-    caps: Mapping[str, AdmissionQueue],
+    caps: Mapping[str, Cap],
     engine: Engine,
     meter: MeterLink,
     source: str,

@@ -55,6 +55,25 @@ def _most(engine: EngineSettings) -> int:
     return engine.vllm.max_batch if engine.kind == "vllm" else _ELSEWHERE
 
 
+def configured_cap(config: GatewayConfig, model: str) -> int:
+    """`admission.max_concurrency` of the model."""
+    return (
+        config.models[model].admission.max_concurrency if model in config.models else config.admission.max_concurrency
+    )
+
+
+def highest_cap(config: GatewayConfig, model: str) -> int:
+    """What its engine takes at once at most, in the terms of `admission.max_concurrency`."""
+    engine = config.models[model].engine if model in config.models else config.engine
+    return max(_most(engine), configured_cap(config, model))
+
+
+def part_of(cap: int, config: GatewayConfig, model: str) -> int:
+    """A gateway replica's part where `admission.max_concurrency` of the model were ``cap``."""
+    placed = next((one for one in placed_models(config) if one.name == model), None)
+    return cap if placed is None else _share_of(cap, placed, config.server.replicas)
+
+
 def build_caps(config: GatewayConfig) -> dict[str, AdmissionQueue]:
     """A queue for each engine."""
     return {name: AdmissionQueue(cap.requests, policy=cap.policy) for name, cap in cap_settings(config).items()}

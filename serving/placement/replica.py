@@ -13,6 +13,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from serving.admission.held_cap import HoldableCap
 from serving.api.app import build_app
 from serving.config import AccessSettings, GatewayConfig
 from serving.control_settings import CapControlSettings
@@ -28,18 +29,19 @@ from serving.operations.events import EVENTS, EventLog, changes
 from serving.placement.batching import build_batches
 from serving.placement.caching import build_cache
 from serving.placement.cap_control import build_cap_controls
-from serving.placement.caps import build_caps, by_served_name, cap_settings, with_live_admission
+from serving.placement.caps import THE_ENGINE, build_caps, by_served_name, cap_settings, with_live_admission
 from serving.placement.deployment import VERSION, node_folder, our_deployment
 from serving.placement.encoder_replica import HandleEncoder, encoder_deployment
 from serving.placement.engine_gauges import EngineGauges
 from serving.placement.engines import build_engines
 from serving.placement.exporter import Targets, living_nodes
+from serving.placement.held_caps import HeldCaps, RayBoard
 from serving.placement.key_watch import build_keys
 from serving.placement.limiting import build_limiter
 from serving.placement.node_meters import meters_by_address
 from serving.placement.nodes_asked import AllNodes
 from serving.placement.notices import Notices
-from serving.placement.placed import InternalLink
+from serving.placement.placed import InternalLink, placed_models
 from serving.placement.redis_servers import RedisUrls
 from serving.placement.scrape import scraper
 from serving.placement.telemetry import build_drift, build_sinks
@@ -88,6 +90,7 @@ class Replica:
         config = self._config
         self.keys, self._key_watch = build_keys(config.access, partial(self._watch_fault, "keys"))
         self.caps = build_caps(config)
+        self._holdable = {model: HoldableCap(queue) for model, queue in self.caps.items()}
         self._placed = build_engines(
             config, self.caps, self._link, self.source, self.metrics, self.events, self._notices.tell
         )
@@ -124,9 +127,21 @@ class Replica:
             finals=self.finals,
         )
         self._control = build_cap_controls(
-            config, self.caps, self.engine, self.meter, self.source, self.metrics, self.events, self.decisions
+            config, self._holdable, self.engine, self.meter, self.source, self.metrics, self.events, self.decisions
         )
         self.sinks = (*build_sinks(config.telemetry, self.metrics, self.drift), self._control)
+        only = [model.name for model in self.engine.models()]
+        self._held_caps = HeldCaps(
+            RayBoard(),
+            self._holdable,
+            {name: name or only[0] for name in self.caps},
+            {name: one.name for one in placed_models(config) for name in one.served_names}
+            or dict.fromkeys(only, THE_ENGINE),
+            self._live_config,
+            source=self.source,
+            events=self.events,
+            decisions=self.decisions,
+        )
         batches = build_batches(config, self.keys, self.metrics)
         self.batches = batches.runner
         await self._placed.warm_up()
@@ -150,6 +165,7 @@ class Replica:
             scrape=scraper(os.environ["PROMETHEUS_MULTIPROC_DIR"], EventSeries(self.events)),
             events=self.events,
             decisions=self.decisions,
+            caps=self._held_caps,
             intensity=actor.intensity.remote,
             recent=actor.recent.remote,
             targets=None if port is None else Targets(lambda: living_nodes(port)),
@@ -165,6 +181,7 @@ class Replica:
         watch = Watch(
             {
                 "keys": self._key_watch.refresh,
+                "held caps": self._held_caps.refresh,
                 "caps": self._tick_control,
                 "engines": self._placed.tick,
                 "gauges": self._show_all,
@@ -182,7 +199,7 @@ class Replica:
         self.metrics.add("wattgate_watch_faults_total", 1, operation)
 
     async def _tick_control(self) -> None:
-        self._control.tick()
+        self._control.tick(self._held_caps.held)
 
     async def _show_all(self) -> None:
         for engine in self._placed.engines:
@@ -199,13 +216,17 @@ class Replica:
         for model, cap in cap_settings(with_live_admission(self._config, live)).items():
             # what the controller has made of a cap stays, unless the configured one is another now, or it stops
             stays = control.mode == "on" and cap.requests == before[model].requests
-            self.caps[model].resize(self.caps[model].cap if stays else cap.requests, policy=cap.policy)
+            self._holdable[model].resize(self._holdable[model].cap if stays else cap.requests, policy=cap.policy)
             self._control.reconfigure(model, control, None if stays else cap.requests)
         for change in changes("config", self._live, live):
             self.events.record("cap" if "admission.max_concurrency" in change else "config", change)
             if self.drift is not None:
                 self.drift.rebase()
         self._live = live
+
+    def _live_config(self) -> GatewayConfig:
+        control = CapControlSettings.model_validate(self._live["control"])
+        return with_live_admission(self._config, self._live).model_copy(update={"control": control})
 
     def check_health(self) -> None:
         """Raises where the replica must be replaced."""

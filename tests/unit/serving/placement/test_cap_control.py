@@ -12,7 +12,7 @@ from serving.limits.book import Use
 from serving.metrics import Metrics
 from serving.operations.decisions import DecisionLog
 from serving.operations.events import EventLog
-from serving.placement.cap_control import CapControl
+from serving.placement.cap_control import CapControl, CapControls
 from serving.telemetry.ended import Ended
 from tests.unit.serving.fakes import ManualClock
 
@@ -233,3 +233,22 @@ def test_it_can_be_switched_on_and_off_while_it_runs(tmp_path: Path) -> None:
     rig.control.reconfigure(CapControlSettings(), 16)
     rig.window(queued=5)
     assert rig.queue.cap == 20
+
+
+def test_a_controller_pauses_while_its_cap_is_held_and_begins_a_new_window_then(rig: Rig) -> None:
+    controls = CapControls({"m": rig.control}, {})
+    rig.queue.queued = 5
+    for held in ((), {"m"}):
+        for _ in range(3):
+            rig.control.ended(answered())
+        for _ in range(4):
+            rig.clock.advance(1.0)
+            controls.tick(held)
+    rig.clock.advance(4.0)
+    controls.tick()
+    assert rig.decisions.read() == []
+    for _ in range(3):
+        rig.control.ended(answered())
+    rig.clock.advance(1.0)
+    controls.tick()
+    assert len(rig.decisions.read()) == 1
