@@ -40,6 +40,8 @@ class Call:
     first_token_seconds: float | None = None
     """Monotonic."""
     usage: dict[str, Any] | None = None
+    endings: list[str] = field(default_factory=list)
+    """How the answer's choices ended, as the engine says it."""
     hit: Receipt | None = None
     """Of an answer from the cache."""
     avoided_flops: int = 0

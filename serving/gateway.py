@@ -22,6 +22,7 @@ from cache.tiers import ResponseCache
 from metering.receipt import Receipt, receipt_of
 from serving.accounting import account
 from serving.admission.queue import AdmissionQueue
+from serving.api.endings import endings_of
 from serving.api.forms import form_of
 from serving.api.frames import StreamEnd, frame_of, stream_error
 from serving.api.receipt_headers import receipt_headers
@@ -168,6 +169,7 @@ class Gateway:
         usage["wattgate"] = receipt.as_dict()
         body["usage"] = usage
         call.usage = usage
+        call.endings = endings_of(body)
         call.first_token_seconds = self._clock()
         self.metrics.observe("wattgate_overhead_seconds", spent, "cache")
         if self.shadow is not None and lookup.outcome is Outcome.HIT_SEMANTIC:
@@ -329,6 +331,7 @@ class Gateway:
         receipt = self._settle(call, lookup, seat)
         usage = body["usage"] = dict(body.get("usage") or {})
         call.usage = plain_usage(usage)
+        call.endings = endings_of(body)
         usage["wattgate"] = receipt.as_dict()
         out = orjson.dumps(body)
         call.overhead_seconds += self._clock() - answered
@@ -353,7 +356,7 @@ class Gateway:
         except Exception:
             log.exception("request %s: the engine's stream broke off", call.request_id)
             end.error = {"message": "The engine's stream broke off."}
-        call.usage = end.usage
+        call.usage, call.endings = end.usage, end.endings
         if end.error is not None or not end.done:
             yield frame_of(stream_error(end.error, self.engine.status().ready))
             return

@@ -8,9 +8,12 @@ from typing import Any
 
 import orjson
 
+from serving.api.endings import choice_endings
+
 DONE = b"data: [DONE]\n\n"
 _DATA = b"data: "
-_WORTH_PARSING = re.compile(rb'"finish_reason":\s*"|"usage":\s*\{|^data: \{\s*"error"')
+_REFUSES = b'"refusal":"'
+_WORTH_PARSING = re.compile(rb'"finish_reason":\s*"|"refusal":\s*"|"usage":\s*\{|^data: \{\s*"error"')
 """What makes a frame more than one more token; tokens are the common case and are not parsed."""
 
 
@@ -40,7 +43,8 @@ class StreamEnd:
     include_usage: bool
     """Whether the client asked for a usage chunk."""
     usage: dict[str, Any] | None = None
-    finish_reasons: list[str] = field(default_factory=list)
+    endings: list[str] = field(default_factory=list)
+    """Of each choice; a choice that refuses says so once a frame, besides how it ended."""
     done: bool = False
     error: dict[str, Any] | None = None
     _held: bytes | None = None
@@ -52,7 +56,8 @@ class StreamEnd:
             return ()
         # the shape that engines give a token, told apart by substrings; the pattern costs ten times as much
         unfinished = frame.count(b'"finish_reason":null')
-        if unfinished and unfinished == frame.count(b'"finish_reason"') and b'"usage"' not in frame:
+        plain = b'"usage"' not in frame and _REFUSES not in frame
+        if unfinished and plain and unfinished == frame.count(b'"finish_reason"'):
             return self._release(frame)
         if not _WORTH_PARSING.search(frame):
             return self._release(frame)
@@ -68,8 +73,9 @@ class StreamEnd:
             self.usage = usage
             if not choices:
                 return self._keep(frame) if self.include_usage else ()
-        finished = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
-        self.finish_reasons += finished
+        for choice in choices:
+            self.endings += choice_endings(choice, choice.get("delta"))
+        finished = any(choice.get("finish_reason") for choice in choices)
         return self._keep(frame) if finished else self._release(frame)
 
     def _keep(self, frame: bytes) -> tuple[bytes, ...]:

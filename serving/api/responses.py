@@ -13,6 +13,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from serving.api.endings import endings_of
 from serving.api.frames import DONE, payload_of
 from serving.engines.response_events import is_last, plain_usage
 
@@ -51,7 +52,7 @@ class EventsEnd:
     """``StreamEnd`` for the events of a response: the last one, with the usage in it, is kept back."""
 
     usage: dict[str, Any] | None = None
-    finish_reasons: list[str] = field(default_factory=list)
+    endings: list[str] = field(default_factory=list)
     done: bool = False
     error: dict[str, Any] | None = None
     _last: bytes | None = None
@@ -61,6 +62,7 @@ class EventsEnd:
         if is_last(frame):
             self.done, self._last = True, frame
             response = (_payload(frame) or {}).get("response") or {}
+            self.endings = endings_of(response)
             if isinstance(response.get("usage"), dict):
                 self.usage = plain_usage(response["usage"])
             return ()

@@ -35,7 +35,7 @@ class Seen:
     prompt_tokens: int
     answer_tokens: int
     refused: bool = False
-    """Ended with an error of the client's making or of a limit (4xx)."""
+    """The model would not answer, as its engine says it: a `refusal`, or finish_reason ``content_filter``."""
     truncated: bool = False
     """finish_reason ``length``."""
     hit: bool = False
@@ -96,24 +96,19 @@ def compare(reference: Window, present: Window, limits: Limits = Limits()) -> li
     out: list[Finding] = []
     before, after = reference.requests, present.requests
     if min(len(before), len(after)) >= limits.least:
-        answered = [seen for seen in before if not seen.refused], [seen for seen in after if not seen.refused]
         lengths: tuple[tuple[str, Callable[[Seen], int]], ...] = (
             ("prompt length", lambda seen: seen.prompt_tokens),
             ("answer length", lambda seen: seen.answer_tokens),
         )
         for what, length in lengths:
-            old_lengths, new_lengths = ([length(seen) for seen in window] for window in answered)
-            if min(len(old_lengths), len(new_lengths)) >= limits.least:
-                out += _distribution(what, old_lengths, new_lengths, limits)
+            out += _distribution(what, [length(seen) for seen in before], [length(seen) for seen in after], limits)
         rates: tuple[tuple[str, Callable[[Seen], bool]], ...] = (
             ("refusal rate", lambda seen: seen.refused),
             ("truncation rate", lambda seen: seen.truncated),
             ("hit ratio", lambda seen: seen.hit),
         )
         for what, holds in rates:
-            first, second = (before, after) if what == "refusal rate" else answered
-            if min(len(first), len(second)) >= limits.least:
-                out.append(_rate(what, [holds(seen) for seen in first], [holds(seen) for seen in second], limits))
+            out.append(_rate(what, [holds(seen) for seen in before], [holds(seen) for seen in after], limits))
     if min(len(reference.verified_wrong), len(present.verified_wrong)) >= limits.least:
         out.append(_rate("false hits", reference.verified_wrong, present.verified_wrong, limits))
     if min(len(reference.embeddings), len(present.embeddings)) >= limits.least:

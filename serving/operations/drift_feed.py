@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cache.embedding import Embedder
+from serving.api.endings import REFUSAL
 from serving.operations.drift import DriftWatch, Seen, Vector
 from serving.telemetry.ended import Ended
 
@@ -25,18 +26,16 @@ class DriftSink:
 
 
 def seen_of(request: Ended) -> Seen | None:
-    """None for what says nothing of traffic: a model that is not served, a client that went, a fault of ours."""
-    if request.model is None or request.status == 499 or request.status >= 500:
+    """None for what no model answered: it was refused by us, or its client went, or something failed."""
+    if request.model is None or request.status != 200 or request.error is not None:
         return None
-    if request.status >= 400:
-        return Seen(0, 0, refused=True)
-    asked = request.asked or {}
-    limit = asked.get("max_completion_tokens", asked.get("max_tokens"))
-    answers = max(1, int(asked.get("n", 1)))
-    # as many tokens as were allowed: the answer was cut (or ended there by chance)
-    truncated = limit is not None and request.output_tokens >= limit * answers
-    hit = (request.cache or "").startswith("HIT")
-    return Seen(request.prompt_tokens, request.output_tokens, truncated=truncated, hit=hit)
+    return Seen(
+        request.prompt_tokens,
+        request.output_tokens,
+        refused=not {REFUSAL, "content_filter"}.isdisjoint(request.endings),
+        truncated="length" in request.endings,
+        hit=(request.cache or "").startswith("HIT"),
+    )
 
 
 class WatchedEmbedder:

@@ -40,6 +40,8 @@ class Ended:
     prompt_tokens: int = 0
     """As the answer's usage says, a hit's too."""
     output_tokens: int = 0
+    endings: tuple[str, ...] = ()
+    """How the answer's choices ended, as the engine says it: stop, length, refusal."""
     use: Use = NOTHING
     work: str | None = None
     """How the engine's work was obtained: measured, modelled or simulated."""
@@ -107,6 +109,7 @@ def ended_call(call: Call, gateway: Gateway, *, status: int, error: str | None, 
         first_token_seconds=first,
         prompt_tokens=int((call.usage or {}).get("prompt_tokens") or 0),
         output_tokens=int((call.usage or {}).get("completion_tokens") or 0),
+        endings=tuple(call.endings),
         use=use_of(call, gateway),
         work=gateway.engine.method.value,
         asked=asked,

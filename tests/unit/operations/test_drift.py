@@ -97,14 +97,6 @@ def test_semantic_hits_that_are_wrong_more_often_are_found() -> None:
     assert drifted(reference, Window((), verified_wrong=(True,) * 20 + (False,) * 80)) == {"false hits"}
 
 
-def test_refused_requests_are_in_no_length() -> None:
-    reference, present = traffic(0), traffic(1)
-    refused = tuple(
-        Seen(0, 0, refused=True) if number % 3 == 0 else seen for number, seen in enumerate(present.requests)
-    )
-    assert drifted(reference, replace(present, requests=refused)) == {"refusal rate"}
-
-
 def test_a_difference_that_is_sure_but_small_is_not_told() -> None:
     reference = traffic(0)
     slightly = replace(reference, mfu_ratios=tuple(mfu * 1.05 for mfu in reference.mfu_ratios))

@@ -19,11 +19,16 @@ ANSWERED = Ended(
     ("changes", "seen"),
     [
         ({}, Seen(12, 30)),
-        ({"output_tokens": 64}, Seen(12, 64, truncated=True)),
-        ({"asked": {"max_completion_tokens": 10, "n": 3}}, Seen(12, 30, truncated=True)),
-        ({"asked": None}, Seen(12, 30)),
+        # as long as was allowed, and complete
+        ({"output_tokens": 64, "endings": ("stop",)}, Seen(12, 64)),
+        # cut by the context's end, though no limit was asked for
+        ({"asked": None, "endings": ("stop", "length")}, Seen(12, 30, truncated=True)),
+        ({"endings": ("refusal", "stop")}, Seen(12, 30, refused=True)),
+        ({"endings": ("content_filter",)}, Seen(12, 30, refused=True)),
         ({"cache": "HIT-SEMANTIC"}, Seen(12, 30, hit=True)),
-        ({"status": 429}, Seen(0, 0, refused=True)),
+        ({"status": 400}, None),
+        ({"status": 429}, None),
+        ({"error": "broken_stream"}, None),
         ({"status": 499}, None),
         ({"status": 503}, None),
         ({"model": None, "status": 404}, None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from opentelemetry.trace import SpanKind, StatusCode
 from serving.access import KeyRing
 from serving.api.body import BODIES
 from serving.config import TelemetrySettings
+from serving.engines.base import EngineRequest
 from serving.placement.telemetry import build_sinks
 from serving.telemetry.ended import Ended
 from serving.telemetry.request_log import RequestLog
 from serving.telemetry.spans import Spans
 from tests.unit.serving.conftest import House
-from tests.unit.serving.fakes import Told, broken_stream, chunk
+from tests.unit.serving.fakes import Told, answer_frames, broken_stream, chunk
 
 SECRET = "a-very-secret-word"
 KEY = {"authorization": f"Bearer key-{SECRET}"}
@@ -44,6 +46,21 @@ async def test_a_clients_id_is_told_beside_ours(tmp_path: Path) -> None:
     assert lines[0]["request_id"] == reply.json["usage"]["wattgate"]["receipt_id"] != "theirs"
     assert len({line["request_id"] for line in lines}) == 3
     assert [request.client_request_id for request in told.requests] == ["theirs", None, "theirs"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_how_the_engine_ended_the_answer_is_told(stream: bool) -> None:
+    told = Told()
+    there = house(told)
+
+    async def cut(request: EngineRequest) -> AsyncIterator[bytes]:
+        for frame in answer_frames(request):
+            yield frame.replace(b'"stop"', b'"length"')
+
+    await there.send(there.chat("whole", stream=stream), **KEY)
+    there.engine.script = cut
+    await there.send(there.chat("cut", stream=stream), **KEY)
+    assert [request.endings for request in told.requests] == [("stop",), ("length",)]
 
 
 async def test_a_line_for_every_end_and_no_word_of_the_request(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_frames_of_several_choices_keep_their_order(parts: list[tuple[int, str, 
     end = StreamEnd(False)
     out = relay(end, [*frames, DONE], receipt=None)
     assert out == [*frames, DONE]
-    assert end.finish_reasons == [finish for _, _, finish in parts if finish]
+    assert end.endings == [finish for _, _, finish in parts if finish]
 
 
 def test_usage_that_nobody_asked_for_moves_into_the_last_content_chunk() -> None:
@@ -98,7 +98,7 @@ def test_a_stream_that_broke_off_is_not_done() -> None:
 def test_text_that_looks_like_the_end_is_only_text(text: str) -> None:
     end = StreamEnd(False)
     assert end.feed(token(text)) == (token(text),)
-    assert (end.done, end.error, end.usage, end.finish_reasons) == (False, None, None, [])
+    assert (end.done, end.error, end.usage, end.endings) == (False, None, None, [])
 
 
 @pytest.mark.parametrize("frame", [b": ping\n\n", b"data: \n\n", b"data: [1]\n\n", b'data: {"usage": {\n\n', b"\n\n"])
@@ -114,3 +114,16 @@ def test_without_any_frame_only_done_is_left() -> None:
 def test_a_frame_gives_back_its_payload(payload: dict[str, Any]) -> None:
     assert payload_of(frame_of(payload)) == payload
     assert orjson.loads(frame_of(payload)[6:]) == payload
+
+
+@pytest.mark.parametrize("space", ["", " "])
+def test_a_stream_that_refuses_says_so_besides_how_it_ended(space: str) -> None:
+    end = StreamEnd(include_usage=False)
+    frames = [
+        'data: {"choices":[{"index":0,"delta":{"refusal":null,"content":""},"finish_reason":null}]}\n\n',
+        'data: {"choices":[{"index":0,"delta":{"refusal":"I cannot"},"finish_reason":null}]}\n\n',
+        'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n',
+    ]
+    passed = [out for frame in frames for out in end.feed(frame.replace(":", ":" + space).encode())]
+    assert len(passed) == 2
+    assert end.endings == ["refusal", "stop"]
