@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from metering.errors import BadInput, require_tokens
+from metering.estimators import EstimatorName
 from metering.flops import AttentionConvention, FlopsByPart, decode_flops, prefill_flops
 from metering.hardware.device import Device
 from metering.mfu import roofline_seconds, utilisation
+from metering.planned_energy import planned_joules
 from metering.sci import embodied_share_grams
 from metering.shape import ModelArchitecture
 from metering.site import Site
@@ -117,6 +119,8 @@ def estimate_inference(
     precision: str | None = None,
     efficiency: float = 1.0,
     site: Site | None = None,
+    estimator: EstimatorName = "idle_aware",
+    average_watts: float | None = None,
 ) -> InferenceEstimate:
     """What one request costs, when ``batch`` requests like it run together on ``count`` devices.
 
@@ -132,6 +136,8 @@ def estimate_inference(
         precision: of the arithmetic (``bf16``, ``fp8``); the config's dtype by default.
         efficiency: share of peak and bandwidth that is reached, 1 for the roofline itself.
         site: intensity, PUE, lifetime and prices; needed with a device.
+        estimator: of the energy; ``nameplate`` and ``llmcarbon`` as Faiz et al. 2024 have them.
+        average_watts: average system power of one device, for ``llmcarbon``; its maximal watts, with a note, if None.
 
     Raises:
         BadInput: token counts that cannot be, a batch or count below 1, an efficiency outside 0..1, a device
@@ -160,7 +166,8 @@ def estimate_inference(
         if site is None:
             raise BadInput("an estimate on a device needs a site: its zone or carbon intensity")
         work = _Work(architecture, prompt_tokens, cached_tokens, steps, batch, prefill.total, decode.total)
-        figures = _on_device(work, device, count, precision or architecture.dtype, efficiency, site, notes)
+        power = _Power(estimator, average_watts)
+        figures = _on_device(work, device, count, precision or architecture.dtype, efficiency, site, power, notes)
     return InferenceEstimate(
         prefill,
         decode,
@@ -170,6 +177,12 @@ def estimate_inference(
         figures,
         tuple(notes),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Power:
+    estimator: EstimatorName
+    average_watts: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +231,14 @@ class _Work:
 
 
 def _on_device(
-    work: _Work, device: Device, count: int, precision: str, efficiency: float, site: Site, notes: list[str]
+    work: _Work,
+    device: Device,
+    count: int,
+    precision: str,
+    efficiency: float,
+    site: Site,
+    power: _Power,
+    notes: list[str],
 ) -> DeviceFigures:
     peak_figure, bandwidth_figure = device.peak_for(precision), device.bandwidth_bytes_per_second
     peak = peak_figure.value * count if peak_figure else None
@@ -252,7 +272,16 @@ def _on_device(
     used = utilisation(
         total, useful_flops=flops, bytes_moved=moved, peak_flops=peak, bandwidth_bytes_per_second=bandwidth
     )
-    energy, estimator = _energy(device, count, total, efficiency, notes)
+    energy, estimator, note = planned_joules(
+        power.estimator,
+        device,
+        count,
+        total,
+        utilised=efficiency,
+        mfu_ratio=used.mfu_ratio,
+        average_watts=power.average_watts,
+    )
+    notes += [note] if note else []
     mine = energy / work.batch if energy is not None else None
     embodied = None
     if device.embodied_kilograms is None:
@@ -278,21 +307,3 @@ def _on_device(
         estimator=estimator,
         cost=site.prices.cost(total * count / work.batch, None if mine is None else mine * site.pue),
     )
-
-
-def _energy(
-    device: Device, count: int, seconds: float, utilised: float, notes: list[str]
-) -> tuple[float | None, str | None]:
-    """Joules of all the devices. On the roofline one of compute and bandwidth is fully used, so the idle-aware model
-    gives the maximal watts and needs no idle figure; below it, an unknown idle figure leaves an upper bound."""
-    if device.max_watts is None:
-        notes.append(f"The power of {device.name} is unknown: no energy; give its maximal watts.")
-        return None, None
-    full = device.max_watts.value
-    if device.idle_watts is not None:
-        idle = device.idle_watts.value
-        return (idle + (full - idle) * utilised) * count * seconds, "idle_aware"
-    if utilised < 1:
-        notes.append(f"The idle power of {device.name} is unknown: maximal watts throughout, an upper bound.")
-        return full * count * seconds, "maximal_watts"
-    return full * count * seconds, "idle_aware"

@@ -60,6 +60,16 @@ def inference(
         str | None, typer.Option(help="Of the arithmetic, as bf16 or fp8; the config's dtype by default.")
     ] = None,
     efficiency: Annotated[float, typer.Option(help="Share of the roofline that is reached.")] = 1.0,
+    estimator: Annotated[
+        EstimatorOption,
+        typer.Option(
+            help="Of the energy. idle_aware: idle watts and the roofline's share of what lies above. nameplate: "
+            "maximal watts times the MFU. llmcarbon: average system watts."
+        ),
+    ] = EstimatorOption.IDLE_AWARE,
+    watts: Annotated[
+        str | None, typer.Option(help="Average system power of one device, for llmcarbon: 330 (W) or 330W.")
+    ] = None,
     zone: Zone = None,
     intensity: Intensity = None,
     pue: Pue = 1.0,
@@ -71,17 +81,23 @@ def inference(
     embodied: Annotated[str | None, typer.Option(help="Override its embodied mass, as 164kg.")] = None,
     price_per_device_hour: PerDeviceHour = None,
     price_per_kwh: PerKwh = None,
+    lora: Annotated[
+        Path | None, typer.Option(help="Folder of a LoRA adapter in PEFT's form: its own matrices are counted too.")
+    ] = None,
     assume: Annotated[str | None, typer.Option(help="Count an unknown architecture as this family, as llama.")] = None,
     as_json: Json = False,
 ) -> None:
     """FLOPs by part, roofline time, energy and grams of one request."""
     from metering.architecture import load_architecture
+    from metering.lora import load_adapter, with_adapter
     from metering.planner import estimate_inference
     from metering.units import BANDWIDTH, FLOP_RATE, MASS, POWER
     from serving.cli.estimate_options import device_named, model_named, quantity, site
 
     with bad_input_exits():
         architecture = load_architecture(model_named(model), assume=assume)
+        if lora is not None:
+            architecture = with_adapter(architecture, load_adapter(lora))
         chosen = None
         if device is not None:
             at = precision or architecture.dtype
@@ -106,6 +122,8 @@ def inference(
             precision=precision,
             efficiency=efficiency,
             site=site(zone, intensity, pue, lifetime_years, price_per_device_hour, price_per_kwh),
+            estimator=estimator.value,
+            average_watts=quantity(watts, POWER, "W", "--watts"),
         )
     print_figures(plan.as_dict(), as_json=as_json, title=f"Inference of {model}")
 

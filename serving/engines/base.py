@@ -84,6 +84,8 @@ class EngineModel:
     dtype: str | None = None
     parent: str | None = None
     """Of a LoRA adapter: the model that it is over."""
+    adapter: dict[str, Any] | None = None
+    """Of a LoRA adapter: its configuration in PEFT's form, for the FLOPs that it adds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -370,9 +370,15 @@ class VllmEngine:
 
 
 def _adapters(model: EngineModel, folders: Mapping[str, str]) -> tuple[EngineModel, ...]:
-    """Their models. The FLOPs are the model's: an adapter adds about its rank over the model's width to them."""
+    """Their models, each the model's with what the adapter says of itself."""
     return tuple(
-        replace(model, name=name, parent=model.name, revision=adapter_revision(Path(folder)))
+        replace(
+            model,
+            name=name,
+            parent=model.name,
+            revision=adapter_revision(Path(folder)),
+            adapter=json.loads((Path(folder) / "adapter_config.json").read_text()),
+        )
         for name, folder in folders.items()
     )
 

@@ -181,6 +181,24 @@ def test_training_refuses_in_one_line(arguments: tuple[str, ...], says: str) -> 
     assert says in refused("training", *arguments)
 
 
+def test_an_adapter_is_counted_beside_its_model(model: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 16, "target_modules": ["q_proj", "v_proj"]}))
+    plain = figures("inference", "--model", model, *REQUEST)
+    tuned = figures("inference", "--model", model, *REQUEST, "--lora", str(tmp_path))
+    assert tuned["flops_decode"] - plain["flops_decode"] == 2 * 32 * 16 * (4096 + 4096 + 4096 + 1024)
+    assert "adapter_config.json" in refused("inference", "--model", model, *REQUEST, "--lora", str(tmp_path / "none"))
+
+
+def test_inference_by_the_other_named_estimators(model: str) -> None:
+    request = ("inference", "--model", model, *REQUEST, "--device", "A100 SXM 80GB", "--zone", "USA")
+    paper = figures(*request, "--estimator", "llmcarbon", "--watts", "330W")
+    assert paper["estimator"] == "llmcarbon"
+    assert paper["energy_joules"] == pytest.approx(330 * paper["time_seconds"])
+    nameplate = figures(*request, "--estimator", "nameplate")
+    assert nameplate["energy_joules"] == pytest.approx(407 * nameplate["mfu_ratio"] * nameplate["time_seconds"])
+    assert "idle_aware" in refused(*request, "--watts", "330W")
+
+
 def test_training_by_the_other_named_estimators() -> None:
     base = figures(*GPT3)
     nameplate = figures(*GPT3, "--estimator", "nameplate")

@@ -240,3 +240,31 @@ def test_small_model_on_a_laptop_sized_figure() -> None:
     estimate = estimate_inference(smol, 512, 64, device=find_device("T4"), precision="fp16", site=SITE)
     assert estimate.on_device is not None
     assert 0.01 < (estimate.on_device.time_seconds or 0) < 0.1
+
+
+def test_energy_by_the_other_named_estimators() -> None:
+    aware = on_device()
+    assert aware.time_seconds is not None
+    assert aware.mfu_ratio is not None
+    nameplate = on_device(estimator="nameplate")
+    assert nameplate.estimator == "nameplate"
+    assert nameplate.energy_joules == pytest.approx(500 * aware.mfu_ratio * aware.time_seconds)
+    assert nameplate.operational_grams == pytest.approx((nameplate.energy_joules or 0.0) / 3.6e6 * 360)
+    paper = on_device(estimator="llmcarbon", average_watts=330.0, count=2)
+    assert paper.estimator == "llmcarbon"
+    assert paper.energy_joules == pytest.approx(330 * 2 * (paper.time_seconds or 0.0))
+    assert paper.time_seconds == on_device(count=2).time_seconds
+
+
+def test_llmcarbon_without_average_watts_says_what_stands_for_them() -> None:
+    estimate = plan(device=DEVICE, site=SITE, estimator="llmcarbon")
+    assert any("stand for the average" in note for note in estimate.notes)
+    assert estimate.on_device is not None
+    assert estimate.on_device.energy_joules == pytest.approx(500 * (estimate.on_device.time_seconds or 0.0))
+
+
+def test_average_watts_for_another_estimator_are_refused() -> None:
+    with pytest.raises(BadInput, match="idle_aware takes the device's maximal watts"):
+        plan(device=DEVICE, site=SITE, average_watts=330.0)
+    with pytest.raises(BadInput, match="average watts"):
+        plan(device=DEVICE, site=SITE, estimator="llmcarbon", average_watts=-1.0)
