@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from metering.errors import UnknownDevice, nearest
-from metering.hardware.cpu import CpuIdentity, fp32_flops_per_cycle
+from metering.hardware.cpu import AMX_SOURCE, CpuIdentity, amx_flops_per_cycle, fp32_flops_per_cycle
 from metering.hardware.device import Device, Figure
 
 
@@ -63,11 +63,19 @@ class CpuModel:
         cycle = fp32_flops_per_cycle(cpu.flags, avx512_units=self.avx512_units)
         if self.flops_per_cycle is not None:
             cycle = int(self.flops_per_cycle.value), self.flops_per_cycle.source
-        if cycle is None or cpu.clock_hz is None:
+        clock = cpu.clock_hz
+        if clock is None:
             return {}
-        flops, why = cycle
-        source = f"{cores:g} cores x {cpu.clock_hz / 1e9:.3g} GHz (clock reported) x {flops} FLOPs per cycle ({why})"
-        return {"fp32": Figure(cores * cpu.clock_hz * flops, source)}
+        per_cycle = {precision: (flops, AMX_SOURCE) for precision, flops in amx_flops_per_cycle(cpu.flags).items()}
+        if cycle is not None:
+            per_cycle["fp32"] = cycle
+        return {
+            precision: Figure(
+                cores * clock * flops,
+                f"{cores:g} cores x {clock / 1e9:.3g} GHz (clock reported) x {flops} FLOPs per cycle ({why})",
+            )
+            for precision, (flops, why) in per_cycle.items()
+        }
 
 
 def _times(figure: Figure, threads: int) -> Figure:

@@ -65,6 +65,20 @@ def _fields(block: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+AMX_SOURCE = "Intel AMX, one tile unit a core: 2,048 int8 or 1,024 16-bit operations a cycle (Intel, 4th Gen Xeon)"
+_AMX = {"bf16": ("amx_bf16", 1024), "fp16": ("amx_fp16", 1024), "int8": ("amx_int8", 2048)}
+
+
+def amx_flops_per_cycle(flags: Collection[str]) -> dict[str, int]:
+    """Operations of one core's tile unit a cycle, by precision, a multiply-add being two. A 16 x 16 x 32 product of
+    16-bit numbers takes 16 cycles; of int8, 16 x 16 x 64.
+
+    >>> amx_flops_per_cycle({"amx_tile", "amx_bf16"})
+    {'bf16': 1024}
+    """
+    return {precision: per_cycle for precision, (flag, per_cycle) in _AMX.items() if flag in flags}
+
+
 def fp32_flops_per_cycle(flags: Collection[str], *, avx512_units: int = 1) -> tuple[int, str] | None:
     """Fused multiply-adds of one core in fp32: FLOPs per cycle, and why. None without AVX2 and FMA.
 

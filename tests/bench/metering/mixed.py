@@ -41,13 +41,22 @@ WORDS = (
 )
 
 
-def prompt(rng: random.Random) -> str:
-    return " ".join(rng.choices(WORDS, k=rng.randint(5, 60))) + ": continue."
+SHARED = 0.3
+"""Share of the prompts that begin alike, as with an application's own instructions."""
+PREFIX = " ".join(WORDS * 24)
+"""Some hundred tokens: several of vLLM's blocks (128 tokens each on a CPU, 16 on a GPU), which it reuses whole."""
+
+
+def prompt(number: int, rng: random.Random) -> str:
+    """A prompt that no other request has; some begin with what others begin with."""
+    own = " ".join(rng.choices(WORDS, k=rng.randint(5, 60)))
+    start = f"{PREFIX}. " if rng.random() < SHARED else ""
+    return f"{start}{number} {own}: continue."
 
 
 async def ask(made: Stack, number: int, kind: str, rng: random.Random) -> str:
     """One request to its end; how it ended."""
-    text = "What is the capital of France?" if kind == "cached" else f"{number} {prompt(rng)}"
+    text = "What is the capital of France?" if kind == "cached" else prompt(number, rng)
     payload: dict[str, Any] = {
         "model": made.engine.models()[0].name,
         "messages": [{"role": "user", "content": text}],
