@@ -38,7 +38,8 @@ class Account:
     """Boundaries with at least one reading while it worked."""
     gap_seconds: dict[str, float] = field(default_factory=dict)
     """By component: time that it worked while the meter gave no reading."""
-    embodied_known: bool = False
+    embodied_boundaries: set[Boundary] = field(default_factory=set)
+    """Boundaries whose embodied carbon is known, of what it worked on."""
     devices_priced: bool = False
     electricity_priced: bool = False
     stamp: IntensityStamp | None = None
@@ -137,7 +138,8 @@ class Account:
             ),
             energy_joules=energy,
             operational_grams=operational,
-            embodied_grams=totals.embodied_nanograms / NANO if self.embodied_known else None,
+            # the host's share alone would pass for the whole
+            embodied_grams=totals.embodied_nanograms / NANO if needed in self.embodied_boundaries else None,
             cost=cost_of(
                 totals.device_nanocost / NANO if self.devices_priced else None,
                 totals.electricity_nanocost / NANO if self.electricity_priced and energy is not None else None,

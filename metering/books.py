@@ -84,6 +84,12 @@ class ComponentClose:
     idle_nanojoules: int
     unattributed_nanojoules: int
     kind: WeightKind
+    recovered_nanojoules: int = 0
+    """Of the unattributed: drawn in a gap before the window, on top of ``energy_nanojoules``."""
+    method: Method = Method.MODELLED
+    """How its energy was obtained; a neighbour's may be obtained otherwise."""
+    power: str = "unknown"
+    """Name of its meter or power model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,12 @@ class Closer:
         settings: NodeSettings,
         counters: Counters,
         power_method: Method,
+        *,
+        meters: Mapping[str, tuple[Method, str]] | None = None,
+        unused: Iterable[str] = (),
     ) -> None:
+        """``meters``: method and name of each component's meter; ``unused``: components that are not booked before a
+        source uses them."""
         self.ledgers = {
             component.name: ComponentLedger(component, IdleBook(settings.idle_policy, settings.idle_release_seconds))
             for component in components
@@ -39,12 +44,27 @@ class Closer:
         self.rates_end_seconds: float | None = None
         self.devices: dict[str, frozenset[str]] = {}
         """Accelerators that a source runs on; absent: all."""
+        self.unused = frozenset(unused)
+        """Components that no source runs on yet."""
         self._load_models = {model.component.name: model for model in load_models}
         self._settings = settings
         self._counters = counters
         self._method = power_method
+        self._meters = meters or {}
         self._embodied_rest = dict.fromkeys(settings.embodied, 0)
         self._price_rest = dict.fromkeys(settings.prices_per_hour, 0)
+
+    def use(self, source: str) -> None:
+        """Book the devices that the source runs on, from the next window that is sealed."""
+        self.unused -= self.devices.get(source, frozenset(self.ledgers))
+
+    def idle_since(self, seconds: float) -> dict[str, int]:
+        """Nanojoules of the components whose power is a model fed with work, over a time that none is known of."""
+        return {
+            name: round(model.idle_watts * seconds * NANO)
+            for name, model in self._load_models.items()
+            if model.idle_watts is not None
+        }
 
     def close(
         self, sealed: SealedWindow, slices: list[Slice], batch: Mapping[Engine, float], lines: Lines
@@ -55,6 +75,8 @@ class Closer:
         closes = []
         for ledger in self.ledgers.values():
             component = ledger.component
+            if component.name in sealed.unused:
+                continue
             here = frozenset(source for source in sources if self._runs_on(source, component))
             if here not in cache:
                 mine = slices if here == sources else [piece for piece in slices if piece.live.source in here]
@@ -102,6 +124,7 @@ class Closer:
             ledger.gap_seconds += window.seconds
         self._credit(ledger, shares, division, idle_shares, sample, sealed.stamp, lines)
         self._set_rate(ledger, shares, division, idle_shares, sample, sealed)
+        method, power = self._meters.get(component.name, (self._method, "unknown"))
         return ComponentClose(
             component=component,
             energy_nanojoules=sample.nanojoules,
@@ -110,15 +133,19 @@ class Closer:
             idle_nanojoules=division.idle.energy_nanojoules,
             unattributed_nanojoules=division.unattributed.energy_nanojoules + sample.recovered_nanojoules,
             kind=shares.kind,
+            recovered_nanojoules=sample.recovered_nanojoules,
+            method=method,
+            power=power,
         )
 
     def _sample(self, component: Component, sealed: SealedWindow, shares: Shares) -> Sample:
         model = self._load_models.get(component.name)
+        sample = sealed.samples.get(component.name, Sample(None))
         if model is None:
-            return sealed.samples.get(component.name, Sample(None))
+            return sample
         energy = model.energy_nanojoules(shares.load)
         gap = "" if energy is not None else "utilisation unknown: the peak of a device or an architecture is missing"
-        return Sample(energy, model.idle_watts, gap)
+        return Sample(energy, model.idle_watts, gap, sample.recovered_nanojoules)
 
     def _embodied(self, name: str, length_nanoseconds: int) -> int:
         """The window's share of the embodied carbon; what rounding leaves goes into the next window."""
@@ -176,7 +203,8 @@ class Closer:
             line.work[component.boundary].add(work)
             line.idle.add(idle)
             account.accelerated = account.accelerated or component.boundary is Boundary.ACCELERATOR
-            account.embodied_known = account.embodied_known or has_embodied
+            if has_embodied:
+                account.embodied_boundaries.add(component.boundary)
             account.devices_priced = account.devices_priced or has_price
             if sample.nanojoules is not None:
                 account.energy_boundaries.add(component.boundary)

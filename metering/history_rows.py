@@ -39,10 +39,11 @@ def window_rows(
     out = History()
     metered = [close.component.name for close in closed.components if close.energy_nanojoules is not None]
     for close in closed.components:
-        node_key = NodeKey(minute, close.component.name, close.component.boundary.value, method.value, power)
+        component = close.component
+        node_key = NodeKey(minute, component.name, component.boundary.value, close.method.value, close.power)
         gap = closed.window.seconds if close.energy_nanojoules is None else 0.0
         out.node[node_key] = NodeTotals(
-            metered_nanojoules=close.energy_nanojoules or 0,
+            metered_nanojoules=(close.energy_nanojoules or 0) + close.recovered_nanojoules,
             idle_nanojoules=close.idle_nanojoules,
             unattributed_nanojoules=close.unattributed_nanojoules,
             window_seconds=closed.window.seconds,

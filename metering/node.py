@@ -6,9 +6,11 @@ A plain core: no threads, no I/O but the meters' reads, an injected clock. ``sub
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
 from metering.accounts import Account, FinalReceipt, FinalStore
 from metering.booking import Engine, batches, cut, engine_windows
@@ -16,9 +18,9 @@ from metering.books import Books, ClosedWindow, Counters
 from metering.closing import Closer, Lines, count_spent
 from metering.intake import Intake
 from metering.node_settings import NodeSettings
-from metering.power.base import Boundary, Component, LoadPower, PowerMeter
+from metering.power.base import Boundary, Component, LoadPower, PowerMeter, Resumable
 from metering.receipt import Receipt
-from metering.sampling import Counter, Readings, SealedWindow, read_all
+from metering.sampling import Counter, Kept, Readings, Sample, SealedWindow, read_all
 from metering.settlement import Acknowledgement, IntensityStamp, Rates, weakest
 from metering.weights import WorkModel
 from metering.windows import Window
@@ -36,6 +38,8 @@ class NodeMeter:
     Args:
         meters: counters that are read at the ends of windows; none: energy is unknown, FLOPs and MFU are not.
         load_models: power models fed with the executed work, for components that nothing can read.
+        on_demand: components that are booked only from when a source runs on them: other people's until then.
+        elsewhere: some sources work on devices that nothing meters, beside others that something does.
         clock: monotonic seconds, the clock of the work records.
         wall_clock: epoch seconds, for stamps only.
 
@@ -49,6 +53,8 @@ class NodeMeter:
         settings: NodeSettings | None = None,
         *,
         load_models: Sequence[LoadPower] = (),
+        on_demand: Collection[str] = (),
+        elsewhere: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -57,18 +63,32 @@ class NodeMeter:
         self._meters = tuple(meters)
         self._clock, self._wall_clock = clock, wall_clock
         sampled = [component for meter in self._meters for component in meter.components]
-        self.components = checked([*sampled, *(model.component for model in load_models)], self.settings)
+        known = [*sampled, *(model.component for model in load_models), *([UNMETERED] if elsewhere else [])]
+        self.components = checked(known, self.settings)
         names = [meter.name for meter in self._meters] + [model.name for model in load_models]
         self.power = "+".join(dict.fromkeys(names)) or "unknown"
         self.power_method = weakest([m.method for m in self._meters] + [m.method for m in load_models])
         self._readers = {component.name: Counter(component) for component in sampled}
         self._finals = FinalStore(self.settings.kept_receipts, self.settings.kept_seconds)
         self._intake = Intake(self.settings, self.counters, self._finals)
-        self._closer = Closer(self.components, load_models, self.settings, self.counters, self.power_method)
+        by_component = {c.name: (meter.method, meter.name) for meter in self._meters for c in meter.components}
+        by_component |= {model.component.name: (model.method, model.name) for model in load_models}
+        self._closer = Closer(
+            self.components,
+            load_models,
+            self.settings,
+            self.counters,
+            self.power_method,
+            meters=by_component,
+            unused=on_demand,
+        )
         self._sealed: deque[SealedWindow] = deque()
         self._open_start: float | None = None
         self._now = float("-inf")
         self._stamp: IntensityStamp | None = None
+        self._kept: Kept | None = None
+        self._absence: dict[str, int] = {}
+        """Nanojoules drawn between the meter before this one and the first window."""
         self._mean_batch: dict[Engine, float] = {}
         self._finalised: list[FinalReceipt] = []
 
@@ -89,11 +109,38 @@ class NodeMeter:
                 there = ", ".join(component.name for component in self.components)
                 raise ValueError(f"{source} runs on {', '.join(sorted(unknown))}: not metered here; there are {there}")
             self._closer.devices[source] = named
+        self._closer.use(source)
         self._intake.hear(source, self._moment(now_seconds))
 
-    def resume(self) -> None:
-        """After a restart: sources go on with the sequences that they had, and what was before is not missing here."""
+    def kept(self) -> Kept:
+        """What a meter after this one has to be given to go on from here; it can be pickled."""
+        booked = {}
+        for name, reader in self._readers.items():
+            if reader.last is not None:
+                ahead = self._closer.ledgers[name].pending_nanojoules + self._absence.get(name, 0)
+                booked[name] = replace(reader.last, nanojoules=reader.last.nanojoules - ahead)
+        memories = {meter.name: meter.memory() for meter in self._meters if isinstance(meter, Resumable)}
+        return Kept(self._first_open_seconds, memories, booked, dict(self._closer.devices))
+
+    def resume(self, kept: Kept | None = None) -> None:
+        """After a restart, before the start: sources go on with the sequences that they had, on the devices that they
+        had, and what was before is not missing here.
+
+        What was drawn since ``kept`` is booked with the first window, unattributed: counters say how much; a power
+        model that is fed with work knows of none and gives its idle watts.
+        """
         self._intake.resumed = True
+        if kept is None or not math.isfinite(kept.at_seconds) or kept.at_seconds > self._clock():
+            return
+        self._kept = kept
+        here = {component.name for component in self.components}
+        for source, devices in kept.devices.items():
+            if devices <= here:
+                self._closer.devices[source] = devices
+                self._closer.use(source)
+        for meter in self._meters:
+            if isinstance(meter, Resumable) and meter.name in kept.memories:
+                meter.recall(kept.memories[meter.name])
 
     def set_intensity(self, stamp: IntensityStamp | None) -> None:
         """Intensity of the windows sealed from now on; None: unknown."""
@@ -113,6 +160,8 @@ class NodeMeter:
         """
         now = self._moment(now_seconds)
         self.start(now)
+        if batch.source not in self._intake.sources:
+            self._closer.use(batch.source)
         booked = self._intake.take(batch, self._first_open_seconds, now)
         return Acknowledgement(batch.source, batch.sequence, booked, self.rates(batch.source))
 
@@ -237,7 +286,17 @@ class NodeMeter:
         self._open_start = readings.at_seconds
         self.counters.meter_failures += readings.failures
         for name, reader in self._readers.items():
-            reader.start(readings.components.get(name))
+            before = self._kept.booked.get(name) if self._kept is not None else None
+            reader.start(before)
+            reading = readings.components.get(name)
+            if before is None or reading is None:
+                reader.start(reading)
+                continue
+            sample = reader.advance(reading, "")
+            self.counters.meter_resets += sample.reset
+            self._absence[name] = sample.nanojoules or 0
+        if self._kept is not None:
+            self._absence |= self._closer.idle_since(readings.at_seconds - self._kept.at_seconds)
 
     def _seal(self, readings: Readings, start_seconds: float) -> None:
         self.counters.meter_failures += readings.failures
@@ -245,12 +304,16 @@ class NodeMeter:
             name: reader.advance(readings.components.get(name), readings.missing.get(name, ""))
             for name, reader in self._readers.items()
         }
+        for name, nanojoules in self._absence.items():
+            sample = samples.get(name, Sample(None))
+            samples[name] = replace(sample, recovered_nanojoules=sample.recovered_nanojoules + nanojoules)
+        self._absence.clear()
         for name, sample in samples.items():
             self.counters.meter_resets += sample.reset
             pending = (sample.nanojoules or 0) + sample.recovered_nanojoules
             self._closer.ledgers[name].pending_nanojoules += pending
         window = Window(start_seconds, readings.at_seconds)
-        self._sealed.append(SealedWindow(window, samples, self._stamp, self._wall_clock()))
+        self._sealed.append(SealedWindow(window, samples, self._stamp, self._wall_clock(), self._closer.unused))
         self._open_start = readings.at_seconds
 
     def _bookable(self, window: Window, now_seconds: float) -> bool | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from metering.power.base import Component, ComponentReading, PowerMeter, PowerUnavailable, Reading
 from metering.settlement import IntensityStamp
@@ -30,6 +31,8 @@ class SealedWindow:
     samples: Mapping[str, Sample]
     stamp: IntensityStamp | None
     epoch_seconds: float
+    unused: frozenset[str] = frozenset()
+    """Components that are not booked in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +63,31 @@ def read_all(meters: Iterable[PowerMeter], now_seconds: float) -> Readings:
     return Readings(now_seconds, components, missing, failures)
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a meter after this one goes on from, so that the energy between the two is not lost."""
+
+    at_seconds: float
+    """Monotonic: up to here everything is booked."""
+    memories: Mapping[str, Any]
+    """By meter."""
+    booked: Mapping[str, ComponentReading]
+    """Each component's counter up to where it is booked."""
+    devices: Mapping[str, frozenset[str]]
+    """Of each source that was announced with some."""
+
+
 @dataclass(slots=True)
 class Counter:
     """Follows one component's cumulative counter from window to window."""
 
     component: Component
-    _last: ComponentReading | None = None
+    last: ComponentReading | None = None
     _in_gap: bool = False
 
     def start(self, reading: ComponentReading | None) -> None:
         """Baseline before the first window."""
-        self._last = reading
+        self.last = reading
         self._in_gap = reading is None
 
     def advance(self, reading: ComponentReading | None, reason: str) -> Sample:
@@ -82,8 +99,8 @@ class Counter:
         if reading is None:
             self._in_gap = True
             return Sample(None, gap=reason or "no reading")
-        last, in_gap = self._last, self._in_gap
-        self._last, self._in_gap = reading, False
+        last, in_gap = self.last, self._in_gap
+        self.last, self._in_gap = reading, False
         if last is None:
             return Sample(None, reading.idle_watts, gap="no earlier reading to compare with")
         if reading.epoch != last.epoch or reading.nanojoules < last.nanojoules:

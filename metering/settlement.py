@@ -136,7 +136,8 @@ def provisional(
 
     joules = {Boundary.ACCELERATOR: 0.0, Boundary.HOST: 0.0}
     idle = embodied = device_seconds = 0.0
-    energy_known = host_known = embodied_known = False
+    energy_known = host_known = False
+    embodied_boundaries: set[Boundary] = set()
     device_cost: float | None = None
     notes: list[str] = []
     kinds: set[WeightKind] = set()
@@ -156,15 +157,16 @@ def provisional(
         if rate.boundary is Boundary.ACCELERATOR and device_seconds == 0.0:
             device_seconds = rate.device_seconds_per_weight * weighed
         if rate.embodied_grams_per_weight is not None:
-            embodied_known = True
+            embodied_boundaries.add(rate.boundary)
             embodied += rate.embodied_grams_per_weight * weighed + (rate.embodied_grams_per_second or 0.0) * seconds
         if rate.device_cost_per_weight is not None:
             idle_cost = (rate.device_cost_per_second or 0.0) * seconds
             device_cost = (device_cost or 0.0) + rate.device_cost_per_weight * weighed + idle_cost
     energy = None
+    needed = Boundary.ACCELERATOR
     if not any(rate.boundary is Boundary.ACCELERATOR for rate in rates.components):
         # a replica that runs on no accelerator: the host is all there is
-        energy_known = host_known
+        energy_known, needed = host_known, Boundary.HOST
     if energy_known:
         if not host_known:
             notes.append("energy of the host is unknown and not included")
@@ -191,7 +193,7 @@ def provisional(
         ),
         energy_joules=energy,
         operational_grams=energy.total / JOULES_PER_KWH * stamp.grams_per_kwh if energy and stamp else None,
-        embodied_grams=embodied if embodied_known else None,
+        embodied_grams=embodied if needed in embodied_boundaries else None,
         cost=cost_of(device_cost, _electricity_cost(energy, rates.price_per_kwh)),
         method=weakest([rates.method, *(record.method for record in known)]),
         estimator=estimator_name(rates.power, kinds, rates.wanted),

@@ -86,6 +86,15 @@ class MeteringSettings(_Section):
     """Full power of the same, watts; overrides the catalogue."""
     embodied_kilograms: float | None = Field(default=None, ge=0)
     """Embodied carbon of the device (its whole, kg CO2e); overrides the catalogue."""
+    host_idle_watts: float | None = Field(default=None, ge=0)
+    """Beside a GPU: idle power of the machine's CPUs together, watts; overrides the catalogue. What the memory draws
+    is added. Where RAPL can be read, only the division into work and idle follows it."""
+    host_max_watts: float | None = Field(default=None, gt=0)
+    """Beside a GPU: full power of the same, watts; overrides the catalogue."""
+    host_embodied_kilograms: float | None = Field(default=None, ge=0)
+    """Embodied carbon of the server around the engine's device, kg CO2e. None: the catalogue's share of a server per
+    vCPU, of the vCPUs that the engine does not compute on; not where `embodied_kilograms` is that of a CPU, which may
+    hold the server already. Counted only beside a device whose own is known."""
     lifetime_years: float = Field(default=4.0, gt=0)
     """Embodied carbon is spread over this."""
     price_per_device_hour: float | None = Field(default=None, ge=0)

@@ -431,6 +431,13 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "Device time attributed to requests; node.",
     ),
     MetricSpec(
+        "wattgate_unreserved_device_seconds_total",
+        "counter",
+        "seconds",
+        ("model", "tenant"),
+        "Of the device time, what was booked under an idle policy other than `reserved`: it has no SCI score; node.",
+    ),
+    MetricSpec(
         "wattgate_roofline_seconds_total",
         "counter",
         "seconds",
@@ -472,6 +479,14 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "currency",
         ("model", "tenant", "cause"),
         "Cost of the same, by cause (devices, electricity), in the currency of your prices; none without prices; node.",
+    ),
+    MetricSpec(
+        "wattgate_unattributed_joules_total",
+        "counter",
+        "joules",
+        ("component",),
+        "Energy that no request and no idle time can be given: drawn in gaps of the meter, its own restarts among "
+        "them; node.",
     ),
     MetricSpec(
         "wattgate_idle_joules_total",

@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from metering.hardware.catalogue import cpu_model_of, device_by_nvml_name, find_device, median_cpu
 from metering.hardware.cpu import CPUINFO, CpuIdentity, read_cpu
 from metering.hardware.device import DetectedHardware, Device, Figure
 from metering.hardware.nvml import NvmlDevice, list_gpus
+from metering.hardware.visible import VARIABLE, visible_devices
 
 
 def detect(
@@ -21,8 +23,11 @@ def detect(
     overrides: Mapping[str, Any] | None = None,
     gpus: Callable[[], tuple[NvmlDevice, ...]] = list_gpus,
     cpuinfo: Path = CPUINFO,
+    environment: Mapping[str, str] = os.environ,
 ) -> DetectedHardware:
-    """The accelerators of this machine, or its CPU where it has none.
+    """The accelerators that this process may work on, or the CPU where there are none.
+
+    GPUs that ``CUDA_VISIBLE_DEVICES`` hides belong to others: they are left out, and the notes name them.
 
     Args:
         device: a catalogue name that the operator states, instead of what the driver says; ``cpu`` skips GPUs.
@@ -30,12 +35,13 @@ def detect(
         overrides: the operator's own figures, as :meth:`Device.overridden` takes them, per device.
         gpus: NVML's list; a test's own.
         cpuinfo: the kernel's file; a test's own.
+        environment: holds ``CUDA_VISIBLE_DEVICES`` or not; a test's own.
 
     Raises:
         UnknownDevice: ``device`` is not in the catalogue.
         BadInput: an override that makes no sense.
     """
-    found = None if device == "cpu" else _accelerators(gpus(), device)
+    found = None if device == "cpu" else _accelerators(gpus(), device, environment.get(VARIABLE))
     if found is None:
         found = _cpu(read_cpu(cpuinfo), threads)
     return replace(found, device=found.device.overridden(overrides or {}))
@@ -46,9 +52,12 @@ def detect_cpu(threads: int | None = None, *, cpuinfo: Path = CPUINFO) -> Detect
     return _cpu(read_cpu(cpuinfo), threads)
 
 
-def _accelerators(present: tuple[NvmlDevice, ...], stated: str | None) -> DetectedHardware | None:
+def _accelerators(all_here: tuple[NvmlDevice, ...], stated: str | None, setting: str | None) -> DetectedHardware | None:
+    uuids = visible_devices(setting, all_here)
+    present = tuple(one for one in all_here if not {one.uuid, *one.slices}.isdisjoint(uuids))
     if stated is not None:
-        return DetectedHardware(find_device(stated), max(len(present), 1), uuids=tuple(one.uuid for one in present))
+        device = find_device(stated)
+        return DetectedHardware(_as_seen(device, all_here, uuids), max(len(uuids), 1), uuids=uuids)
     if not present:
         return None
     names = {one.name for one in present}
@@ -67,7 +76,24 @@ def _accelerators(present: tuple[NvmlDevice, ...], stated: str | None) -> Detect
     if len(names) > 1:
         note = f"Other GPUs are here too and not counted: {', '.join(sorted(names - {name}))}."
         known = replace(known, notes=(*known.notes, note))
-    return DetectedHardware(known, len(alike), uuids=tuple(one.uuid for one in alike))
+    mine = tuple(uuid for uuid in uuids if any(uuid in (one.uuid, *one.slices) for one in alike))
+    return DetectedHardware(_as_seen(known, all_here, uuids), len(mine), uuids=mine)
+
+
+def _as_seen(device: Device, all_here: tuple[NvmlDevice, ...], uuids: tuple[str, ...]) -> Device:
+    """The device with notes on what of the machine is left out; a MIG slice has no peak that anyone published."""
+    names = [uuid for one in all_here for uuid in (one.slices if one.is_mig else (one.uuid,))]
+    hidden = [name for name in names if name not in uuids]
+    notes = list(device.notes)
+    if hidden:
+        notes.append(f"Left out, as {VARIABLE} or MIG hides them from the engine: {', '.join(hidden)}.")
+    if any(uuid in one.slices for one in all_here for uuid in uuids):
+        notes.append(
+            "A MIG slice: watts and embodied mass are the whole GPU's, of which it is given its share; its peak and "
+            "bandwidth are unknown until configured."
+        )
+        device = replace(device, peak_flops=MappingProxyType({}), bandwidth_bytes_per_second=None)
+    return replace(device, notes=tuple(notes))
 
 
 def _cpu(cpu: CpuIdentity | None, threads: int | None) -> DetectedHardware:

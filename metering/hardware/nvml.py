@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class NvmlDevice:
-    """One physical GPU; MIG slices are not devices of their own."""
+    """One physical GPU, with its MIG slices."""
 
     index: int
     name: str
@@ -16,6 +16,10 @@ class NvmlDevice:
     memory_bytes: int | None = None
     limit_watts: float | None = None
     """The power limit enforced, which an operator may have set below the board's."""
+    is_mig: bool = False
+    """Divided: its slices can be worked on, and not the whole."""
+    slices: tuple[str, ...] = ()
+    """UUIDs of its MIG slices."""
 
 
 def list_gpus() -> tuple[NvmlDevice, ...]:
@@ -46,4 +50,23 @@ def _describe(nvml: Any, index: int) -> NvmlDevice:
         limit = nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000
     except nvml.NVMLError:
         limit = None
-    return NvmlDevice(index, str(nvml.nvmlDeviceGetName(handle)), str(nvml.nvmlDeviceGetUUID(handle)), memory, limit)
+    name, uuid = str(nvml.nvmlDeviceGetName(handle)), str(nvml.nvmlDeviceGetUUID(handle))
+    is_mig, slices = _slices(nvml, handle)
+    return NvmlDevice(index, name, uuid, memory, limit, is_mig, slices)
+
+
+def _slices(nvml: Any, handle: Any) -> tuple[bool, tuple[str, ...]]:
+    try:
+        if not nvml.nvmlDeviceGetMigMode(handle)[0]:
+            return False, ()
+        most = int(nvml.nvmlDeviceGetMaxMigDeviceCount(handle))
+    except nvml.NVMLError:
+        return False, ()
+    found = []
+    for index in range(most):
+        try:
+            mig = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+        except nvml.NVMLError:
+            continue
+        found.append(str(nvml.nvmlDeviceGetUUID(mig)))
+    return True, tuple(found)

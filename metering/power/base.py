@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from metering.work import Method
 
@@ -24,6 +24,8 @@ class Component:
     name: str
     """Unique on the node, as ``cpu``, ``host`` or a GPU's UUID."""
     boundary: Boundary
+    devices: float = 1.0
+    """How many devices of the catalogue it stands for: less than one for a MIG slice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,17 @@ class PowerMeter(Protocol):
         """Raises ``PowerUnavailable`` where nothing could be read: the window becomes a visible gap."""
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A meter whose counter another one goes on with, after a restart on the same machine."""
+
+    def memory(self) -> Any:
+        """What the next one needs; it can be pickled."""
+
+    def recall(self, memory: Any) -> None:
+        """Before the first reading: be the one that ``memory`` is of."""
 
 
 @dataclass(frozen=True, slots=True)

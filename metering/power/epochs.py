@@ -10,11 +10,11 @@ class EpochCounter:
     """Follows one raw counter. Readings before and after a fall (driver reload, restart) have no difference."""
 
     epoch: int = 0
-    _last: int | None = None
+    last: int | None = None
 
     def follow(self, raw: int) -> int:
         """The reading, in the epoch that ``epoch`` names from now on."""
-        if self._last is not None and raw < self._last:
+        if self.last is not None and raw < self.last:
             self.epoch += 1
-        self._last = raw
+        self.last = raw
         return raw

@@ -115,6 +115,14 @@ class CpuPowerModel:
         self._times, self._at = times, now_seconds
         return Reading(now_seconds, self._readings())
 
+    def memory(self) -> tuple[list[CoreTimes], float | None, dict[str, int]]:
+        return list(self._times), self._at, dict(self._totals)
+
+    def recall(self, memory: tuple[list[CoreTimes], float | None, dict[str, int]]) -> None:
+        """The system's core times go on: the time since is modelled from the cores' mean busy share over it."""
+        self._times, self._at, totals = memory
+        self._totals |= totals
+
     def close(self) -> None:
         return None
 

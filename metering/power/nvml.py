@@ -7,7 +7,8 @@ is read once by UUID and a slice gets its share of the compute slices; what no s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +110,14 @@ class NvmlMeter:
             raise PowerUnavailable("; ".join(sorted(set(missing.values()))))
         return Reading(now_seconds, components, missing)
 
+    def memory(self) -> dict[str, EpochCounter]:
+        return {gpu.uuid: copy(gpu.counter) for gpu in self._gpus}
+
+    def recall(self, memory: Mapping[str, EpochCounter]) -> None:
+        """The driver's counter goes on while nobody reads it; a fall since then starts a new epoch."""
+        for gpu in self._gpus:
+            gpu.counter = copy(memory.get(gpu.uuid, gpu.counter))
+
     def close(self) -> None:
         if self._locks is not None:
             self._locks.release([component.name for component in self.components])
@@ -150,7 +159,8 @@ class NvmlMeter:
             except nvml.NVMLError:
                 continue
             count = int(nvml.nvmlDeviceGetAttributes(mig).computeInstanceSliceCount)
-            out.append(_Slice(Component(_text(nvml.nvmlDeviceGetUUID(mig)), Boundary.ACCELERATOR), count, of))
+            component = Component(_text(nvml.nvmlDeviceGetUUID(mig)), Boundary.ACCELERATOR, count / of)
+            out.append(_Slice(component, count, of))
         return out
 
     def _check(self, devices: Collection[str] | None) -> None:

@@ -116,6 +116,19 @@ class RaplMeter:
             },
         )
 
+    def memory(self) -> tuple[int, dict[str, tuple[int, int | None, float]]]:
+        zones = {
+            zone.path.name: (zone.total_microjoules, zone.last_microjoules, zone.at_seconds) for zone in self._zones
+        }
+        return self._epoch, zones
+
+    def recall(self, memory: tuple[int, Mapping[str, tuple[int, int | None, float]]]) -> None:
+        """The counters go on while nobody reads them; where they may have wrapped since, a new epoch begins."""
+        self._epoch, zones = memory
+        for zone in self._zones:
+            if zone.path.name in zones:
+                zone.total_microjoules, zone.last_microjoules, zone.at_seconds = zones[zone.path.name]
+
     def close(self) -> None:
         if self._locks is not None:
             self._locks.release(self._owned)

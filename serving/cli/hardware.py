@@ -80,6 +80,7 @@ def hardware(
 
 def _power(found: DetectedHardware) -> tuple[str, ...]:
     """How the node's meter would get the engine's energy with the default settings, a line a decision."""
+    from metering.hardware import detect_cpu
     from serving.engines.settings import VllmSettings
     from serving.engines.vllm import engine_cores
     from serving.placement.metering_setup import engine_power
@@ -87,7 +88,7 @@ def _power(found: DetectedHardware) -> tuple[str, ...]:
     cores: tuple[int, ...] = ()
     if found.device.kind == "cpu":
         cores = engine_cores(VllmSettings(), sorted(os.sched_getaffinity(0)))
-    plan = engine_power(found, cores)
+    plan = engine_power(found, cores, detect_cpu())
     for meter in plan.meters:
         meter.close()
     return plan.explanation

@@ -51,6 +51,12 @@ class VllmSettings(_Section):
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further vLLM options by their long name, as `tool-call-parser: hermes`; true stands for a bare flag."""
 
+    @property
+    def gpus(self) -> int:
+        """GPUs that one replica runs on, where it runs on GPUs."""
+        tensor = int(self.extra.get("tensor-parallel-size", self.tensor_parallel_size))
+        return tensor * int(self.extra.get("pipeline-parallel-size", 1))
+
     @field_validator("lora")
     @classmethod
     def _from_here(cls, lora: dict[str, str]) -> dict[str, str]:

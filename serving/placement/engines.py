@@ -129,7 +129,9 @@ class SeparateEngines:
             if not one.apart
             for model in engine.models()
         }
-        await self.actor.attach.remote(self._source, list(self.meter.profiles.values()))
+        # no device of this node works for an upstream elsewhere, whatever its neighbours run on
+        here = tuple(one.name for one in self._placed if not one.apart)
+        await self.actor.attach.remote(self._source, list(self.meter.profiles.values()), here)
         self.meter.start()
 
     async def warm_up(self) -> None:

@@ -108,7 +108,12 @@ class MeteredEngine:
         await self.engine.start()
         self.meter.flush_engine = self.engine.flush
         self.meter.profiles = {model.name: model_profile(model, self._hardware) for model in self.engine.models()}
-        await self.actor.attach.remote(self._source, list(self.meter.profiles.values()), self._name)
+        await self.actor.attach.remote(
+            self._source,
+            list(self.meter.profiles.values()),
+            None if self._name is None else (self._name,),
+            gpus=self._hardware.gpus if self.engine.kind == "vllm" else (),
+        )
         self.meter.start()
 
     async def warm_up(self) -> None:

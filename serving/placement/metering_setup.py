@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from metering.errors import BadInput
 from metering.hardware.detect import detect, detect_cpu
 from metering.hardware.device import DetectedHardware, Device, Figure
 from metering.idle import IdlePolicy
+from metering.lora import with_adapter
 from metering.model_profile import ModelProfile
 from metering.node import UNMETERED, NodeMeter
 from metering.node_settings import Embodied, NodeSettings
 from metering.power.base import Boundary, Component, LoadPower, PowerMeter, PowerUnavailable
 from metering.power.choose import Candidate, PowerPlan, choose_meter
 from metering.power.model import DRAM_WATTS_PER_GB, CpuPowerModel, IdleAwarePower
+from metering.power.nvml import NvmlMeter
 from metering.power.rapl import POWERCAP, RaplMeter, find_zones
 from metering.weights import WeightKind
 from metering.work import Method
@@ -45,7 +48,18 @@ class NodeHardware:
     """None for an upstream on another machine."""
     engine_cores: tuple[int, ...]
     """Empty where the engine runs on an accelerator or elsewhere."""
-    host_watts_per_core: float | None
+    host: DetectedHardware
+    """All the CPUs of this machine together."""
+
+    @property
+    def host_watts_per_core(self) -> float | None:
+        watts, threads = self.host.device.max_watts, self.host.threads
+        return watts.value / threads if watts and threads else None
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """UUIDs of the GPUs, or of the MIG slice, that the engine runs on."""
+        return self.detected.uuids if self.detected is not None and not self.engine_cores else ()
 
 
 def simulated_device(settings: EngineSettings) -> Device:
@@ -63,28 +77,40 @@ def simulated_device(settings: EngineSettings) -> Device:
 
 
 def node_hardware(config: GatewayConfig) -> NodeHardware:
-    """Detect, then let the configuration override.
+    """Detect, then let the configuration override. Of the GPUs that this process may work on, an engine takes the
+    first that it needs, as CUDA numbers them.
 
     Raises:
         BadInput: an unknown device name or a figure that makes no sense.
     """
+    hardware = _machine_hardware(config)
+    found = hardware.detected
+    if found is None or not hardware.gpus or config.engine.kind != "vllm":
+        return hardware
+    mine = hardware.gpus[: config.engine.vllm.gpus]
+    return replace(hardware, detected=replace(found, count=len(mine), uuids=mine))
+
+
+def _machine_hardware(config: GatewayConfig) -> NodeHardware:
+    """What replicas of the engine may run on: on GPUs, any that this process may work on."""
     metering, engine = config.metering, config.engine
     overrides = _overrides(metering)
-    host = detect_cpu(threads=1).device
-    host_watts = host.max_watts.value if host.max_watts else None
+    host = detect_cpu()
+    host_watts = {"idle_watts": metering.host_idle_watts, "max_watts": metering.host_max_watts}
+    host = replace(host, device=host.device.overridden(host_watts))
     if engine.kind == "simulated":
         device = simulated_device(engine).overridden(overrides)
-        return NodeHardware(DetectedHardware(device, 1), (), host_watts)
+        return NodeHardware(DetectedHardware(device, 1), (), host)
     if engine.kind == "upstream":
         detected = detect(device=metering.device, overrides=overrides) if metering.device else None
-        return NodeHardware(detected, (), host_watts)
+        return NodeHardware(detected, (), host)
     if has_gpu():
-        return NodeHardware(detect(device=metering.device, overrides=overrides), (), host_watts)
+        return NodeHardware(detect(device=metering.device, overrides=overrides), (), host)
     cores = engine_cores(engine.vllm, sorted(os.sched_getaffinity(0)))
     detected = detect(device=metering.device or "cpu", threads=len(cores), overrides=overrides)
     if metering.device in (None, "cpu") and metering.peak_flops is None:
         detected = with_calibration(detected, cores)
-    return NodeHardware(detected, cores, host_watts)
+    return NodeHardware(detected, cores, host)
 
 
 def _overrides(metering: MeteringSettings) -> Mapping[str, Any]:
@@ -107,6 +133,10 @@ def model_profile(model: EngineModel, hardware: NodeHardware) -> ModelProfile:
             architecture = architecture_from_config(model.config)
         except BadInput:
             architecture = None
+    if architecture is not None and model.adapter is not None:
+        # one that cannot be counted adds little, about its rank over the model's width: the model's own count stands
+        with suppress(BadInput):
+            architecture = with_adapter(architecture, model.adapter)
     peak = bandwidth = None
     method = Method.MODELLED
     if hardware.detected is not None:
@@ -128,6 +158,12 @@ def model_profile(model: EngineModel, hardware: NodeHardware) -> ModelProfile:
     )
 
 
+def _pynvml() -> Any:
+    import pynvml
+
+    return pynvml
+
+
 def power_plan(config: GatewayConfig, hardware: NodeHardware) -> PowerPlan:
     """Meters and power models of what an engine runs on, and why not better ones."""
     detected, kind = hardware.detected, config.engine.kind
@@ -138,36 +174,51 @@ def power_plan(config: GatewayConfig, hardware: NodeHardware) -> PowerPlan:
 
         return choose_meter({"upstream": [Candidate("idle_aware", unknown)]})
     if hardware.engine_cores or kind == "vllm":
-        return engine_power(detected, hardware.engine_cores)
+        return engine_power(detected, hardware.engine_cores, hardware.host)
     method = Method.SIMULATED if detected.device.kind == "simulated" else Method.MODELLED
     part = "simulated device" if method is Method.SIMULATED else "device"
     return choose_meter({part: [Candidate("idle_aware", lambda: _device_model(detected, method))]})
 
 
-def engine_power(detected: DetectedHardware, engine_cores: Sequence[int], *, powercap: Path = POWERCAP) -> PowerPlan:
+def engine_power(
+    detected: DetectedHardware,
+    engine_cores: Sequence[int],
+    host: DetectedHardware,
+    *,
+    powercap: Path = POWERCAP,
+    nvml: Callable[[], Any] = _pynvml,
+) -> PowerPlan:
     """Of an engine on this machine: measured where the machine shows its energy, else modelled from sourced watts.
 
     Args:
         detected: the accelerator; on a CPU its figures are those of the engine's cores together.
-        engine_cores: empty where the engine runs on GPUs.
+        engine_cores: empty where the engine runs on GPUs: the whole CPU and its memory are then the host.
+        host: the machine's CPUs.
         powercap: the tree that RAPL is read from.
+        nvml: gives the driver's library; a test's own.
     """
     if engine_cores:
-        return _cpu_power(detected.device, engine_cores, powercap)
-    return _gpu_power(detected)
+        return choose_meter({"cpu": _cpu_power(detected.device, len(engine_cores), engine_cores, powercap)})
+    threads = host.threads or psutil.cpu_count() or 1
+    return choose_meter(
+        {"gpu": _gpu_power(detected, nvml), "host": _cpu_power(host.device, threads, engine_cores, powercap)}
+    )
 
 
-def _cpu_power(device: Device, engine_cores: Sequence[int], powercap: Path) -> PowerPlan:
-    """RAPL where it can be read, of this machine's CPU only: a device that was named is not what RAPL measures."""
+def _cpu_power(device: Device, threads: int, engine_cores: Sequence[int], powercap: Path) -> list[Candidate]:
+    """RAPL where it can be read, of this machine's CPU only: a device that was named is not what RAPL measures.
+
+    ``device``'s figures cover ``threads``.
+    """
     cores = len(engine_cores)
-    idle = device.idle_watts.value / cores if device.idle_watts else None
-    most = device.max_watts.value / cores if device.max_watts else None
+    idle = device.idle_watts.value / threads if device.idle_watts else None
+    most = device.max_watts.value / threads if device.max_watts else None
     memory_gb = psutil.virtual_memory().total / 1e9
 
     def rapl() -> PowerMeter:
         if device.kind != "cpu":
             raise PowerUnavailable(f"metering.device names {device.name}, which RAPL does not measure")
-        all_cores = psutil.cpu_count() or cores
+        all_cores = psutil.cpu_count() or threads
         idle_watts = {}
         if idle is not None:
             dram = DRAM_WATTS_PER_GB * memory_gb if any(zone.dram for zone in find_zones(powercap)) else 0.0
@@ -177,24 +228,20 @@ def _cpu_power(device: Device, engine_cores: Sequence[int], powercap: Path) -> P
     def model() -> PowerMeter:
         return CpuPowerModel(engine_cores, idle_watts_per_core=idle, max_watts_per_core=most, memory_gb=memory_gb)
 
-    return choose_meter({"cpu": [Candidate("rapl", rapl), Candidate("idle_aware", model)]})
+    return [Candidate("rapl", rapl), Candidate("idle_aware", model)]
 
 
-def _gpu_power(detected: DetectedHardware) -> PowerPlan:
+def _gpu_power(detected: DetectedHardware, nvml: Callable[[], Any]) -> list[Candidate]:
     """NVML's energy counters where the driver has them, else the idle-aware model."""
-    from metering.power.nvml import NvmlMeter
-
     idle = detected.device.idle_watts.value if detected.device.idle_watts else None
 
-    def nvml() -> PowerMeter:
-        import pynvml
-
-        return NvmlMeter(pynvml, idle_watts=lambda _: idle)
+    def counters() -> PowerMeter:
+        return NvmlMeter(nvml(), detected.uuids or None, idle_watts=lambda _: idle)
 
     def model() -> LoadPower:
         return _device_model(detected, Method.MODELLED)
 
-    return choose_meter({"gpu": [Candidate("nvml", nvml), Candidate("idle_aware", model)]})
+    return [Candidate("nvml", counters), Candidate("idle_aware", model)]
 
 
 def _device_model(detected: DetectedHardware, method: Method) -> LoadPower:
@@ -202,7 +249,7 @@ def _device_model(detected: DetectedHardware, method: Method) -> LoadPower:
     if device.max_watts is None:
         raise PowerUnavailable(f"maximal watts of {device.name} are unknown (metering.max_watts)")
     idle = None if device.idle_watts is None else device.idle_watts.value * count
-    component = Component(device.name.replace(" ", "_"), Boundary.ACCELERATOR)
+    component = Component(device.name.replace(" ", "_"), Boundary.ACCELERATOR, count)
     return IdleAwarePower(component, idle, device.max_watts.value * count, method=method)
 
 
@@ -217,6 +264,10 @@ class NodePower:
     """Served model to its accelerators' components; a model that is not here runs on all of them."""
     embodied: Mapping[str, Embodied]
     prices_per_hour: Mapping[str, float]
+    on_demand: frozenset[str] = frozenset()
+    """GPUs that are booked from when a replica runs on them; until then they are others'."""
+    elsewhere: bool = False
+    """Whether an engine's devices are metered by nothing here."""
 
 
 def node_power(config: GatewayConfig) -> NodePower:
@@ -230,6 +281,9 @@ def node_power(config: GatewayConfig) -> NodePower:
     devices: dict[str, frozenset[str]] = {}
     embodied: dict[str, Embodied] = {}
     prices: dict[str, float] = {}
+    on_demand: set[str] = set()
+    elsewhere = False
+    lifetime_seconds = config.metering.lifetime_years * SECONDS_PER_YEAR
     groups: dict[str, tuple[GatewayConfig, list[str]]] = {}
     placed = placed_models(config)
     for one in placed:
@@ -237,28 +291,46 @@ def node_power(config: GatewayConfig) -> NodePower:
         key = own.engine.kind if own.engine.kind == "vllm" else one.name
         groups.setdefault(key, (_on_all_cores(own, config), []))[1].append(one.name)
     for group, names in groups.values() if placed else [(config, [])]:
-        hardware = node_hardware(group)
+        hardware = _machine_hardware(group)
         plan = power_plan(group, hardware)
         if plan.uncovered and (not placed or group.engine.kind != "upstream"):
             refusals += [entry.reason for entry in plan.rejected]
         found = [component for meter in plan.meters for component in meter.components]
         found += [model.component for model in plan.load_models]
-        accelerators = frozenset(c.name for c in found if c.boundary is Boundary.ACCELERATOR)
-        devices |= dict.fromkeys(names, accelerators)
+        accelerators = [component for component in found if component.boundary is Boundary.ACCELERATOR]
+        elsewhere = elsewhere or not accelerators
+        devices |= dict.fromkeys(names, frozenset(component.name for component in accelerators or [UNMETERED]))
+        on_demand |= {component.name for component in accelerators} & set(hardware.gpus)
         meters += plan.meters
         models += plan.load_models
-        device = hardware.detected.device if hardware.detected else None
-        if device is not None and device.embodied_kilograms is not None and hardware.detected is not None and found:
-            grams = device.embodied_kilograms.value * 1000 * hardware.detected.count
-            embodied[found[0].name] = Embodied(grams, config.metering.lifetime_years * SECONDS_PER_YEAR)
-        if (
-            config.metering.price_per_device_hour is not None
-            and hardware.detected is not None
-            and (found or not placed)
-        ):
-            first = found[0].name if found else UNMETERED.name
-            prices[first] = config.metering.price_per_device_hour * hardware.detected.count
-    return NodePower(tuple(meters), tuple(models), tuple(refusals), devices, embodied, prices)
+        if hardware.detected is None:
+            continue
+        kilograms = hardware.detected.device.embodied_kilograms
+        if kilograms is not None:
+            for component in accelerators:
+                embodied[component.name] = Embodied(kilograms.value * 1000 * component.devices, lifetime_seconds)
+            # beside a device of unknown mass the host's alone would pass for the whole
+            host_kilograms = _host_embodied_kilograms(config.metering, hardware)
+            for component in found:
+                if component.boundary is Boundary.HOST and host_kilograms is not None:
+                    embodied[component.name] = Embodied(host_kilograms * 1000, lifetime_seconds)
+        if config.metering.price_per_device_hour is not None:
+            unmetered = [] if placed else [replace(UNMETERED, devices=hardware.detected.count)]
+            for component in accelerators or unmetered:
+                prices[component.name] = config.metering.price_per_device_hour * component.devices
+    return NodePower(
+        tuple(meters), tuple(models), tuple(refusals), devices, embodied, prices, frozenset(on_demand), elsewhere
+    )
+
+
+def _host_embodied_kilograms(metering: MeteringSettings, hardware: NodeHardware) -> float | None:
+    """Of the server around the engine's device: given, or the catalogue's share of the vCPUs left to it."""
+    if metering.host_embodied_kilograms is not None:
+        return metering.host_embodied_kilograms
+    whole, threads = hardware.host.device.embodied_kilograms, hardware.host.threads
+    if whole is None or not threads or (hardware.engine_cores and metering.embodied_kilograms is not None):
+        return None
+    return whole.value * max(0, threads - len(hardware.engine_cores)) / threads
 
 
 def _on_all_cores(own: GatewayConfig, config: GatewayConfig) -> GatewayConfig:
@@ -289,6 +361,12 @@ def build_node_meter(
         prices_per_hour=dict(power.prices_per_hour),
         price_per_kwh=metering.price_per_kwh,
     )
-    node = NodeMeter(power.meters, settings, load_models=power.load_models)
+    node = NodeMeter(
+        power.meters,
+        settings,
+        load_models=power.load_models,
+        on_demand=power.on_demand,
+        elsewhere=power.elsewhere,
+    )
     node.set_intensity(first_stamp(metering))
     return node

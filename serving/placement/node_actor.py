@@ -53,6 +53,8 @@ _KEYS_SECONDS = 1.0
 """How soon a change of the key file counts for the node's exporter."""
 PROFILES = "profiles.pickle"
 """In the run's own folder, beside the metrics."""
+KEPT = "meter.pickle"
+"""There too: where the meter's counters stood when it last booked."""
 
 
 class NodeMeterActor:
@@ -62,7 +64,6 @@ class NodeMeterActor:
         power = node_power(config)
         self._devices = power.devices
         self._node = build_node_meter(config, power)
-        self._node.start(time.monotonic())
         self._folder = Path(multiprocess_folder)
         metrics = Metrics(CollectorRegistry())
         self._export = NodeMetrics(metrics)
@@ -92,16 +93,24 @@ class NodeMeterActor:
             scrape = scraper(multiprocess_folder, EventSeries(self._events))
             self._exporter = NodeExporter(keys, scrape, config.server.host, config.server.metrics_port)
         self._profiles: dict[str, WorkModel] = {}
+        self._reading = False
+        """A thread reads the meters: what they remember is half of one reading and half of the next."""
         self._recall()
+        self._node.start(time.monotonic())
 
     def _recall(self) -> None:
-        """After a restart: the models that replicas announced to the actor before. What it had not booked is lost."""
+        """After a restart: the models and devices that replicas announced to the actor before, and its counters. The
+        energy of what it had not booked, and of its absence, is booked unattributed."""
         try:
             known = pickle.loads((self._folder / PROFILES).read_bytes())
         except OSError:
             return
         self._export.fault("meter_restarted")
-        self._node.resume()
+        try:
+            kept = pickle.loads((self._folder / KEPT).read_bytes())
+        except OSError:
+            kept = None
+        self._node.resume(kept)
         self._know(known)
 
     def _know(self, profiles: Iterable[WorkModel]) -> None:
@@ -188,18 +197,32 @@ class NodeMeterActor:
     async def advance(self, now_seconds: float | None = None) -> None:
         """Close what can be closed, and export and keep it; the meters are read off the event loop."""
         due = self._node.due(now_seconds)
+        self._reading = due
         readings = await asyncio.to_thread(self._node.read_meters, now_seconds) if due else None
+        self._reading = False
         if closed := self._node.advance(readings, now_seconds):
             self._take(closed)
             self._sweep_dead()
+        if due:
+            self._write(KEPT, self._node.kept())
 
     def _take(self, closed: Iterable[ClosedWindow]) -> None:
         for window in closed:
-            self._export.window(window, self._node.power_method.value, self._node.power, self._peaks)
+            self._export.window(window, self._peaks)
             self._keep(window)
             self._engines.closed(window)
             self._recent.extend((time.time(), final) for final in window.finals)
         self._export.books(self._node)
+
+    def _write(self, name: str, what: object) -> None:
+        # written whole or not at all: whoever starts anew reads it
+        draft = self._folder / f"{name}.draft"
+        try:
+            draft.write_bytes(pickle.dumps(what))
+            draft.replace(self._folder / name)
+        except OSError:
+            # a full disk costs what a restart would go on with, and nothing now
+            self._export.fault("meter_not_kept")
 
     @property
     def _peaks(self) -> dict[str, float | None]:
@@ -226,22 +249,34 @@ class NodeMeterActor:
                 multiprocess.mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
 
     async def attach(
-        self, source: str, profiles: Sequence[WorkModel], engine: str | None = None, *, host_only: bool = False
+        self,
+        source: str,
+        profiles: Sequence[WorkModel],
+        engines: Sequence[str] | None = None,
+        *,
+        gpus: Sequence[str] = (),
+        host_only: bool = False,
     ) -> dict[str, Any]:
         """Announce a replica and its models; answers what the replica needs to know of the node.
 
-        ``engine``: the model's name under `models`, where the replica runs on that model's devices only;
-        ``host_only``: it runs on none.
+        ``engines``: names under `models`, where the replica's work is on these models' devices only;
+        ``gpus``: UUIDs of those it runs on, which say more; ``host_only``: it runs on none.
         """
         await self.start()
         self._know(profiles)
-        # written whole or not at all: whoever starts anew reads it
-        draft = self._folder / f"{PROFILES}.draft"
-        draft.write_bytes(pickle.dumps(list(self._profiles.values())))
-        draft.replace(self._folder / PROFILES)
-        devices = () if host_only else None if engine is None else self._devices.get(engine)
-        self._node.attach(source, devices)
+        self._write(PROFILES, list(self._profiles.values()))
+        self._node.attach(source, frozenset() if host_only else self._devices_of(engines, gpus))
+        if not self._reading:
+            self._write(KEPT, self._node.kept())
         return {"pid": os.getpid()}
+
+    def _devices_of(self, engines: Sequence[str] | None, gpus: Sequence[str]) -> frozenset[str] | None:
+        """None: all of the node."""
+        metered = frozenset(gpus).intersection(component.name for component in self._node.components)
+        if metered:
+            return metered
+        known = [self._devices.get(name) for name in engines] if engines is not None else [None]
+        return None if None in known else frozenset().union(*(names for names in known if names is not None))
 
     async def submit(self, batch: WorkBatch) -> Acknowledgement:
         # a restarted actor is attached to by nobody: the first report starts it

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from metering.books import ClosedWindow, LineTotals
+from metering.idle import IdlePolicy
 from metering.node import NodeMeter
 from metering.power.base import Boundary
 from metering.settlement import IntensityStamp
@@ -38,19 +39,24 @@ class NodeMetrics:
             if stamp.carbon_free_ratio is not None:
                 self._metrics.set("wattgate_carbon_free_ratio", stamp.carbon_free_ratio, *labels[:2])
 
-    def window(
-        self, closed: ClosedWindow, method: str, source: str, peak_flops: Mapping[str, float | None] | None = None
-    ) -> None:
+    def window(self, closed: ClosedWindow, peak_flops: Mapping[str, float | None] | None = None) -> None:
         """``peak_flops``: of one engine, FLOP/s, by model."""
         peak_flops = peak_flops or {}
         add, put = self._metrics.add, self._metrics.set
         for close in closed.components:
             name = close.component.name
+            how = close.component.boundary.value, close.method.value, close.power
+            if close.unattributed_nanojoules:
+                add("wattgate_unattributed_joules_total", close.unattributed_nanojoules / NANO, name)
+            if close.recovered_nanojoules:
+                add("wattgate_energy_joules_total", close.recovered_nanojoules / NANO, name, *how)
             if close.energy_nanojoules is None:
-                add("wattgate_meter_faults_total", 1, "gap")
+                if close.gap:
+                    # without a reason nothing meters it at all: no fault, its energy is unknown
+                    add("wattgate_meter_faults_total", 1, "gap")
                 continue
             joules = close.energy_nanojoules / NANO
-            add("wattgate_energy_joules_total", joules, name, close.component.boundary.value, method, source)
+            add("wattgate_energy_joules_total", joules, name, *how)
             add("wattgate_idle_joules_total", close.idle_nanojoules / NANO, name)
             put("wattgate_power_watts", joules / closed.window.seconds, name)
         for engine in closed.engines:
@@ -60,6 +66,8 @@ class NodeMetrics:
                 put("wattgate_mbu_ratio", engine.mbu_ratio, engine.model)
         for (model, tenant), line in closed.lines.items():
             self._work(model, tenant, line, peak_flops.get(model))
+            if closed.idle_policy is not IdlePolicy.RESERVED:
+                add("wattgate_unreserved_device_seconds_total", line.device_seconds, model, tenant)
             overhead = operational = embodied = devices = electricity = 0
             for boundary in Boundary:
                 amounts = line.work[boundary]

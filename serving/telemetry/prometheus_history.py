@@ -65,6 +65,7 @@ _USAGE: Mapping[str, Mapping[tuple[str, str], tuple[str, float]]] = {
         ("phase", "decode"): ("tokens_decode", 1),
     },
     "wattgate_device_seconds_total": {("", ""): ("device_seconds", 1)},
+    "wattgate_unreserved_device_seconds_total": {("", ""): ("unreserved_seconds", 1)},
     "wattgate_roofline_seconds_total": {
         ("batch", "shared"): ("roofline_seconds", 1),
         ("batch", "alone"): ("roofline_alone_seconds", 1),
@@ -162,7 +163,7 @@ class PrometheusHistory:
                 usage = out.usage.setdefault(key, Usage())
                 grown = one.grown * factor
                 setattr(usage, name, getattr(usage, name) + (round(grown) if _whole(name) else grown))
-        _conclude(out.usage, idle_booked=any(totals.idle_nanojoules > 0 for totals in out.node.values()))
+        _conclude(out.usage)
 
     def _served(self, window: _Window, out: History) -> None:
         for metric, columns in _SERVED.items():
@@ -256,13 +257,11 @@ class _Grid:
         return self._at[min(self._at, key=lambda known: abs(known - seconds))]
 
 
-def _conclude(found: Mapping[UsageKey, Usage], *, idle_booked: bool) -> None:
+def _conclude(found: Mapping[UsageKey, Usage]) -> None:
     """What the counters say only between the lines: a column that never moved while devices worked was unknown.
 
     Over all of a model's and tenant's minutes on a grid, because a scrape may fall between two counters of a window.
-    Of the idle policies ``none`` shows, by idle that was booked and given to nobody; the others look alike here.
     """
-    idle_given = any(usage.idle_nanojoules > 0 for usage in found.values())
     sums: dict[UsageKey, Usage] = {}
     for key, usage in found.items():
         add_up(sums.setdefault(replace(key, minute=0), Usage()), usage)
@@ -276,7 +275,6 @@ def _conclude(found: Mapping[UsageKey, Usage], *, idle_booked: bool) -> None:
         usage.embodied_seconds = usage.device_seconds if whole.embodied_nanograms else 0.0
         usage.device_priced_seconds = usage.device_seconds if whole.device_nanocost else 0.0
         usage.electricity_priced_seconds = usage.device_seconds if whole.electricity_nanocost else 0.0
-        usage.unreserved_seconds = usage.device_seconds if idle_booked and not idle_given else 0.0
 
 
 def _column(columns: Mapping[tuple[str, str], Column], labels: Mapping[str, str]) -> Column | None:

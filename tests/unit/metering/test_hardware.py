@@ -167,6 +167,19 @@ def test_a_cpu_without_16_bit_units_runs_them_at_its_fp32_peak_and_says_so(tmp_p
     assert found.peak_for("int8") is None
 
 
+def test_a_cpu_with_tile_units_has_their_peak_at_16_and_8_bits(tmp_path: Path) -> None:
+    flags = "avx2 fma avx512f amx_tile amx_bf16 amx_int8"
+    found = detect(gpus=no_gpus, cpuinfo=cpuinfo(tmp_path, flags=flags))
+    peaks = {precision: figure.value for precision, figure in found.device.peak_flops.items()}
+    cycles = 2 * 2.25e9
+    assert peaks == {"fp32": cycles * 32, "bf16": cycles * 1024, "int8": cycles * 2048}
+    assert "AMX" in found.device.peak_flops["bf16"].source
+    half = found.peak_for("float16")
+    assert half is not None
+    # these have no unit for fp16
+    assert half.value == cycles * 32
+
+
 def test_an_unlisted_cpu_takes_median_watts_and_says_so(tmp_path: Path) -> None:
     found = detect(gpus=no_gpus, cpuinfo=cpuinfo(tmp_path, family="family\t: 99"))
     assert found.device.max_watts is not None
@@ -248,6 +261,29 @@ def test_mixed_gpus_count_one_kind_and_say_so() -> None:
     found = detect(gpus=gpus("NVIDIA L4", "NVIDIA A10", "NVIDIA L4"))
     assert (found.name, found.count) == ("L4", 2)
     assert "NVIDIA A10" in found.device.notes[-1]
+
+
+def test_gpus_that_cuda_hides_are_left_out_and_named() -> None:
+    four = gpus(*["NVIDIA L4"] * 4)
+    found = detect(gpus=four, environment={"CUDA_VISIBLE_DEVICES": "2,GPU-0"})
+    assert (found.count, found.uuids) == (2, ("GPU-2", "GPU-0"))
+    assert found.device.notes[-1].endswith("GPU-1, GPU-3.")
+    assert detect(device="A10G", gpus=four, environment={"CUDA_VISIBLE_DEVICES": "1"}).uuids == ("GPU-1",)
+
+
+def test_a_mig_slice_is_a_device_without_a_peak() -> None:
+    divided = NvmlDevice(0, "NVIDIA H100 80GB HBM3", "GPU-0", is_mig=True, slices=("MIG-a", "MIG-b"))
+    found = detect(gpus=lambda: (divided,), environment={"CUDA_VISIBLE_DEVICES": "MIG-b"})
+    assert (found.count, found.uuids) == (1, ("MIG-b",))
+    assert found.peak_for("bf16") is None
+    assert found.device.bandwidth_bytes_per_second is None
+    assert any("MIG-a" in note for note in found.device.notes)
+    given = detect(
+        gpus=lambda: (divided,),
+        environment={"CUDA_VISIBLE_DEVICES": "MIG-b"},
+        overrides={"peak_flops": {"bf16": 1e14}},
+    )
+    assert given.device.peak_flops == {"bf16": Figure(1e14, "configured")}
 
 
 def test_the_operator_may_name_the_device_or_ask_for_the_cpu(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +9,20 @@ import pytest
 
 from metering.hardware.device import DetectedHardware, Device, Figure
 from metering.power.model import DRAM_WATTS_PER_GB, CpuPowerModel, IdleAwarePower
-from metering.work import Method
+from metering.work import Method, WorkRecord
 from serving.config import GatewayConfig
 from serving.engines.base import EngineModel
 from serving.engines.simulated import SIMULATED_CONFIG
-from serving.placement.metering_setup import build_node_meter, engine_power, model_profile, node_hardware, power_plan
+from serving.placement.metering_setup import (
+    NodeHardware,
+    build_node_meter,
+    engine_power,
+    model_profile,
+    node_hardware,
+    node_power,
+    power_plan,
+)
+from tests.unit.metering.power.test_nvml import FakeGpu, FakeNvml
 from tests.unit.metering.power.test_rapl import Tree
 
 
@@ -56,8 +66,11 @@ CPU = Device(
 )
 
 
+HOST = DetectedHardware(replace(CPU, idle_watts=Figure(4.0, "test"), max_watts=Figure(12.0, "test")), threads=4)
+
+
 def test_without_rapl_a_cpu_is_modelled_and_the_plan_says_why(tmp_path: Path) -> None:
-    plan = engine_power(DetectedHardware(CPU), (0,), powercap=tmp_path)
+    plan = engine_power(DetectedHardware(CPU), (0,), HOST, powercap=tmp_path)
     assert [type(meter) for meter in plan.meters] == [CpuPowerModel]
     assert plan.chosen == {"cpu": "idle_aware"}
     assert [entry.name for entry in plan.rejected] == ["rapl"]
@@ -67,7 +80,7 @@ def test_without_rapl_a_cpu_is_modelled_and_the_plan_says_why(tmp_path: Path) ->
 def test_a_cpu_whose_rapl_can_be_read_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
     Tree(tmp_path)
-    plan = engine_power(DetectedHardware(CPU), (0, 1), powercap=tmp_path)
+    plan = engine_power(DetectedHardware(CPU), (0, 1), HOST, powercap=tmp_path)
     (meter,) = plan.meters
     assert (meter.name, meter.method) == ("rapl_by_cores", Method.MEASURED)
     assert plan.rejected == ()
@@ -78,7 +91,7 @@ def test_a_cpu_whose_rapl_can_be_read_is_measured(tmp_path: Path, monkeypatch: p
 
 def test_rapl_does_not_measure_a_device_that_was_only_named(tmp_path: Path) -> None:
     Tree(tmp_path)
-    plan = engine_power(DetectedHardware(replace(CPU, kind="gpu", name="H100")), (0,), powercap=tmp_path)
+    plan = engine_power(DetectedHardware(replace(CPU, kind="gpu", name="H100")), (0,), HOST, powercap=tmp_path)
     assert plan.chosen == {"cpu": "idle_aware"}
     assert "H100" in plan.rejected[0].reason
 
@@ -91,3 +104,120 @@ def test_a_config_that_is_not_understood_gives_no_flops() -> None:
     assert known.peak_flops == chosen.engine.simulated.peak_flops
     assert model_profile(EngineModel("m", config={"model_type": "new"}), hardware).architecture is None
     assert model_profile(EngineModel("m"), hardware).architecture is None
+
+
+GPU = Device(
+    name="H100",
+    kind="gpu",
+    peak_flops={"bf16": Figure(1e12, "test")},
+    idle_watts=Figure(70.0, "test"),
+    max_watts=Figure(700.0, "test"),
+    embodied_kilograms=Figure(273.0, "test"),
+)
+
+
+def test_beside_a_gpu_the_cpu_and_memory_are_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
+    Tree(tmp_path)
+    gpus = DetectedHardware(GPU, 1, uuids=("GPU-1",))
+    nvml = FakeNvml(FakeGpu("GPU-1"), FakeGpu("GPU-2"))
+    plan = engine_power(gpus, (), HOST, powercap=tmp_path, nvml=lambda: nvml)
+    assert plan.chosen == {"gpu": "nvml", "host": "rapl"}
+    # the other GPU is somebody else's
+    assert [component.name for meter in plan.meters for component in meter.components] == ["GPU-1", "host"]
+    memory_watts = DRAM_WATTS_PER_GB * psutil.virtual_memory().total / 1e9
+    assert plan.meters[1].read(0.0).components["host"].idle_watts == pytest.approx(4.0 + memory_watts)
+
+
+def test_a_host_whose_rapl_is_not_there_is_modelled_beside_a_measured_gpu(tmp_path: Path) -> None:
+    gpus = DetectedHardware(GPU, 1, uuids=("GPU-1",))
+    plan = engine_power(gpus, (), HOST, powercap=tmp_path, nvml=lambda: FakeNvml(FakeGpu("GPU-1")))
+    assert plan.chosen == {"gpu": "nvml", "host": "idle_aware"}
+    assert [meter.method for meter in plan.meters] == [Method.MEASURED, Method.MODELLED]
+
+
+def test_a_host_of_unknown_watts_is_uncovered_and_named(tmp_path: Path) -> None:
+    unknown = replace(HOST, device=replace(CPU, idle_watts=None))
+    gpus = DetectedHardware(GPU, 1, uuids=("GPU-1",))
+    plan = engine_power(gpus, (), unknown, powercap=tmp_path, nvml=lambda: FakeNvml(FakeGpu("GPU-1")))
+    assert plan.uncovered == ("host",)
+
+
+def test_an_engine_runs_on_the_first_gpus_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    four = DetectedHardware(GPU, 4, uuids=("GPU-1", "GPU-2", "GPU-3", "GPU-4"))
+    monkeypatch.setattr("serving.placement.metering_setup.has_gpu", lambda: True)
+    monkeypatch.setattr("serving.placement.metering_setup.detect", lambda **_: four)
+    hardware = node_hardware(config(engine={"kind": "vllm", "vllm": {"tensor_parallel_size": 2}}))
+    assert hardware.gpus == ("GPU-1", "GPU-2")
+    profile = model_profile(EngineModel("m", config=SIMULATED_CONFIG, dtype="bfloat16"), hardware)
+    assert profile.peak_flops == 2e12
+    piped = {"tensor_parallel_size": 2, "extra": {"pipeline-parallel-size": 2}}
+    assert len(node_hardware(config(engine={"kind": "vllm", "vllm": piped})).gpus) == 4
+
+
+def test_each_gpu_carries_its_own_mass_and_price_and_the_host_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "serving.placement.metering_setup."
+    two = DetectedHardware(GPU, 2, uuids=("GPU-1", "MIG-b"))
+    nvml = FakeNvml(FakeGpu("GPU-1"), FakeGpu("GPU-2", migs=[("MIG-a", 3), ("MIG-b", 2)]))
+    monkeypatch.setattr(module + "has_gpu", lambda: True)
+    monkeypatch.setattr(module + "detect", lambda **_: two)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    metering = {"host_embodied_kilograms": 1000, "host_idle_watts": 100, "host_max_watts": 400}
+    power = node_power(config(engine={"kind": "vllm"}, metering={**metering, "price_per_device_hour": 7}))
+    assert {name: one.grams for name, one in power.embodied.items()} == {
+        "GPU-1": 273_000,
+        "MIG-b": pytest.approx(273_000 * 2 / 7),
+        "host": 1_000_000,
+    }
+    assert power.prices_per_hour == {"GPU-1": 7, "MIG-b": pytest.approx(2)}
+    assert power.on_demand == {"GPU-1", "MIG-b"}
+
+
+def test_beside_a_gpu_of_unknown_mass_the_host_s_is_not_booked(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "serving.placement.metering_setup."
+    unknown = replace(GPU, embodied_kilograms=None)
+    monkeypatch.setattr(module + "has_gpu", lambda: True)
+    monkeypatch.setattr(module + "detect", lambda **_: DetectedHardware(unknown, 1, uuids=("GPU-1",)))
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(FakeGpu("GPU-1")))
+    metering = {"host_embodied_kilograms": 1000, "host_idle_watts": 100, "host_max_watts": 400}
+    assert node_power(config(engine={"kind": "vllm"}, metering=metering)).embodied == {}
+
+
+def test_the_cores_left_to_the_host_carry_their_share_of_the_server() -> None:
+    server = replace(HOST, device=replace(CPU, embodied_kilograms=Figure(80.0, "test")))
+    chosen = config(engine={"kind": "vllm"})
+    from serving.placement.metering_setup import _host_embodied_kilograms as host_kilograms
+
+    assert host_kilograms(chosen.metering, NodeHardware(None, (0,), server)) == 60.0
+    assert host_kilograms(chosen.metering, NodeHardware(None, (), server)) == 80.0
+    given = config(metering={"embodied_kilograms": 5}).metering
+    # the mass that was given for the CPU may be the server's
+    assert host_kilograms(given, NodeHardware(None, (0,), server)) is None
+    assert host_kilograms(given, NodeHardware(None, (), server)) == 80.0
+
+
+def test_what_an_upstream_elsewhere_does_costs_no_device_of_this_node() -> None:
+    metering = {"device": None}
+    models = {
+        "here": {"engine": {"kind": "simulated"}},
+        "there": {"engine": {"kind": "upstream", "upstream": {"url": "http://127.0.0.1:9"}}},
+    }
+    chosen = config(models=models, metering=metering)
+    power = node_power(chosen)
+    assert power.devices["there"] == {"unmetered"}
+    assert "unmetered" in {component.name for component in build_node_meter(chosen, power).components}
+
+
+def test_an_adapter_s_own_flops_are_in_its_profile() -> None:
+    chosen = config(engine={"kind": "simulated"})
+    hardware = node_hardware(chosen)
+    plain = EngineModel("m", config=SIMULATED_CONFIG, dtype="bfloat16")
+    tuned = replace(plain, name="tuned", parent="m", adapter={"r": 8, "target_modules": ["q_proj", "v_proj"]})
+    record = WorkRecord("r", "m", "t", 0.0, 1.0, decode_tokens=1, first_context_tokens=9)
+    base = model_profile(plain, hardware).work(record)
+    more = model_profile(tuned, hardware).work(record)
+    assert base is not None
+    assert more is not None
+    assert more.flops_decode > base.flops_decode
+    uncounted = replace(tuned, adapter={"r": 8, "target_modules": "all-linear"})
+    assert model_profile(uncounted, hardware).work(record) == base
