@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from serving.tuning.setting import Setting, Space
 
 _UNKNOWN_TO_THE_SIMULATOR = ("--try-chunked-prefill", "--dtype")
+_RESTARTING = ("--max-batched-tokens", "--try-prefix-caching", *_UNKNOWN_TO_THE_SIMULATOR, "--replicas")
 _OF_VLLM = ("--max-batched-tokens", "--try-prefix-caching", *_UNKNOWN_TO_THE_SIMULATOR)
 
 
@@ -47,12 +48,7 @@ class KnobOptions:
                 f"tune turns one model, and this configuration has several ({', '.join(config.models)}): give tune a "
                 "configuration with one of them as `engine`, and carry its `admission` and `engine` over"
             )
-        said = {
-            "--max-batched-tokens": self.max_batched_tokens,
-            "--try-prefix-caching": self.try_prefix_caching,
-            "--try-chunked-prefill": self.try_chunked_prefill,
-            "--dtype": self.dtype,
-        }
+        said = self._said()
         without_effect = _OF_VLLM if simulate is None else _UNKNOWN_TO_THE_SIMULATOR
         idle = ", ".join(name for name in without_effect if said[name])
         if idle and simulate is not None:
@@ -62,6 +58,27 @@ class KnobOptions:
                 f"{idle} turns vLLM's own options, and the engine is {config.engine.kind}: "
                 "leave it away, or tune with --engine vllm"
             )
+
+    def refuse_restarting(self) -> None:
+        """Of a gateway that is running only the cap is turned. Raises ``BadInput``."""
+        from metering.errors import BadInput
+
+        said = self._said()
+        asked = ", ".join(name for name in _RESTARTING if said[name])
+        if asked:
+            raise BadInput(
+                f"{asked} restarts the engine, and the gateway at --url is only moved in its cap: leave it away, or "
+                "let tune start a gateway of its own (without --url)"
+            )
+
+    def _said(self) -> dict[str, object]:
+        return {
+            "--max-batched-tokens": self.max_batched_tokens,
+            "--try-prefix-caching": self.try_prefix_caching,
+            "--try-chunked-prefill": self.try_chunked_prefill,
+            "--dtype": self.dtype,
+            "--replicas": self.replicas,
+        }
 
     def space(self, current: Setting) -> Space:
         """The present value of each knob, and what is to be tried beside it.

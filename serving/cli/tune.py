@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from serving.cli.workload_options import WorkloadOptions
 if TYPE_CHECKING:
     from metering.shape import ModelArchitecture
     from serving.config import GatewayConfig
+    from serving.tuning.attached import AttachedGateway
     from serving.tuning.bench import Bench, GatewayBench
     from serving.tuning.search import Goal, Tried
     from serving.tuning.setting import Setting, Space
@@ -50,6 +52,13 @@ def tune(
         str | None,
         typer.Option(help="Tune the simulator behind this fitted engine model (file, or model@device of one kept)."),
     ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Tune the cap of this running gateway (its model: --model): WATTGATE_ADMIN_KEY holds its cap, and "
+            "WATTGATE_API_KEY asks it, if set."
+        ),
+    ] = None,
     objective: Annotated[TuneObjective, typer.Option(help="What to have the least of (tokens/s: the most).")] = (
         TuneObjective.GRAMS
     ),
@@ -69,29 +78,41 @@ def tune(
     workload: WorkloadOptions = _WORKLOAD,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Search the settings on a gateway of its own, confirm the best against the current one, write a config for
-    `wattgate serve`, the frontier's pictures, and the engine model that `wattgate plan` takes."""
+    """Search the settings on a gateway of its own, or the live cap of one that runs (--url); confirm the best against
+    the current one, write a config for `wattgate serve`, the frontier's pictures, and (of its own) the engine model
+    that `wattgate plan` takes."""
     from metering.errors import BadInput
     from serving.tuning.search import Budget, Goal, open_study, search
     from serving.tuning.setting import Setting
     from serving.tuning.slo import Slo
     from serving.tuning.tune import recommend
 
-    loaded = GatewayOptions(config, engine, model).gathered().config
+    loaded = GatewayOptions(config, engine, None if url is not None else model).gathered().config
     progress = Progress()
     with bad_input_exits():
         bounds = Slo.parse(slo or ())
         priced = _priced(loaded, price_per_device_hour)
-        if objective is TuneObjective.COST and not _has_price(priced):
+        if url is not None:
+            _refuse_with_url(engine, simulate, price_per_device_hour)
+            knobs.refuse_restarting()
+        elif objective is TuneObjective.COST and not _has_price(priced):
             raise BadInput("the objective cost needs your price: --price-per-device-hour, or metering.price_per_kwh")
         goal = Goal(objective.value, bounds, priced.metering.price_per_device_hour, _devices_of_a_replica(loaded))
         if not minutes > 0:
             raise BadInput(f"--minutes must be positive, got {minutes}")
         knobs.refuse_idle(loaded, simulate)
         asked = workload.chosen(_DRAWN_REQUESTS)
-        current = Setting.of(loaded)
-        space = knobs.space(current)
-        bench = _bench(priced, simulate, bounds, space, clients, progress)
+        bench: Bench
+        if url is None:
+            current = Setting.of(loaded)
+            space = knobs.space(current)
+            bench = _bench(priced, simulate, bounds, space, clients, progress)
+        else:
+            with _gateway_faults_end(started=True):
+                gateway = _attached(url, model, progress)
+            current = Setting(gateway.configured_cap)
+            space = _within(knobs.space(current), gateway.highest_cap, progress)
+            bench = _bench_of(gateway, loaded, bounds, clients, progress)
         identity = {
             "engine": bench.identity,
             "objective": objective.value,
@@ -115,7 +136,7 @@ def tune(
                 seed=workload.seed,
             )
             found = recommend(bench, asked, goal, current, tried, repeats=repeats, told=progress)
-        written, left_out = _write(folder, loaded, tried, found, goal, bench, simulate)
+        written, left_out = _write(folder, loaded, tried, found, goal, bench, simulate, alone=url is not None)
     figures = {
         "method": "simulated" if simulate else "measured",
         "identity": identity,
@@ -189,6 +210,65 @@ def _bench(
     )
 
 
+def _refuse_with_url(engine: str | None, simulate: str | None, price: float | None) -> None:
+    """Raises ``BadInput``."""
+    from metering.errors import BadInput
+
+    for name, said in (("--engine", engine), ("--simulate", simulate)):
+        if said is not None:
+            raise BadInput(f"{name} is for a gateway that tune starts: leave it away, or leave --url away")
+    if price is not None:
+        raise BadInput(
+            "the gateway at --url tells its own cost (its metering.price_per_device_hour and price_per_kwh): leave "
+            "--price-per-device-hour away"
+        )
+
+
+def _attached(url: str, model: str | None, progress: Progress) -> AttachedGateway:
+    """Raises ``GatewayAway`` and ``BadInput``."""
+    from serving.tuning.attached import attach
+
+    gateway = attach(url, model, os.environ.get("WATTGATE_ADMIN_KEY"), progress)
+    progress(
+        f"tuning the live cap of {gateway.model} at {gateway.url}, now {gateway.configured_cap}; what other clients "
+        "ask meanwhile is in its batches too"
+    )
+    return gateway
+
+
+def _within(space: Space, highest_cap: int, progress: Progress) -> Space:
+    from dataclasses import replace
+
+    if space.highest_cap <= highest_cap:
+        return space
+    progress(f"caps above {highest_cap}, which the gateway's engine takes at once, are left out")
+    return replace(space, highest_cap=highest_cap, lowest_cap=min(space.lowest_cap, highest_cap))
+
+
+def _bench_of(
+    gateway: AttachedGateway, config: GatewayConfig, slo: Slo, clients: int | None, progress: Progress
+) -> Bench:
+    from serving.tuning.bench import Elsewhere, GatewayBench
+
+    elsewhere = Elsewhere(
+        f"running: {gateway.model} at {gateway.url}",
+        gateway.model,
+        os.environ.get("WATTGATE_API_KEY"),
+        os.environ.get("WATTGATE_ADMIN_KEY"),
+        gateway.confirm,
+    )
+    return GatewayBench(
+        config,
+        slo,
+        None,
+        gateway.highest_cap,
+        progress,
+        clients=clients,
+        start=lambda config, tell: gateway.begin(config),
+        elsewhere=elsewhere,
+    )
+
+
 def _architecture(config: GatewayConfig) -> ModelArchitecture | None:
     """Only of a model whose config lies on this machine; for the MFU of what is simulated later."""
     from metering.architecture import load_architecture
@@ -246,8 +326,10 @@ def _write(
     goal: Goal,
     bench: Bench,
     simulate: str | None,
+    *,
+    alone: bool,
 ) -> tuple[list[Path], tuple[str, ...]]:
-    """The files, and the secrets that the written configuration lacks."""
+    """The files, and the secrets that the written configuration lacks. ``alone``: the gateway was not tune's own."""
     from metering.errors import BadInput
     from serving.tuning.bench import GatewayBench
     from serving.tuning.frontier import Picture, write_all
@@ -260,10 +342,11 @@ def _write(
         written = write_all(picture, folder)
         if found.setting is not None:
             path = folder / "recommended.yaml"
-            text, left_out = recommended_yaml(found.setting.applied(config), found.why)
+            why = f"{found.why}\nOf a running gateway: put the cap into its own configuration." if alone else found.why
+            text, left_out = recommended_yaml(found.setting.applied(config), why)
             path.write_text(text, encoding="utf-8")
             written.append(path)
-        if isinstance(bench, GatewayBench):
+        if isinstance(bench, GatewayBench) and not alone:
             written += _fit(folder, bench, found.setting or found.current)
     except OSError as error:
         raise BadInput(f"cannot write into {folder}: {error.strerror}; name another folder with --out") from None

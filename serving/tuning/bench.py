@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -68,13 +68,27 @@ class RunningGateway(Protocol):
     def url(self) -> str: ...
 
     @property
-    def run_folder(self) -> Path:
-        """Where its engine's steps are."""
+    def run_folder(self) -> Path | None:
+        """Where its engine's steps are; None: out of reach."""
 
     def apply(self, config: GatewayConfig) -> object:
         """Change the live settings."""
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What a bench has to know of a gateway that is not its own."""
+
+    name: str
+    """Of the model and its place: a study of another is not continued."""
+    model: str
+    api_key: str | None = field(default=None, repr=False)
+    admin_key: str | None = field(default=None, repr=False)
+    """For its MFU and MBU: what it runs on is not known here."""
+    confirm: Callable[[], None] = lambda: None
+    """Raises ``GatewayAway`` where a run that is over does not count."""
 
 
 Starter = Callable[[GatewayConfig, Callable[[str], None]], RunningGateway]
@@ -182,7 +196,8 @@ def _like(setting: Setting | None, pairs: Sequence[tuple[Setting, _Seen]]) -> li
 
 
 class GatewayBench:
-    """A gateway of its own on this machine: started once, its cap moved live, restarted only for the other knobs.
+    """A gateway of its own on this machine: started once, its cap moved live, restarted only for the other knobs. Or
+    one ``elsewhere``, of which ``start`` moves the cap only.
 
     Use from the main thread. ``clients``: closed loop of so many, None for the workload's own arrivals.
     """
@@ -199,6 +214,7 @@ class GatewayBench:
         clients: int | None = None,
         warm_up_requests: int = 8,
         start: Starter = start_supervised,
+        elsewhere: Elsewhere | None = None,
         on_outcome: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         self._config = config
@@ -214,6 +230,7 @@ class GatewayBench:
         self._peaks = DevicePeaks(peak.value if peak else None)
         self._on_outcome = on_outcome
         self._start = start
+        self._elsewhere = elsewhere
         self._gateway: RunningGateway | None = None
         self._setting: Setting | None = None
         self._shortest: dict[int, float] = {}
@@ -239,13 +256,15 @@ class GatewayBench:
         return own or _like(setting, self._seen_steps)
 
     def _running_steps(self) -> list[tuple[Setting, StepRecord]]:
-        if self._gateway is None or self._setting is None:
+        if self._gateway is None or self._setting is None or self._gateway.run_folder is None:
             return []
         steps = read_steps(self._gateway.run_folder).values()
         return [(self._setting, record) for records in steps for record in records]
 
     @property
     def identity(self) -> str:
+        if self._elsewhere is not None:
+            return self._elsewhere.name
         engine = self._config.engine
         device = UNKNOWN_DEVICE if self._hardware is None else self._hardware.name
         return f"{engine.kind}: {engine.served_model_name or engine.model} on {device}"
@@ -257,6 +276,7 @@ class GatewayBench:
             GatewayAway: it went away.
         """
         from serving.tuning.measure import Drive, measure
+        from serving.tuning.utilisation import UtilisationWatch
 
         gateway = self._prepare(setting)
         lost = Hopeless(self._slo, len(workload))
@@ -265,26 +285,37 @@ class GatewayBench:
             lost(outcome)
             self._on_outcome(outcome)
 
-        keys = self._config.access.api_keys
-        key = next(iter(keys.values())).get_secret_value() if keys else None
+        there = self._elsewhere
         drive = Drive(
-            clients=self.clients, warm_up_requests=self.warm_up_requests, use_cache=False, api_key=key, seed=seed
+            clients=self.clients,
+            warm_up_requests=self.warm_up_requests,
+            use_cache=False,
+            api_key=self._own_key() if there is None else there.api_key,
+            seed=seed,
         )
+        watch = None if there is None else UtilisationWatch(there.admin_key)
         began = time.monotonic()
         longest = _SLOWEST * self._shortest.get(len(workload), math.inf) if self.clients is not None else math.inf
 
         def stop() -> bool:
             return hopeless and (bool(lost) or time.monotonic() - began > longest)
 
-        _, outcomes = asyncio.run(measure(gateway.url, workload, drive, told, stop=stop))
+        model = None if there is None else there.model
+        _, outcomes = asyncio.run(measure(gateway.url, workload, drive, told, model=model, stop=stop, watch=watch))
+        if there is not None:
+            there.confirm()
         self.last_outcomes = outcomes
         self._seen_steps += [(setting, record) for record in records_of(outcomes)]
-        figures = summarise(outcomes, self._slo, self._peaks)
+        figures = summarise(outcomes, self._slo, self._peaks) | ({} if watch is None else watch.figures())
         stopped = len(outcomes) < len(workload)
         if not stopped:
             self._shortest[len(workload)] = min(figures["seconds"], self._shortest.get(len(workload), math.inf))
         self._runs.append((setting, {**figures, "clients": self.clients}))
         return {**figures, "stopped_early": stopped}
+
+    def _own_key(self) -> str | None:
+        keys = self._config.access.api_keys
+        return next(iter(keys.values())).get_secret_value() if keys else None
 
     def engine_model(self, setting: Setting | None = None) -> EngineModel | None:
         """Fitted to the runs under the restarting knobs of ``setting``, as another precision is another engine; None:

@@ -10,8 +10,10 @@ from metering.hardware.device import DetectedHardware, Device
 from metering.work import EngineSteps
 from serving.config_sources import load_config
 from serving.tuning import measure
-from serving.tuning.bench import GatewayBench
+from serving.tuning.bench import Elsewhere, GatewayBench
 from serving.tuning.lengths import Lengths
+from serving.tuning.measure import GatewayAway
+from serving.tuning.outcome import Outcome
 from serving.tuning.setting import Setting
 from serving.tuning.slo import Slo
 from serving.tuning.step_log import StepLog, StepRecord
@@ -161,3 +163,41 @@ def test_where_the_engine_tells_none_the_clients_view_of_its_steps_stands_in(sta
     bench.run(Setting(4), WORKLOAD, seed=0, hopeless=False)
     bench.close()
     assert bench.steps
+
+
+def test_of_a_gateway_elsewhere_the_model_the_key_and_its_own_mfu_are_used_and_a_lost_hold_ends_it(
+    started, folder, monkeypatch
+):
+    asked = []
+
+    async def measured(url, workload, drive, told, *, model, stop, watch):
+        asked.append((url, model, drive.api_key))
+        watch._seen["mfu_ratio"].append(0.25)
+        return model, [Outcome(0.0, 0.0, 1.0, 0.5, prompt_tokens=8, output_tokens=3)]
+
+    class There:
+        url, run_folder = "http://there", None
+
+        def apply(self, config):
+            return None
+
+        def close(self):
+            return None
+
+    def lost():
+        if len(asked) > 1:
+            raise GatewayAway("no longer held")
+
+    monkeypatch.setattr(measure, "measure", measured)
+    config = load_config(None, {"cache.tier": "off"}, environment={}).config
+    elsewhere = Elsewhere("running: b at there", "b", api_key="key", confirm=lost)
+    bench = GatewayBench(
+        config, Slo(), None, 8, lambda text: None, start=lambda config, tell: There(), elsewhere=elsewhere
+    )
+    assert bench.run(Setting(4), WORKLOAD, seed=0, hopeless=True)["mfu_ratio"] == 0.25
+    assert asked == [("http://there", "b", "key")]
+    assert bench.identity == "running: b at there"
+    assert bench.steps == []
+    with pytest.raises(GatewayAway, match="no longer held"):
+        bench.run(Setting(8), WORKLOAD, seed=0, hopeless=True)
+    bench.close()

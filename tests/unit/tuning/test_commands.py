@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 from serving.cli import load as load_command
 from serving.cli import tune as tune_command
 from serving.config_sources import load_config
+from serving.tuning import attached, measure
+from serving.tuning.outcome import Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +125,92 @@ def test_the_configurations_prices_make_the_cost_electricity_included(fitted, tm
     assert both["cost"]["total"] == pytest.approx(both["cost"]["devices"] + electricity["cost"]["total"])
     per_token = 1000 * both["cost"]["total"] / both["output_tokens"]
     assert both["cost_per_1k_output_tokens"] == pytest.approx(per_token)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--dtype", "bfloat16", "--replicas", 2), "--dtype, --replicas restarts the engine"),
+        (("--simulate", "m@d"), "--simulate is for a gateway that tune starts"),
+        (("--engine", "vllm"), "--engine is for a gateway that tune starts"),
+        (("--price-per-device-hour", 2), "leave --price-per-device-hour away"),
+    ],
+)
+def test_tune_refuses_for_a_running_gateway_what_only_its_own_can(arguments, words):
+    ran = invoke(tune_command.tune, "--url", "http://127.0.0.1:9", *arguments)
+    assert ran.exit_code == 2
+    assert words in " ".join(ran.stderr.split())
+
+
+def test_tune_says_that_no_gateway_runs_there(tmp_path):
+    ran = invoke(tune_command.tune, "--url", "http://127.0.0.1:9", "--out", tmp_path / "out")
+    assert ran.exit_code == 1
+    assert "no gateway answers at http://127.0.0.1:9" in " ".join(ran.stderr.split())
+
+
+class Running:
+    """A gateway that runs, as ``attach`` gives it; its caps in order, None at the end."""
+
+    url, model, configured_cap, highest_cap, run_folder = "http://there", "m", 4, 6, None
+
+    def __init__(self):
+        self.caps = []
+
+    def begin(self, config):
+        self.apply(config)
+        return self
+
+    def apply(self, config):
+        self.caps.append(config.admission.max_concurrency)
+
+    def confirm(self):
+        return None
+
+    def close(self):
+        self.caps.append(None)
+
+
+@pytest.fixture
+def running(monkeypatch):
+    """Answers come faster the larger the cap."""
+    gateway = Running()
+
+    async def measured(url, workload, drive, told, *, model, stop, watch):
+        seconds = 1.0 / gateway.caps[-1]
+        outcomes = [
+            Outcome(at * seconds, at * seconds, (at + 1) * seconds, at * seconds, prompt_tokens=8, output_tokens=4)
+            for at in range(len(workload))
+        ]
+        return model, outcomes
+
+    monkeypatch.setattr(attached, "attach", lambda *arguments: gateway)
+    monkeypatch.setattr(measure, "measure", measured)
+    return gateway
+
+
+def test_tune_of_a_running_gateway_turns_its_cap_gives_it_back_and_recommends_one(running, tmp_path):
+    common = ("--url", "http://there", "--objective", "tokens", "--trials", 6, "--repeats", 1, "--requests", 16)
+    ran = invoke(tune_command.tune, *common, "--out", tmp_path, "--json")
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(ran.stdout)
+    assert found["method"] == "measured"
+    assert found["identity"]["engine"] == "running: m at http://there"
+    assert found["trials"][0]["setting"]["cap"] == 4
+    assert {trial["setting"]["cap"] for trial in found["trials"]} == set(range(1, 7))
+    assert found["recommended"]["cap"] == 6
+    assert running.caps[-1] is None
+    assert load_config(tmp_path / "recommended.yaml", environment={}).config.admission.max_concurrency == 6
+    assert not (tmp_path / "engine_model.json").exists()
+
+
+def test_a_running_gateways_cap_is_given_back_where_tune_is_interrupted(running, tmp_path, monkeypatch):
+    async def interrupted(*arguments, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "measure", interrupted)
+    ran = invoke(tune_command.tune, "--url", "http://there", "--objective", "tokens", "--out", tmp_path)
+    assert ran.exit_code == 130
+    assert running.caps == [4, None]
 
 
 @pytest.fixture

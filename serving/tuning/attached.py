@@ -1,0 +1,199 @@
+"""A gateway that is running already, as tuning uses it: its live cap is held, nothing else of it is changed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from metering.errors import BadInput
+from serving.config import GatewayConfig
+from serving.tuning.bench import CannotStart
+from serving.tuning.measure import GatewayAway
+
+LEASE_SECONDS = 120.0
+"""A tune that is killed holds the cap no longer."""
+RENEWED_SECONDS = 30.0
+TAKEN_SECONDS = 2.0
+"""Every replica looks once a second for what is held."""
+_ANSWERED_SECONDS = 30.0
+_CAPS = "/v1/control/caps"
+
+
+class AttachedGateway:
+    """A ``RunningGateway``. From ``begin`` to ``close`` it holds the cap by a lease, which a thread renews."""
+
+    run_folder: Path | None = None
+
+    def __init__(
+        self,
+        http: httpx.Client,
+        state: dict[str, Any],
+        tell: Callable[[str], None],
+        *,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """``state``: of its model, from ``attach``."""
+        self._http = http
+        self._state = state
+        self._tell = tell
+        self._wait = wait
+        self._by = f"wattgate tune {os.getpid()}@{socket.gethostname()}"[:128]
+        self._cap: int | None = None
+        self._lost: str | None = None
+        self._renewing = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        return str(self._http.base_url).rstrip("/")
+
+    @property
+    def model(self) -> str:
+        return str(self._state["model"])
+
+    @property
+    def configured_cap(self) -> int:
+        return int(self._state["configured_cap"])
+
+    @property
+    def highest_cap(self) -> int:
+        return int(self._state["highest_cap"])
+
+    def begin(self, config: GatewayConfig) -> AttachedGateway:
+        """Hold the cap of ``config``.
+
+        Raises:
+            CannotStart: it is not to be held; with the gateway's reason.
+        """
+        if self._state["controller"] == "on":
+            self._tell("the gateway's controller pauses until tune is done")
+        try:
+            self.apply(config)
+        except GatewayAway as error:
+            raise CannotStart(str(error)) from error
+        self._ended.clear()
+        self._thread = threading.Thread(target=self._renew_until_the_end, daemon=True)
+        self._thread.start()
+        return self
+
+    def apply(self, config: GatewayConfig) -> None:
+        """
+        Raises:
+            GatewayAway: it is gone, or the cap is held by another.
+        """
+        self.confirm()
+        with self._renewing:
+            self._hold(config.admission.max_concurrency)
+        self._wait(TAKEN_SECONDS)
+
+    def confirm(self) -> None:
+        """Raises ``GatewayAway`` where the cap was not held throughout: what was measured meanwhile does not count."""
+        if self._cap is not None:
+            self.renew()
+        if self._lost is not None:
+            raise GatewayAway(self._lost)
+
+    def renew(self) -> None:
+        """A gateway that does not answer now is asked again; a hold that is gone is not taken back."""
+        with self._renewing:
+            if self._cap is None or self._lost is not None:
+                return
+            try:
+                held = _state(self._http, self.model)["held"]
+                if held is None or (held["by"], held["cap"]) != (self._by, self._cap):
+                    by = "nobody" if held is None else held["by"]
+                    self._lost = f"the cap of {self.model} at {self.url} is no longer held by tune, but by {by}"
+                    return
+                self._hold(self._cap)
+            except GatewayAway as error:
+                self._tell(f"the hold of the cap is not renewed: {error}")
+
+    def close(self) -> None:
+        """Let the cap go back to what it was. Idempotent."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._cap is None or self._lost is not None:
+            return
+        self._cap = None
+        try:
+            _ask(self._http, "DELETE", params={"model": self.model})
+        except GatewayAway as error:
+            self._tell(f"the cap goes back by itself within {LEASE_SECONDS:.0f} s, it could not be given back: {error}")
+
+    def _hold(self, cap: int) -> None:
+        body = {
+            "model": self.model,
+            "cap": cap,
+            "seconds": LEASE_SECONDS,
+            "by": self._by,
+            "pause_controller": self._state["controller"] == "on",
+        }
+        _ask(self._http, "PUT", json=body)
+        self._cap = cap
+
+    def _renew_until_the_end(self) -> None:
+        while not self._ended.wait(RENEWED_SECONDS):
+            self.renew()
+
+
+def attach(
+    url: str,
+    model: str | None,
+    admin_key: str | None,
+    tell: Callable[[str], None],
+    *,
+    wait: Callable[[float], None] = time.sleep,
+) -> AttachedGateway:
+    """``model``: served name; may be left out where there is one.
+
+    Raises:
+        GatewayAway: no gateway there that lets its cap be held with this key.
+        BadInput: no such model, several and none named, or no address.
+    """
+    headers = {} if admin_key is None else {"authorization": f"Bearer {admin_key}"}
+    base = url.rstrip("/").removesuffix("/v1")
+    if not base.startswith(("http://", "https://")):
+        raise BadInput(f"--url {url} is no address of a gateway: write http://HOST:PORT")
+    http = httpx.Client(base_url=base, headers=headers, timeout=_ANSWERED_SECONDS)
+    try:
+        return AttachedGateway(http, _state(http, model), tell, wait=wait)
+    except BaseException:
+        http.close()
+        raise
+
+
+def _state(http: httpx.Client, model: str | None) -> dict[str, Any]:
+    states: list[dict[str, Any]] = _ask(http, "GET")["data"]
+    names = ", ".join(state["model"] for state in states)
+    if model is None and len(states) > 1:
+        raise BadInput(f"{http.base_url} serves several models: name one with --model ({names})")
+    found = [state for state in states if model in (None, state["model"])]
+    if not found:
+        raise BadInput(f"{http.base_url} does not serve {model!r}: it has {names or 'none'}")
+    return found[0]
+
+
+def _ask(http: httpx.Client, method: str, **request: Any) -> dict[str, Any]:
+    try:
+        reply = http.request(method, _CAPS, **request)
+        body = reply.json()
+    except httpx.HTTPError as error:
+        raise GatewayAway(f"no gateway answers at {http.base_url} ({type(error).__name__}): see --url") from None
+    except ValueError:
+        raise GatewayAway(f"{http.base_url}{_CAPS} is no page of a wattgate gateway: see --url") from None
+    if not reply.is_success:
+        told = (body.get("error") or {}).get("message") if isinstance(body, dict) else None
+        key = " (WATTGATE_ADMIN_KEY is sent, if set)" if reply.status_code in (401, 403) else ""
+        raise GatewayAway(f"{http.base_url}: {told or f'HTTP {reply.status_code}'}{key}")
+    found: dict[str, Any] = body
+    return found

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from metering.errors import BadInput
+from serving.config import GatewayConfig
+from serving.config_sources import load_config
+from serving.tuning.attached import LEASE_SECONDS, AttachedGateway, attach
+from serving.tuning.bench import CannotStart
+from serving.tuning.measure import GatewayAway
+
+
+class Gateway:
+    """``/v1/control/caps`` of a gateway."""
+
+    def __init__(self) -> None:
+        self.states = [self.state("m")]
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.refusal: httpx.Response | None = None
+        self.away = False
+
+    @staticmethod
+    def state(model: str, controller: str = "off") -> dict[str, Any]:
+        return {
+            "model": model, "configured_cap": 16, "highest_cap": 32, "replica_cap": 16, "controller": controller,
+            "held": None,
+        }  # fmt: skip
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if self.away:
+            raise httpx.ConnectError("refused", request=request)
+        if self.refusal is not None:
+            return self.refusal
+        if request.method == "GET":
+            return httpx.Response(200, json={"object": "list", "data": self.states})
+        body = json.loads(request.content or b"{}")
+        self.asked.append((request.method, body))
+        held = {"cap": body["cap"], "until_seconds": 0.0, "by": body["by"]} if request.method == "PUT" else None
+        self.states[0]["held"] = held
+        return httpx.Response(200, json=self.states[0])
+
+    @property
+    def caps(self) -> list[int | None]:
+        """Held one after another; None: released."""
+        return [body.get("cap") for _, body in self.asked]
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    gateway = Gateway()
+    made: list[httpx.Client] = []
+    real = httpx.Client
+
+    def client(**arguments: Any) -> httpx.Client:
+        made.append(real(transport=httpx.MockTransport(gateway), **arguments))
+        return made[-1]
+
+    monkeypatch.setattr(httpx, "Client", client)
+    yield gateway
+    for one in made:
+        one.close()
+
+
+def attached(told: list[str] | None = None, model: str | None = None) -> AttachedGateway:
+    tell = (lambda text: None) if told is None else told.append
+    return attach("http://gateway:8000/v1/", model, "admin", tell, wait=lambda seconds: None)
+
+
+def capped(cap: int) -> GatewayConfig:
+    return load_config(None, {"admission.max_concurrency": cap}, environment={}).config
+
+
+def test_the_cap_is_held_for_a_lease_and_given_back(there: Gateway) -> None:
+    gateway = attached()
+    assert (gateway.url, gateway.model, gateway.configured_cap, gateway.highest_cap) == (
+        "http://gateway:8000", "m", 16, 32,
+    )  # fmt: skip
+    gateway.begin(capped(4))
+    gateway.apply(capped(8))
+    gateway.close()
+    gateway.close()
+    assert [cap for cap, before in zip(there.caps, [0, *there.caps], strict=False) if cap != before] == [4, 8, None]
+    assert {body["seconds"] for method, body in there.asked if method == "PUT"} == {LEASE_SECONDS}
+    assert there.states[0]["held"] is None
+
+
+def test_a_renewal_holds_the_same_cap_again(there: Gateway) -> None:
+    gateway = attached().begin(capped(4))
+    before = len(there.asked)
+    gateway.renew()
+    gateway.close()
+    assert there.caps[before:] == [4, None]
+
+
+@pytest.mark.parametrize("held", [None, {"cap": 4, "by": "an operator", "until_seconds": 0.0}])
+def test_a_hold_that_another_ended_is_not_taken_back_and_what_was_measured_does_not_count(
+    there: Gateway, held: dict[str, Any] | None
+) -> None:
+    gateway = attached().begin(capped(4))
+    there.states[0]["held"] = held
+    with pytest.raises(GatewayAway, match="no longer held by tune"):
+        gateway.confirm()
+    with pytest.raises(GatewayAway, match="no longer held by tune"):
+        gateway.apply(capped(8))
+    gateway.close()
+    assert there.caps == [4]
+
+
+def test_a_controller_is_paused_and_that_is_told(there: Gateway) -> None:
+    there.states = [Gateway.state("m", "on")]
+    told: list[str] = []
+    attached(told).begin(capped(4)).close()
+    assert there.asked[0][1]["pause_controller"] is True
+    assert told == ["the gateway's controller pauses until tune is done"]
+
+
+def test_a_gateway_that_is_gone_at_the_end_is_told_when_its_cap_comes_back(there: Gateway) -> None:
+    told: list[str] = []
+    gateway = attached(told).begin(capped(4))
+    there.away = True
+    gateway.close()
+    assert "goes back by itself within 120 s" in told[-1]
+
+
+def test_a_refusal_is_told_in_the_gateways_words(there: Gateway) -> None:
+    gateway = attached()
+    there.refusal = httpx.Response(403, json={"error": {"message": "Changing the gateway needs the admin key."}})
+    with pytest.raises(CannotStart, match=r"needs the admin key\. \(WATTGATE_ADMIN_KEY"):
+        gateway.begin(capped(4))
+    gateway.close()
+    assert there.asked == []
+
+
+def test_where_nobody_answers_or_no_gateway_is_that_is_told(there: Gateway) -> None:
+    there.refusal = httpx.Response(200, text="<html>")
+    with pytest.raises(GatewayAway, match="no page of a wattgate gateway"):
+        attached()
+    there.away = True
+    with pytest.raises(GatewayAway, match="no gateway answers at http://gateway:8000"):
+        attached()
+
+
+def test_several_models_are_named_and_one_is_chosen(there: Gateway) -> None:
+    there.states = [Gateway.state("m"), Gateway.state("n")]
+    with pytest.raises(BadInput, match=r"--model \(m, n\)"):
+        attached()
+    with pytest.raises(BadInput, match="does not serve 'x': it has m, n"):
+        attached(model="x")
+    assert attached(model="n").model == "n"
+
+
+def test_an_address_is_one_of_http() -> None:
+    with pytest.raises(BadInput, match="--url gateway:8000"):
+        attach("gateway:8000", None, None, lambda text: None)
