@@ -151,9 +151,15 @@ class FileStore:
             created_at=now,
             expires_at=now + int(self._keep_seconds),
         )
-        hold(content, folder / f"{file_id}.jsonl")
-        # the description last: a file is there when it is
-        write_whole(folder / f"{file_id}.json", file.model_dump_json().encode())
+        name = folder / f"{file_id}.jsonl"
+        hold(content, name)
+        try:
+            # the description last: a file is there when it is
+            write_whole(name.with_suffix(".json"), file.model_dump_json().encode())
+        except OSError:
+            # bytes that no description tells of are never counted and never swept
+            name.unlink(missing_ok=True)
+            raise
         return file
 
 

@@ -101,14 +101,25 @@ class BatchStore:
         )
         folder = private_folder(tenant_folder(self._root, tenant) / "batches" / batch.id)
         try:
+            if not self._hold_input(tenant, input_file_id, folder):
+                return None
+            write_whole(folder / _RECORD, batch.model_dump_json().encode())
+            # the mark last: whoever finds it finds the batch whole
+            write_whole(private_folder(self._root / "active") / batch.id, folder.parents[1].name.encode())
+        except OSError:
+            # nobody would run it, and it would hold its input's bytes
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return batch
+
+    def _hold_input(self, tenant: str, input_file_id: str, folder: Path) -> bool:
+        """False where the file has been deleted in this moment."""
+        try:
             hold(self.files.path(tenant, input_file_id), folder / _INPUT)
         except FileNotFoundError:
             shutil.rmtree(folder, ignore_errors=True)
-            return None
-        write_whole(folder / _RECORD, batch.model_dump_json().encode())
-        # the mark last: whoever finds it finds the batch whole
-        write_whole(private_folder(self._root / "active") / batch.id, folder.parents[1].name.encode())
-        return batch
+            return False
+        return True
 
     def get(self, tenant: str, batch_id: str) -> Batch | None:
         if not is_id(batch_id, "batch_"):

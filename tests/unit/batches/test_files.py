@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import errno
 import stat
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.datastructures import UploadFile
 
 from serving.access import KeyRing
+from serving.batches import files, store
+from serving.batches.disk import write_whole
 from tests.unit.batches.conftest import NOON, Opener, jsonl, line
+from tests.unit.serving.conftest import CHAT
 
 
 async def test_a_file_is_kept_listed_read_and_deleted(opened: Opener) -> None:
@@ -138,3 +142,41 @@ async def test_a_file_or_a_batch_that_does_not_come_is_408(opened: Opener) -> No
 @pytest.mark.parametrize("file_id", ["file-..", "file-%2e%2e", "x", "batch_" + "0" * 28, "file-" + "0" * 27])
 async def test_what_is_no_id_is_never_a_path(opened: Opener, file_id: str) -> None:
     assert (await opened().get(f"/v1/files/{file_id}")).status == 404
+
+
+@pytest.mark.parametrize("written", [0, 1])
+async def test_a_batch_that_the_disk_does_not_take_leaves_nothing_behind(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    house = opened()
+    file_id = (await house.upload(jsonl(line(1)))).json["id"]
+    room = [True] * written
+
+    def full(path: Path, text: bytes) -> None:
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room.pop()
+        write_whole(path, text)
+
+    asked = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "write_whole", full)
+        refused = await house.send(asked, path="/v1/batches")
+    assert (refused.status, refused.error["code"]) == (503, "file_store_unavailable")
+    assert list(house.root.glob("tenants/*/batches/*")) == []
+    assert (await house.get("/v1/batches")).json["data"] == []
+
+
+async def test_an_upload_that_the_disk_does_not_take_leaves_nothing_behind(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = opened()
+
+    def full(path: Path, text: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "write_whole", full)
+        refused = await house.upload(jsonl(line(1)))
+    assert (refused.status, refused.error["code"]) == (503, "file_store_unavailable")
+    assert [path for path in house.root.rglob("*") if path.is_file() and path.name != "lock"] == []
