@@ -171,10 +171,11 @@ class Gateway:
         call.usage = usage
         call.endings = endings_of(body)
         call.first_token_seconds = self._clock()
+        call.overhead_seconds = spent
         self.metrics.observe("wattgate_overhead_seconds", spent, "cache")
         if self.shadow is not None and lookup.outcome is Outcome.HIT_SEMANTIC:
             self.shadow.hit(lookup, self._own.shadow)
-        headers = self._cache_headers(lookup) | receipt_headers(receipt)
+        headers = self._headers(call, lookup) | receipt_headers(receipt)
         if not call.stream:
             return Reply(headers, _one(orjson.dumps(body)))
         end = StreamEnd(call.include_usage)

@@ -42,6 +42,16 @@ async def test_a_unary_answer_carries_its_receipt(house: House) -> None:
     assert {"x-wattgate-queue-ms", "x-wattgate-overhead-ms", "x-wattgate-method"} <= set(reply.headers)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_from_the_cache_tells_its_overhead_too(house: House, stream: bool) -> None:
+    await house.send(house.chat())
+    hit = await house.send(house.chat(stream=stream))
+    assert hit.headers["x-cache"] == "HIT-EXACT"
+    assert float(hit.headers["x-wattgate-overhead-ms"]) > 0
+    assert float(hit.headers["x-wattgate-ttft-ms"]) > 0
+    assert hit.headers["x-wattgate-queue-ms"] == "0.0"
+
+
 @pytest.mark.parametrize("include_usage", [True, False])
 async def test_a_stream_carries_its_receipt_in_its_last_chunk(house: House, include_usage: bool) -> None:
     options = {"stream_options": {"include_usage": True}} if include_usage else {}
