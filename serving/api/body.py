@@ -185,8 +185,16 @@ _CHARACTERS_PER_TOKEN = 4
 """Rule of thumb for English text; OpenAI's help page "What are tokens and how to count them?"."""
 
 
+_ATTACHMENTS = ("image_url", "input_image", "input_audio", "audio_url", "video_url", "file", "input_file")
+"""Types of a message's parts that are no text: the length of their base64 says nothing about their tokens."""
+_TOKENS_PER_ATTACHMENT = 765
+"""An image of 1024 x 1024 in high detail: 85 and 4 tiles of 170; OpenAI's guide "Images and vision"."""
+
+
 def estimated_prompt_tokens(payload: dict[str, Any]) -> int:
-    """Of the prompt or the messages: given token ids are counted, text at four characters a token."""
+    """Of the prompt or the messages: given token ids are counted, text at four characters a token, and each attachment
+    as one image.
+    """
     ids, characters = 0, 0
     rest: list[Any] = [payload.get(name) for name in ("messages", "prompt", "tools", "input", "instructions")]
     while rest:
@@ -198,7 +206,10 @@ def estimated_prompt_tokens(payload: dict[str, Any]) -> int:
         elif isinstance(value, list):
             rest += value
         elif isinstance(value, dict):
-            rest += value.values()
+            if value.get("type") in _ATTACHMENTS:
+                ids += _TOKENS_PER_ATTACHMENT
+            else:
+                rest += value.values()
     return ids + -(-characters // _CHARACTERS_PER_TOKEN)
 
 

@@ -37,6 +37,9 @@ def test_a_class_that_there_is_not_is_refused_by_name() -> None:
         asked_priority("urgent", {}, INTERACTIVE)
 
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 10**6}}
+
+
 @pytest.mark.parametrize(
     ("payload", "tokens"),
     [
@@ -47,6 +50,9 @@ def test_a_class_that_there_is_not_is_refused_by_name() -> None:
         ({"prompt": ["abcd", "efgh"]}, 2),
         ({"messages": [{"content": "x" * 400}]}, 100),
         ({"messages": [{"content": [{"text": "x" * 400}]}]}, 100),
+        ({"messages": [{"content": [{"text": "x" * 400}, IMAGE]}]}, 865),
+        ({"input": [{"content": [{"type": "input_image", "image_url": "data:image/png;base64," + "A" * 10**6}]}]}, 765),
+        ({"tools": [{"type": ["object"]}]}, 2),
     ],
 )
 def test_a_prompts_tokens_are_estimated_before_they_are_counted(payload: dict[str, object], tokens: int) -> None:
