@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from serving.api.body import asked_tokens
+from serving.api.body import asked_sequences, asked_tokens
 from serving.call import Call, Reply
 from serving.engines.response_events import is_last
 from serving.errors import GatewayError
@@ -42,7 +42,7 @@ class Desk:
     async def open(self, call: Call) -> AsyncIterator[Reply]:
         """Raises GatewayError, with the limits' headers on it."""
         limits = self._grants(call.tenant).limits
-        output = (asked_tokens(call.payload) or self._assumed_output_tokens) * int(call.payload.get("n") or 1)
+        output = (asked_tokens(call.payload) or self._assumed_output_tokens) * asked_sequences(call.payload)
         try:
             admission = await self.limiter.admit(
                 call.tenant,

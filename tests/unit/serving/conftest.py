@@ -96,6 +96,7 @@ class House:
         engine: Any = None,
         cap: int = 4,
         queue: int = 4,
+        store: MemoryStore | None = None,
         **app: Any,
     ):
         self.engine = engine or HeldEngine()
@@ -105,7 +106,7 @@ class House:
         self.cap = AdmissionQueue(cap, queue)
         self.meter = MeterLink("replica", self.books, flush_seconds=1.0, on_fault=lambda _: None)
         self.notices: list[str] = []
-        self.store = MemoryStore()
+        self.store = store or MemoryStore()
         observer = MetricsObserver(self.metrics)
         self.cache = ResponseCache(secret=b"a secret of the tests", store=self.store, observer=observer)
         self.gateway = Gateway(

@@ -164,6 +164,20 @@ async def test_a_more_urgent_request_does_not_wait_in_the_line_of_a_less_urgent_
     assert [request.request_id for request in house.engine.requests] == ids
 
 
+async def test_nor_in_that_of_another_replica(new_house: NewHouse) -> None:
+    busy = new_house(cap=1, keys=_of_any_class())
+    other = new_house(keys=_of_any_class(), store=busy.store)
+    busy.engine.gate.clear()
+    first = busy.begin(busy.chat("first"), **KEY)
+    await busy.engine.entered.wait()
+    slow = busy.begin(busy.chat(), **KEY, x_wattgate_priority="batch")
+    await until(lambda: busy.cap.waiting == 1)
+    fast = await other.send(other.chat(), **KEY, x_wattgate_priority="interactive")
+    assert (fast.status, fast.headers["x-cache"]) == (200, "MISS")
+    busy.engine.gate.set()
+    assert [(await exchange.end()).status for exchange in (first, slow)] == [200, 200]
+
+
 async def test_a_more_urgent_request_shares_a_run_that_has_begun(new_house: NewHouse) -> None:
     house = new_house(keys=_of_any_class())
     house.engine.gate.clear()
