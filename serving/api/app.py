@@ -17,11 +17,11 @@ from starlette.types import ASGIApp
 from serving.access import KeyRing
 from serving.api.body import Message, Receive
 from serving.api.cache_pages import CachePages
+from serving.api.client_gone import Send
 from serving.api.completions import Completions
 from serving.api.openapi import openapi_route
 from serving.api.page_requests import ERROR_CODE, PageRequests
 from serving.api.pages import Pages, json_response
-from serving.api.slow_reader import Send
 from serving.engines.response_events import RESPONSES
 from serving.errors import (
     Forbidden,

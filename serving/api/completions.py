@@ -24,10 +24,9 @@ from serving.api.body import (
     parse_body,
     read_body,
 )
-from serving.api.client_gone import cancelled_when_gone
+from serving.api.client_gone import Send, Sending, SlowReader, cancelled_when_gone
 from serving.api.frames import frame_of
 from serving.api.request_ids import HEADER, RequestIds, request_ids
-from serving.api.slow_reader import Send, Sending, SlowReader
 from serving.call import Call, Reply
 from serving.errors import (
     GatewayError,

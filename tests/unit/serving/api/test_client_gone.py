@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from serving.api.slow_reader import Sending, SlowReader
+from serving.api.client_gone import Sending, SlowReader
 from tests.unit.serving.fakes import ManualClock
 
 MOST_SECONDS = 30.0
