@@ -78,9 +78,13 @@ class PrometheusProcess:
         found = self.api("query", query=expression)["result"]
         return [sample for sample in found if sample["value"][1] != "NaN"]
 
+    def alerts(self) -> set[tuple[str, str]]:
+        """Names of the alerts that wait or fire now, each with its state: pending or firing."""
+        return {(alert["labels"]["alertname"], alert["state"]) for alert in self.api("alerts")["alerts"]}
+
     def firing(self) -> set[str]:
         """Names of the alerts that fire now."""
-        return {alert["labels"]["alertname"] for alert in self.api("alerts")["alerts"] if alert["state"] == "firing"}
+        return {name for name, state in self.alerts() if state == "firing"}
 
     def stop(self) -> None:
         self.process.terminate()
