@@ -36,7 +36,7 @@ GUARDS: dict[str, Guard] = {
 }
 """Name, as it appears in metrics and headers -> guard."""
 
-GUARD_VERSION = "5"
+GUARD_VERSION = "6"
 """Grows with every change of judgement: part of the semantic index's name."""
 
 __all__ = ["GUARDS", "GUARD_VERSION", "Comparison", "Guard", "compare", "refusal"]

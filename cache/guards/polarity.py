@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cache.guards.comparison import Comparison
+from cache.language.affixes import opposed_by_prefix
 from cache.language.analysis import Unit
 from cache.language.lexicon import Lexicon
 
@@ -41,8 +42,10 @@ def _aligned(pair: Comparison) -> set[str]:
 
 
 def opposed(a: Unit, b: Unit, words: Lexicon) -> bool:
-    """Listed opposites, opposites of a synonym on both sides, or one word with a negative prefix."""
+    """Listed opposites, opposites of a synonym on both sides, or one word with a negative prefix or an opposite one."""
     if words.opposed(a.key, b.key) or words.opposed(a.norm, b.norm) or words.opposed_by_synonym(a.key, b.key):
+        return True
+    if opposed_by_prefix(a.norm, b.norm, words.language):
         return True
     short, long = sorted((a.norm, b.norm), key=len)
     if len(short) < 4:

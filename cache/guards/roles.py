@@ -168,6 +168,8 @@ def _into(unit: Unit) -> str:
 
 
 def _exchanged(first: Match, second: Match, words: Lexicon, unordered: bool, changing: bool) -> bool:
+    if not unordered and _way_back(first, second):
+        return True
     if unordered or (first.a.linked and second.a.linked) or (first.b.linked and second.b.linked):
         return False
     swapped = (first.a.place < second.a.place) != (first.b.place < second.b.place)
@@ -185,6 +187,18 @@ def _exchanged(first: Match, second: Match, words: Lexicon, unordered: bool, cha
         later_a, later_b = max(first.a, second.a, key=_place), max(first.b, second.b, key=_place)
         return (later_a.role in _AGENT) != (later_b.role in _AGENT) and not (later_a.role and later_b.role)
     return False
+
+
+_SOURCES = _OPPOSITE[0][0] | _WEAK_SOURCES
+_DESTINATIONS = _GOALS | {"into", "onto", "toward", "towards", "ao", "aos", "ate", "hacia", "hasta", "bis", "an", "auf"}
+
+
+def _way_back(first: Match, second: Match) -> bool:
+    """From the airport to the city, from the city to the airport, with whatever prepositions."""
+    return any(
+        {out.a.role, back.b.role} <= _SOURCES and {back.a.role, out.b.role} <= _DESTINATIONS
+        for out, back in ((first, second), (second, first))
+    )
 
 
 def _place(unit: Unit) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cache.guards.comparison import Comparison
+from cache.language.affixes import other_compound, other_substance
 from cache.language.analysis import Unit
 
 
@@ -12,7 +13,7 @@ def substitution(pair: Comparison) -> str | None:
         return None
     for unit in pair.alignment.left_a:
         for other in pair.alignment.left_b:
-            if words.contrasted(unit.key, other.key):
+            if words.contrasted(unit.key, other.key) or _another_thing(unit, other, words.language):
                 return f"{unit.norm} against {other.norm}"
     for mine, others in ((pair.left_a, pair.left_b), (pair.left_b, pair.left_a)):
         named = next((unit.norm for unit in mine if unit.entity), None)
@@ -25,6 +26,10 @@ def substitution(pair: Comparison) -> str | None:
     if rare_a and rare_b:
         return f"{rare_a[0]} against {rare_b[0]}"
     return None
+
+
+def _another_thing(unit: Unit, other: Unit, language: str) -> bool:
+    return other_substance(unit.norm, other.norm) or (language == "de" and other_compound(unit.norm, other.norm))
 
 
 def _rare(units: tuple[Unit, ...]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cache.language.affixes import opposed_by_prefix, other_substance
 from cache.language.analysis import Analysis, Unit
 from cache.language.lexicon import Lexicon, frequent_words
 from cache.language.stem import related
@@ -91,7 +92,11 @@ _DEMONYMS = frozenset(
 
 
 def _opposed(words: Lexicon, x: Unit, y: Unit) -> bool:
-    return words.opposed(x.norm, y.norm) or words.opposed(x.key, y.key)
+    return (
+        words.opposed(x.norm, y.norm)
+        or words.opposed(x.key, y.key)
+        or opposed_by_prefix(x.norm, y.norm, words.language)
+    )
 
 
 def _derived(x: Unit, y: Unit, words: Lexicon) -> bool:
@@ -106,9 +111,11 @@ def _derived(x: Unit, y: Unit, words: Lexicon) -> bool:
 
 
 def _is_typo(x: Unit, y: Unit, words: Lexicon) -> bool:
-    """One slip of the finger in a word of five letters or more, two in nine; never between two words that exist."""
+    """One slip in a word of five letters or more, two in nine of a listed one; never between two listed."""
     p, q = x.norm, y.norm
     if "_" in p or "_" in q or min(len(p), len(q)) < 4 or abs(len(p) - len(q)) > 2:
+        return False
+    if _opposed(words, x, y) or other_substance(p, q):
         return False
     if (p in words.known and q in words.known) or p[0] != q[0] or not (p.isalpha() and q.isalpha()):
         return False
@@ -124,7 +131,9 @@ def _is_typo(x: Unit, y: Unit, words: Lexicon) -> bool:
     ):
         return False
     longest = max(len(p), len(q))
-    allowed = 2 if longest >= 9 and not (x.entity or y.entity) else 1
+    # Of two words in no list neither is known to be the slip: prednisone and prednisolone are two medicines.
+    listed = p in words.known or q in words.known
+    allowed = 2 if longest >= 9 and listed and not (x.entity or y.entity) else 1
     return distance(p, q, allowed) <= allowed
 
 

@@ -39,7 +39,7 @@ _SAME_ROLE = {"into": "to", "onto": "to", "toward": "to", "towards": "to", "haci
               "do": "de", "da": "de", "dos": "de", "das": "de", "del": "de", "du": "de", "no": "em",
               "na": "em", "nos": "em",
               "nas": "em", "al": "a", "pelo": "por", "pela": "por", "zum": "zu", "zur": "zu", "vom": "von",
-              "im": "in"}  # fmt: skip
+              "im": "in", "ins": "in", "ans": "an", "aufs": "auf"}  # fmt: skip
 _ADJUNCT = frozenset(
     {"at", "on", "with", "during", "within", "em", "com", "durante", "en", "con", "avec", "pendant", "am", "bei", "mit"}
 )

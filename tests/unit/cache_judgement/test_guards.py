@@ -38,6 +38,10 @@ REFUSED: dict[str, tuple[tuple[str, str], ...]] = {
         ("Ist das erlaubt?", "Ist das nicht erlaubt?"),
         ("How do I delete a photo?", "How do I recover a deleted photo?"),
         ("How do I get a voucher?", "How do I use a voucher?"),
+        ("What helps against hypotension?", "What helps against hypertension?"),
+        ("Qual é o tratamento da hipoglicemia?", "Qual é o tratamento da hiperglicemia?"),
+        ("Wann ist die Abmeldung nötig?", "Wann ist die Anmeldung nötig?"),
+        ("Wie hoch ist die Einzahlung?", "Wie hoch ist die Auszahlung?"),
     ),
     "substitution": (
         ("Should the proxy speak HTTPS?", "Should the proxy speak HTTP?"),
@@ -48,6 +52,10 @@ REFUSED: dict[str, tuple[tuple[str, str], ...]] = {
         ("Who directed Inception?", "Who directed Interstellar?"),
         ("Qual é a capital da França?", "Qual é a capital da Espanha?"),
         ("Cachorro pode comer uva?", "Gato pode comer uva?"),
+        ("Is sodium nitrate poisonous?", "Is sodium nitrite poisonous?"),
+        ("What is prednisone used for?", "What is prednisolone used for?"),
+        ("O sulfato de cobre é tóxico?", "O sulfito de cobre é tóxico?"),
+        ("Sind Reisekosten absetzbar?", "Sind Heizkosten absetzbar?"),
     ),
     "roles": (
         ("Can a nurse overrule a doctor?", "Can a doctor overrule a nurse?"),
@@ -63,6 +71,10 @@ REFUSED: dict[str, tuple[tuple[str, str], ...]] = {
         ("Should I eat before exercise?", "Should I exercise before I eat?"),
         ("Voos de Lisboa para Madri", "Voos de Madri para Lisboa"),
         ("Translate hello to Spanish", "Translate hello from Spanish"),
+        ("Wie komme ich vom Bahnhof ins Hotel?", "Wie komme ich vom Hotel zum Bahnhof?"),
+        ("Como vou do porto para o estádio?", "Como vou do estádio até o porto?"),
+        ("¿Cómo voy de la playa al mercado?", "¿Cómo voy del mercado a la playa?"),
+        ("Como transferir do cartão para a conta?", "Como transferir da conta para o cartão?"),
     ),
     "verbatim": (
         ("What does print('hi') do?", "What does print('bye') do?"),
