@@ -342,7 +342,7 @@ SERVING = Page(
                     (
                         (
                             f"sum(rate(wattgate_engine_wake_seconds_sum{{{MODEL}}}[1h])) "
-                            f"/ (sum(rate(wattgate_engine_wake_seconds_count{{{MODEL}}}[1h])) > 0) or vector(0)",
+                            f"/ (sum(rate(wattgate_engine_wake_seconds_count{{{MODEL}}}[1h])) > 0)",
                             "mean of the last hour",
                         ),
                     ),
@@ -373,10 +373,10 @@ CACHE = Page(
                 one(
                     "Avoided cost so far",
                     "none",
-                    f"{_net('cost')} or vector(0)",
+                    _net("cost"),
                     "electricity",
                     stat=True,
-                    description="Of electricity, in the currency of your prices; 0 without prices.",
+                    description="Of electricity, in the currency of your prices; none without prices.",
                 ),
                 one(
                     "Tokens avoided so far",
@@ -460,15 +460,16 @@ _PROMISE = (
             "Wrong semantic answers, verified",
             "percentunit",
             (
-                ("max by (kind) (wattgate_cache_false_hit_ratio) or vector(0)", "{{kind}}"),
-                ("min(wattgate_cache_max_wrong_ratio) or vector(0)", "budget"),
+                ("max by (kind) (wattgate_cache_false_hit_ratio)", "{{kind}}"),
+                ("min(wattgate_cache_max_wrong_ratio)", "budget"),
             ),
-            "Estimate and its Wilson bounds among the recent hits that were run on the model too, and the budget.",
+            "Estimate and its Wilson bounds among the recent hits that were run on the model too, and the budget. "
+            "Nothing here without verified hits: unknown is not zero.",
         ),
         one(
             "Score that a neighbour has to exceed",
             "none",
-            "max(wattgate_cache_threshold_ratio) or vector(0)",
+            "max(wattgate_cache_threshold_ratio)",
             "threshold",
             description="Rises at once when the verified wrong answers leave the budget.",
         ),
@@ -482,7 +483,7 @@ _PROMISE = (
         one(
             "Errors of comparing answers",
             "percentunit",
-            "max by (kind) (wattgate_cache_comparator_error_ratio) or vector(0)",
+            "max by (kind) (wattgate_cache_comparator_error_ratio)",
             "{{kind}}",
             description="Taken out of the wrong answers above.",
         ),

@@ -25,7 +25,7 @@ import psutil
 
 from tests.bench.operations.pictures import PICTURES, load, replaced, shrink
 from tests.bench.serving.report import machine
-from tests.integration.operations.load import chat
+from tests.integration.operations.load import QUESTIONS, chat
 from tests.integration.operations.panels import render
 from tests.integration.operations.prometheus_process import DEPLOYED, PrometheusProcess
 from tests.integration.serving.gateway_process import GatewayProcess, until
@@ -37,14 +37,6 @@ _START_SECONDS = 180.0
 """For gateway and Prometheus to be up before the trace of intensity begins to count."""
 _ALERT_SECONDS = 300.0
 REAL_MODEL = "smollm2-135m-instruct"
-QUESTIONS = (
-    ("How do I reset my password?", "How can I reset my password?", "How do I reset the password of mine?"),
-    ("What is the capital of Portugal?", "What's the capital of Portugal?", "Tell me the capital of Portugal."),
-    ("Who wrote Hamlet?", "Who is the author of Hamlet?", "Who has written Hamlet?"),
-    ("How do I boil an egg?", "How can I boil an egg?", "How does one boil an egg?"),
-    ("Why is the sky blue?", "What makes the sky blue?", "Why does the sky look blue?"),
-)
-"""Each with two other wordings."""
 
 
 @dataclass(slots=True)

@@ -7,6 +7,15 @@ from collections.abc import Iterator
 
 import httpx
 
+QUESTIONS = (
+    ("How do I reset my password?", "How can I reset my password?", "How do I reset the password of mine?"),
+    ("What is the capital of Portugal?", "What's the capital of Portugal?", "Tell me the capital of Portugal."),
+    ("Who wrote Hamlet?", "Who is the author of Hamlet?", "Who has written Hamlet?"),
+    ("How do I boil an egg?", "How can I boil an egg?", "How does one boil an egg?"),
+    ("Why is the sky blue?", "What makes the sky blue?", "Why does the sky look blue?"),
+)
+"""Each with two other wordings."""
+
 
 def chat(
     url: str,
@@ -46,3 +55,10 @@ def mixed(url: str, requests: int = 48) -> Iterator[str]:
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         yield from pool.map(one, range(requests))
+
+
+def paraphrased(url: str) -> Iterator[str]:
+    """Questions and their other wordings, one after the other."""
+    for question in QUESTIONS:
+        for wording in question:
+            yield chat(url, wording, tokens=60)

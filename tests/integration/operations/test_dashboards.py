@@ -1,4 +1,4 @@
-"""Every panel's query returns data against the real Prometheus."""
+"""Every panel's query returns data against the real Prometheus, from a gateway that does what the panels show."""
 
 from __future__ import annotations
 
@@ -8,12 +8,52 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.operations.load import mixed, paraphrased
 from tests.integration.operations.prometheus_process import PrometheusProcess
-from tests.integration.serving.gateway_process import until
+from tests.integration.serving.gateway_process import GatewayProcess, until
+from tests.system_packages import program
 
 pytestmark = [pytest.mark.ray, pytest.mark.redis]
 
 GRAFANA = Path(__file__).parents[3] / "deploy" / "grafana"
+
+
+NOT_DONE_HERE = {
+    "serving: Waking up A": "this engine never sleeps: an engine's loading is tested where there is a real one",
+    "cache: Errors of comparing answers A": "drawn by chance among the verifications",
+}
+"""Panels that are rightly empty here."""
+OWN_SERIES = ("Judgements of semantic neighbours", "Shadow verifications")
+"""Panels with a zero for a gateway without their feature; here they have series."""
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusProcess]:
+    """Has watched a gateway whose semantic hits are verified, under a load of all kinds."""
+    program("prometheus")
+    config = tmp_path_factory.mktemp("gateway") / "gateway.yaml"
+    config.write_text(
+        "metering: {price_per_kwh: 0.2, price_per_device_hour: 1.5}\n"
+        "control: {mode: dry_run, slo: [ttft_p95<=5s, itl_p95<=500ms], window_seconds: 1}\n"
+        "cache: {tier: semantic, max_wrong: 0.05, shadow_share: 1.0, policy: threshold, score_threshold: 0.5}\n"
+    )
+    gateway = GatewayProcess("--engine", "simulated", "--port", "0", "--config", str(config)).wait_ready()
+    try:
+        # a series that begins with its first value has no rate: what is counted, is counted before and after
+        list(mixed(gateway.url, 12))
+        assert "HIT-SEMANTIC" in set(paraphrased(gateway.url))
+        watching = PrometheusProcess(gateway.url, tmp_path_factory.mktemp("prometheus"))
+        try:
+            until(lambda: watching.query('up{job="wattgate"} == 1'), what="the first scrape")
+            assert {"MISS", "HIT-EXACT", "BYPASS", "400"} <= set(mixed(gateway.url))
+            list(paraphrased(gateway.url))
+            until(lambda: watching.query("sum(rate(wattgate_request_grams_total[1m])) > 0"), what="booked carbon")
+            until(lambda: watching.query("wattgate:cache_hit:ratio_rate5m > 0"), what="recorded rules")
+            yield watching
+        finally:
+            watching.stop()
+    finally:
+        gateway.stop()
 
 
 def queries() -> Iterator[object]:
@@ -24,9 +64,17 @@ def queries() -> Iterator[object]:
 
 
 @pytest.mark.parametrize("expression", list(queries()))
-def test_a_panels_query_has_data(prometheus: PrometheusProcess, expression: str) -> None:
+def test_a_panels_query_has_data(
+    prometheus: PrometheusProcess, expression: str, request: pytest.FixtureRequest
+) -> None:
     filled = expression.replace("$model", ".*").replace("$__rate_interval", "1m")
     assert "$" not in filled
+    name = request.node.callspec.id
+    if name in NOT_DONE_HERE:
+        prometheus.query(filled)
+        return
+    if any(title in name for title in OWN_SERIES):
+        filled = filled.removesuffix(" or vector(0)")
     until(lambda: prometheus.query(filled), timeout_seconds=10, what=f"data of {filled}")
 
 

@@ -71,6 +71,14 @@ def test_annotations_say_what_happened_from_labels_that_their_series_have(name: 
             assert not grouped or labels <= LABELS[metric]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_unknown_is_not_drawn_as_zero(name: str) -> None:
+    """Nothing counted is zero; a ratio, a mean or a bound that nobody measured is not."""
+    for expression in expressions(name):
+        if expression.endswith("or vector(0)"):
+            assert not re.search(r"_ratio\b|_seconds_sum\b|_cost_total\b", expression), expression
+
+
 def test_an_event_stands_where_it_happened_with_its_text() -> None:
     events = json.loads((GRAFANA / "serving.json").read_text())["annotations"]["list"][0]
     assert events["textFormat"] == "{{text}}"
@@ -80,6 +88,9 @@ def test_an_event_stands_where_it_happened_with_its_text() -> None:
 
 def test_what_is_exported_is_shown_somewhere() -> None:
     shown = {metric for name in NAMES for expression in expressions(name) for metric, _ in metrics_of(expression)}
+    for name in NAMES:
+        annotations = json.loads((GRAFANA / f"{name}.json").read_text())["annotations"]["list"]
+        shown |= {metric for annotation in annotations for metric, _ in metrics_of(annotation["expr"])}
     recording = (GRAFANA.parent / "prometheus" / "recording.yaml").read_text()
     shown |= {metric for metric, _ in metrics_of(recording)}
     alerts = (GRAFANA.parent / "prometheus" / "alerts.yaml").read_text()
