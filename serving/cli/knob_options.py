@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from serving.config import GatewayConfig
     from serving.tuning.setting import Setting, Space
 
-_UNKNOWN_TO_THE_SIMULATOR = ("--try-chunked-prefill", "--dtype")
+_UNKNOWN_TO_THE_SIMULATOR = ("--try-chunked-prefill", "--dtype", "--variant")
 _RESTARTING = ("--max-batched-tokens", "--try-prefix-caching", *_UNKNOWN_TO_THE_SIMULATOR, "--replicas")
 _OF_VLLM = ("--max-batched-tokens", "--try-prefix-caching", *_UNKNOWN_TO_THE_SIMULATOR)
 
@@ -33,6 +33,11 @@ class KnobOptions:
     dtype: Annotated[list[str] | None, typer.Option(help="Also try this precision (restarts); may be repeated.")] = None
     replicas: Annotated[
         list[int] | None, typer.Option(help="Also try so many replicas (restarts); may be repeated.")
+    ] = None
+
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="Also try this variant of the model, as a quantised one (restarts; id or folder; repeat)."),
     ] = None
 
     def refuse_idle(self, config: GatewayConfig, simulate: str | None) -> None:
@@ -78,6 +83,7 @@ class KnobOptions:
             "--try-chunked-prefill": self.try_chunked_prefill,
             "--dtype": self.dtype,
             "--replicas": self.replicas,
+            "--variant": self.variant,
         }
 
     def space(self, current: Setting) -> Space:
@@ -101,4 +107,5 @@ class KnobOptions:
             tuple(dict.fromkeys(chunked)),
             tuple(dict.fromkeys((current.dtype, *(self.dtype or ())))),
             tuple(dict.fromkeys((current.replicas, *(self.replicas or ())))),
+            tuple(dict.fromkeys((current.model, *(self.variant or ())))),
         )

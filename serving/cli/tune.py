@@ -40,6 +40,7 @@ class TuneObjective(StrEnum):
 
 _KNOBS = KnobOptions()
 _DRAWN_REQUESTS = 64
+_UNJUDGED = "how well the variants answer was not looked at: judge that on your own prompts before you change over"
 _WORKLOAD = WorkloadOptions(prompt_tokens="lognormal:64,0.5", output_tokens="lognormal:32,0.5")
 
 
@@ -137,11 +138,13 @@ def tune(
             )
             found = recommend(bench, asked, goal, current, tried, repeats=repeats, told=progress)
         written, left_out = _write(folder, loaded, tried, found, goal, bench, simulate, alone=url is not None)
+    unjudged = len(space.models) > 1
     figures = {
         "method": "simulated" if simulate else "measured",
         "identity": identity,
         **found.as_dict(),
         "trials": [one.as_dict() for one in tried],
+        **({"answers": _UNJUDGED} if unjudged else {}),
         "files": [str(path) for path in written],
         "left_out": left_out,
     }
@@ -149,6 +152,8 @@ def tune(
         typer.echo(json.dumps(figures, indent=2, allow_nan=False))
     else:
         out.print(f"\n[bold]{'Recommended' if found.setting else 'Infeasible'}[/bold]  {found.why}", soft_wrap=True)
+        if unjudged:
+            out.print(_UNJUDGED, soft_wrap=True)
         for path in written:
             out.print(f"wrote {path}", soft_wrap=True)
         if left_out:
@@ -342,7 +347,8 @@ def _write(
         written = write_all(picture, folder)
         if found.setting is not None:
             path = folder / "recommended.yaml"
-            why = f"{found.why}\nOf a running gateway: put the cap into its own configuration." if alone else found.why
+            why = found.why if found.setting.model is None else f"{found.why}\nOf a variant: {_UNJUDGED}."
+            why = f"{why}\nOf a running gateway: put the cap into its own configuration." if alone else why
             text, left_out = recommended_yaml(found.setting.applied(config), why)
             path.write_text(text, encoding="utf-8")
             written.append(path)

@@ -35,7 +35,7 @@ _UNDECIDED = 10
 """Answers before a run may be called hopeless."""
 _BATCHED_TOKENS = 2048
 """Tokens in a step where the configuration leaves them to vLLM (its choice on a CPU)."""
-_NOT_SIMULATED = ("chunked_prefill", "dtype")
+_NOT_SIMULATED = ("chunked_prefill", "dtype", "model")
 _SLOWEST = 3.0
 """In a closed loop the same requests are over sooner the more tokens/s there are. A run that takes this many times
 the shortest is ended: it has under a third of the tokens/s, and an engine draws more than a third of its power."""
@@ -323,10 +323,13 @@ class GatewayBench:
         """
         engine = self._config.engine
         dtype = engine.vllm.dtype if setting is None or setting.dtype is None else setting.dtype
+        variant = None if setting is None else setting.model
+        named = Path((variant or engine.model).removeprefix("bundled:")).name
         try:
             return fit_engine_model(
                 self._steps_like(setting),
-                model=engine.served_model_name or Path(engine.model.removeprefix("bundled:")).name,
+                # a variant is another engine, whatever name it is served under
+                model=named if variant is not None else engine.served_model_name or named,
                 hardware=self._hardware,
                 precision=self._precision(dtype),
                 architecture=self._architecture,

@@ -28,6 +28,8 @@ class Setting:
     chunked_prefill: bool | None = None
     dtype: str | None = None
     replicas: int | None = None
+    model: str | None = None
+    """A variant of the configuration's model: as quantised, or smaller. How well it answers is not looked at."""
 
     @classmethod
     def of(cls, config: GatewayConfig) -> Self:
@@ -59,10 +61,14 @@ class Setting:
         return config.model_copy(
             update={
                 "admission": config.admission.model_copy(update={"max_concurrency": self.cap}),
-                "engine": config.engine.model_copy(update={"vllm": vllm}),
+                "engine": config.engine.model_copy(update={"vllm": vllm, **self._model()}),
                 "server": config.server.model_copy(update={"replicas": replicas}),
             }
         )
+
+    def _model(self) -> dict[str, str | None]:
+        # a hub's revision is of the one model
+        return {} if self.model is None else {"model": self.model, "revision": None}
 
     def restarts(self, other: Setting) -> bool:
         """Whether going from ``other`` to this one restarts the engine."""
@@ -87,6 +93,7 @@ class Space:
     chunked_prefill: tuple[bool | None, ...] = (None,)
     dtypes: tuple[str | None, ...] = (None,)
     replicas: tuple[int | None, ...] = (None,)
+    models: tuple[str | None, ...] = (None,)
 
     def __post_init__(self) -> None:
         if not 1 <= self.lowest_cap <= self.highest_cap:
@@ -103,6 +110,7 @@ class Space:
             "chunked_prefill": self.chunked_prefill,
             "dtype": self.dtypes,
             "replicas": self.replicas,
+            "model": self.models,
         }
 
     def __str__(self) -> str:

@@ -201,3 +201,20 @@ def test_of_a_gateway_elsewhere_the_model_the_key_and_its_own_mfu_are_used_and_a
     with pytest.raises(GatewayAway, match="no longer held"):
         bench.run(Setting(8), WORKLOAD, seed=0, hopeless=True)
     bench.close()
+
+
+def test_a_variant_of_the_model_restarts_the_gateway_with_it_and_is_an_engine_of_its_own(started, folder):
+    bench = bench_of(started, folder)
+    for setting in (Setting(4), Setting(4, model="org/quantised")):
+        bench.run(setting, WORKLOAD, seed=0, hopeless=False)
+        log = StepLog(started[-1].run_folder)
+        for size in range(1, 40):
+            log.add(EngineSteps("m", 1.0, 1.01 + 0.001 * size, 1, size, 3 * size % 11, size, 30 * size))
+    own, variant = (bench.engine_model(setting) for setting in (Setting(4), Setting(4, model="org/quantised")))
+    bench.close()
+    assert [gateway.configs[0].engine.model for gateway in started] == [
+        "bundled:smollm2-135m-instruct",
+        "org/quantised",
+    ]
+    assert started[1].configs[0].engine.revision is None
+    assert (own.model, variant.model) == ("smollm2-135m-instruct", "quantised")

@@ -5,11 +5,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from metering.intensity.static import StaticIntensity
+from metering.site import Site
 from serving.cli import load as load_command
 from serving.cli import tune as tune_command
 from serving.config_sources import load_config
 from serving.tuning import attached, measure
+from serving.tuning.bench import SimulatedBench
 from serving.tuning.outcome import Outcome
+from serving.tuning.search import Goal
+from serving.tuning.slo import Slo
 
 
 @pytest.fixture(autouse=True)
@@ -146,6 +151,25 @@ def test_tune_says_that_no_gateway_runs_there(tmp_path):
     ran = invoke(tune_command.tune, "--url", "http://127.0.0.1:9", "--out", tmp_path / "out")
     assert ran.exit_code == 1
     assert "no gateway answers at http://127.0.0.1:9" in " ".join(ran.stderr.split())
+
+
+def test_tune_says_that_it_did_not_look_at_how_a_variant_answers(engine_model, tmp_path, monkeypatch):
+    bench = SimulatedBench(engine_model, Site(StaticIntensity("WORLD").reading), Slo())
+    monkeypatch.setattr(tune_command, "_bench", lambda *arguments: bench)
+    common = ("--objective", "tokens", "--caps", "4-4", "--requests", 8, "--repeats", 0, "--out", tmp_path)
+    monkeypatch.setattr(Goal, "value", lambda goal, figures: 0.0 if figures["ignored"] else 1.0)
+    config = tmp_path / "gateway.yaml"
+    config.write_text("admission: {max_concurrency: 4}")
+    ran = invoke(tune_command.tune, "--config", config, "--variant", "org/quantised", *common, "--json")
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(ran.stdout)
+    assert "how well the variants answer was not looked at" in found["answers"]
+    assert found["recommended"]["model"] == "org/quantised"
+    written = (tmp_path / "recommended.yaml").read_text()
+    assert "how well the variants answer was not looked at" in written
+    assert load_config(tmp_path / "recommended.yaml", environment={}).config.engine.model == "org/quantised"
+    alone = json.loads(invoke(tune_command.tune, "--config", config, *common, "--json").stdout)
+    assert "answers" not in alone
 
 
 class Running:
