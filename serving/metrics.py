@@ -354,6 +354,13 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "Requests that a tenant's limit refused: requests, tokens, concurrent, carbon_day, carbon_month.",
     ),
     MetricSpec(
+        "wattgate_limit_overdrawn_total",
+        "counter",
+        "requests",
+        ("tenant", "reason"),
+        "Requests let in although a soft carbon budget of their tenant is spent: carbon_day, carbon_month.",
+    ),
+    MetricSpec(
         "wattgate_limit_faults_total",
         "counter",
         "faults",

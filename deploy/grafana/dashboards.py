@@ -347,11 +347,20 @@ SERVING = Page(
                         ),
                     ),
                 ),
-                one(
-                    "Refused by tenants' limits",
+                Panel(
+                    "Tenants' limits",
                     "ops",
-                    "sum by (reason) (rate(wattgate_limit_refusals_total[$__rate_interval])) or vector(0)",
-                    "{{reason}}",
+                    (
+                        (
+                            "sum by (reason) (rate(wattgate_limit_refusals_total[$__rate_interval])) or vector(0)",
+                            "refused, {{reason}}",
+                        ),
+                        (
+                            "sum by (reason) (rate(wattgate_limit_overdrawn_total[$__rate_interval]))",
+                            "let in, {{reason}}",
+                        ),
+                    ),
+                    "Let in: a soft carbon budget is spent.",
                     stacked=True,
                 ),
             ),

@@ -57,16 +57,19 @@ class TenantLimiter:
         strict: bool = False,
         on_fault: Callable[[str], None] = lambda _: None,
         on_refusal: Callable[[str, str], None] = lambda tenant, limit: None,
+        on_overdrawn: Callable[[str, str], None] = lambda tenant, limit: None,
         wall: Callable[[], float] = time.time,
         sleep: Callable[[float], Any] = asyncio.sleep,
     ) -> None:
         """``strict``: refuse tenants with limits while Redis is away; else each replica counts for itself then.
-        ``on_fault`` gets reserve, settle, dropped or usage; ``on_refusal`` the tenant and which limit refused it."""
+        ``on_fault`` gets reserve, settle, dropped or usage; ``on_refusal`` the tenant and which limit refused it,
+        ``on_overdrawn`` those of a request that was let in although a soft budget is spent."""
         self._local = MemoryBook()
         self._book: LimitBook = book or self._local
         self._strict = strict
         self._on_fault = on_fault
         self._on_refusal = on_refusal
+        self._on_overdrawn = on_overdrawn
         self._wall = wall
         self._sleep = sleep
         self._outbox: deque[Settlement] = deque()
@@ -120,6 +123,8 @@ class TenantLimiter:
         if verdict.refused is not None:
             self._on_refusal(tenant, verdict.refused)
             raise refusal(limits, verdict, now, headers)
+        for budget in overdrawn(limits, verdict):
+            self._on_overdrawn(tenant, budget)
         return Admission(lease, tenant, limits, book, verdict, headers)
 
     def settle(self, admission: Admission, use: Use) -> None:
@@ -222,6 +227,18 @@ def limit_headers(limits: LimitSettings, verdict: Verdict) -> dict[str, str]:
     if left_grams:
         headers["x-carbon-budget-remaining-grams"] = f"{min(left_grams):.6g}"
     return headers
+
+
+def overdrawn(limits: LimitSettings, verdict: Verdict) -> list[str]:
+    """The carbon budgets that what is settled and what is reserved go beyond; of a request that was let in only soft
+    ones can be.
+    """
+    budgets = (
+        ("carbon_day", limits.grams_per_day, verdict.day_nanograms),
+        ("carbon_month", limits.grams_per_month, verdict.month_nanograms),
+    )
+    held = verdict.held_nanograms
+    return [name for name, grams, spent in budgets if grams is not None and spent + held > round(grams * NANO)]
 
 
 def duration(seconds: float) -> str:

@@ -40,4 +40,5 @@ def build_limiter(config: GatewayConfig, redis_url: str | None, metrics: Metrics
         strict=config.limits.strict,
         on_fault=lambda what: metrics.add("wattgate_limit_faults_total", 1, what),
         on_refusal=lambda tenant, limit: metrics.add("wattgate_limit_refusals_total", 1, tenant, limit),
+        on_overdrawn=lambda tenant, limit: metrics.add("wattgate_limit_overdrawn_total", 1, tenant, limit),
     )

@@ -57,11 +57,13 @@ class Wavering(MemoryBook):
 class Bench:
     def __init__(self, strict: bool = False) -> None:
         self.book, self.faults, self.refusals = Wavering(), list[str](), list[tuple[str, str]]()
+        self.overdrawn: list[tuple[str, str]] = []
         self.limiter = TenantLimiter(
             self.book,
             strict=strict,
             on_fault=self.faults.append,
             on_refusal=lambda tenant, limit: self.refusals.append((tenant, limit)),
+            on_overdrawn=lambda tenant, limit: self.overdrawn.append((tenant, limit)),
             wall=lambda: NOON,
             sleep=lambda _: asyncio.sleep(0),
         )
@@ -94,6 +96,17 @@ async def test_the_headers_tell_what_is_left() -> None:
     await bench.limiter.settled(first, Use(output_tokens=100, operational_nanograms=NANO // 2), wait_seconds=5)
     second = await bench.limiter.admit("t", limits, tokens=100, lifetime_seconds=1)
     assert float(second.headers["x-carbon-budget-remaining-grams"]) == pytest.approx(1.0), "0.5 g used, 0.5 g expected"
+
+
+async def test_a_spent_soft_budget_lets_in_and_is_counted() -> None:
+    bench = Bench()
+    limits = LimitSettings(grams_per_day=1.0, grams_per_month=5.0, carbon="soft")
+    first = await bench.limiter.admit("t", limits, tokens=0, lifetime_seconds=1)
+    assert bench.overdrawn == []
+    await bench.limiter.settled(first, Use(operational_nanograms=2 * NANO), wait_seconds=5)
+    second = await bench.limiter.admit("t", limits, tokens=0, lifetime_seconds=1)
+    assert second.headers["x-carbon-budget-remaining-grams"] == "-1"
+    assert (bench.overdrawn, bench.refusals) == ([("t", "carbon_day")], [])
 
 
 @pytest.mark.parametrize(
