@@ -33,7 +33,8 @@ class BatchEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LabelledPair:
-    id: str
+    id: str | int | float
+    """As the file has it."""
     a: list[dict[str, Any]]
     b: list[dict[str, Any]]
     same_answer: bool
@@ -42,7 +43,7 @@ class LabelledPair:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    id: str
+    id: str | int | float
     hit: bool
     score: float
     why: str
@@ -94,7 +95,7 @@ def _pair(data: Any, number: int) -> LabelledPair:
         raise PairsError(f"line {number}: `id` must be a string or a number")
     category = data.get("category")
     return LabelledPair(
-        str(data["id"]),
+        data["id"],
         _messages(data["a"], "a", number),
         _messages(data["b"], "b", number),
         data["same_answer"],
@@ -159,7 +160,7 @@ def _decide(
     if stored is None or asked is None:
         return decision(False, 0.0, "window")
     similarity = float(np.clip(np.dot(stored, asked), -1.0, 1.0))
-    verdict: Verdict = judge.decide(b.text, [Neighbour(a.text, similarity, entry_id=pair.id, model=_MODEL)])
+    verdict: Verdict = judge.decide(b.text, [Neighbour(a.text, similarity, entry_id=str(pair.id), model=_MODEL)])
     why = f"guard:{verdict.guard}" if verdict.guard else verdict.why
     return decision(verdict.serve, verdict.score, why, similarity)
 

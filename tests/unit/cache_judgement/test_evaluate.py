@@ -32,6 +32,14 @@ def test_equal_texts_hit_exactly() -> None:
     assert judged({"a": "How are tides made?", "b": "How are tides made?"}) == [(True, "exact")]
 
 
+@pytest.mark.parametrize("given", [7, 2.5, "7"])
+def test_a_decision_has_the_id_as_it_was_given(given: int | float | str) -> None:
+    pairs = read_pairs([json.dumps({"id": given, "a": "Enable it", "b": "Disable it", "same_answer": False})])
+    judge = GuardedJudge(ConformalPolicy(Calibrator(shipped_calibration(), 0.05)))
+    (decision,) = evaluate(pairs, judge, HashEncoder())
+    assert json.dumps(decision.line()["id"]) == json.dumps(given)
+
+
 def test_texts_that_differ_in_unicode_form_only_are_served() -> None:
     ((hit, _),) = judged({"a": "O que é ação afirmativa?", "b": "O que e\u0301 ac\u0327a\u0303o afirmativa?"})
     assert hit
