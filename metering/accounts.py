@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from metering.ledger import Amounts
 from metering.power.base import Boundary
 from metering.receipt import EnergyJoules, Receipt, cost_of
-from metering.settlement import IntensityStamp, estimator_name, mfu, weakest
+from metering.settlement import IntensityStamp, by_boundary, estimator_name, mfu, weakest
 from metering.weights import ExecutedWork, WeightKind, WorkModel
 from metering.windows import NANO
 from metering.work import Method, WorkRecord
@@ -34,8 +34,8 @@ class Account:
     device_seconds: float = 0.0
     accelerated: bool = False
     """It worked on an accelerator, metered or not; without one the host's energy is the whole."""
-    energy_boundaries: set[Boundary] = field(default_factory=set)
-    """Boundaries with at least one reading while it worked."""
+    energy_methods: dict[Boundary, set[Method]] = field(default_factory=dict)
+    """Of the boundaries with at least one reading while it worked."""
     gap_seconds: dict[str, float] = field(default_factory=dict)
     """By component: time that it worked while the meter gave no reading."""
     embodied_boundaries: set[Boundary] = field(default_factory=set)
@@ -105,14 +105,14 @@ class Account:
             notes.append(f"no power reading of {component} for {seconds:.3f} s of its work")
         energy = operational = None
         needed = Boundary.ACCELERATOR if self.accelerated else Boundary.HOST
-        if needed in self.energy_boundaries:
+        if needed in self.energy_methods:
             energy = EnergyJoules(
                 accelerator=self.work[Boundary.ACCELERATOR].energy_nanojoules / NANO,
                 host=self.work[Boundary.HOST].energy_nanojoules / NANO,
                 idle=self.idle.energy_nanojoules / NANO,
                 overhead=totals.overhead_nanojoules / NANO,
             )
-            if Boundary.HOST not in self.energy_boundaries:
+            if Boundary.HOST not in self.energy_methods:
                 notes.append("energy of the host is unknown and not included")
             if totals.unstamped_nanojoules == 0:
                 operational = totals.operational_nanograms / NANO
@@ -145,6 +145,7 @@ class Account:
                 totals.electricity_nanocost / NANO if self.electricity_priced and energy is not None else None,
             ),
             method=weakest(self.methods),
+            energy_methods=by_boundary(self.energy_methods),
             estimator=estimator_name(power, self.kinds, wanted),
             intensity_grams_per_kwh=intensity,
             zone=self.stamp.zone if self.stamp else None,

@@ -124,7 +124,7 @@ class Closer:
             ledger.gap_seconds += window.seconds
         self._credit(ledger, shares, division, idle_shares, sample, sealed.stamp, lines)
         self._set_rate(ledger, shares, division, idle_shares, sample, sealed)
-        method, power = self._meters.get(component.name, (self._method, "unknown"))
+        method, power = self._how(component)
         return ComponentClose(
             component=component,
             energy_nanojoules=sample.nanojoules,
@@ -146,6 +146,10 @@ class Closer:
         energy = model.energy_nanojoules(shares.load)
         gap = "" if energy is not None else "utilisation unknown: the peak of a device or an architecture is missing"
         return Sample(energy, model.idle_watts, gap, sample.recovered_nanojoules)
+
+    def _how(self, component: Component) -> tuple[Method, str]:
+        """How its energy is obtained, and by what."""
+        return self._meters.get(component.name, (self._method, "unknown"))
 
     def _embodied(self, name: str, length_nanoseconds: int) -> int:
         """The window's share of the embodied carbon; what rounding leaves goes into the next window."""
@@ -207,7 +211,7 @@ class Closer:
                 account.embodied_boundaries.add(component.boundary)
             account.devices_priced = account.devices_priced or has_price
             if sample.nanojoules is not None:
-                account.energy_boundaries.add(component.boundary)
+                account.energy_methods.setdefault(component.boundary, set()).add(self._how(component)[0])
                 account.kinds.add(shares.kind)
                 account.methods.add(self._method)
                 account.electricity_priced = self._settings.price_per_kwh is not None
@@ -254,6 +258,7 @@ class Closer:
             embodied_grams_per_second=idle.embodied_nanograms / NANO / seconds if has_embodied else None,
             device_cost_per_weight=work.device_nanocost / NANO / weights if has_price else None,
             device_cost_per_second=idle.device_nanocost / NANO / seconds if has_price else None,
+            method=self._how(ledger.component)[0],
         )
         self.rates_end_seconds = sealed.window.end_seconds
 

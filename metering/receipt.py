@@ -57,6 +57,9 @@ class Receipt:
     avoided_cost: float | None = None
     """Of the avoided electricity; the devices are paid for all the same. None without a price or a known saving."""
     method: Method = Method.MODELLED
+    """Of the whole: the weakest of its parts."""
+    energy_methods: Mapping[str, str] = field(default_factory=dict)
+    """By boundary that is metered, as ``{"accelerator": "measured", "host": "modelled"}``."""
     estimator: str = ""
     """Power meter and weight, as ``idle_aware/roofline_time``."""
     intensity_grams_per_kwh: float | None = None
@@ -82,6 +85,7 @@ class Receipt:
                 "total": energy.total,
             }
         out["method"] = self.method.value
+        out["energy_methods"] = dict(self.energy_methods)
         out["notes"] = list(self.notes)
         return out
 

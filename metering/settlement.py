@@ -23,6 +23,11 @@ def weakest(methods: Iterable[Method], default: Method = Method.MODELLED) -> Met
     return max(methods, key=_STRENGTH.index, default=default)
 
 
+def by_boundary(methods: Mapping[Boundary, Iterable[Method]]) -> dict[str, str]:
+    """The weakest method of each boundary."""
+    return {boundary.value: weakest(methods[boundary]).value for boundary in Boundary if boundary in methods}
+
+
 @dataclass(frozen=True, slots=True)
 class IntensityStamp:
     """The grid intensity that a window is booked with."""
@@ -72,6 +77,8 @@ class ComponentRate:
     device_cost_per_weight: float | None = None
     """Price of the device's time; None where none was given."""
     device_cost_per_second: float | None = None
+    method: Method = Method.MODELLED
+    """How the joules were obtained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,7 @@ def provisional(
     idle = embodied = device_seconds = 0.0
     energy_known = host_known = False
     embodied_boundaries: set[Boundary] = set()
+    energy_methods: dict[Boundary, set[Method]] = {}
     device_cost: float | None = None
     notes: list[str] = []
     kinds: set[WeightKind] = set()
@@ -152,6 +160,7 @@ def provisional(
         if rate.joules_per_weight is not None:
             energy_known = energy_known or rate.boundary is Boundary.ACCELERATOR
             host_known = host_known or rate.boundary is Boundary.HOST
+            energy_methods.setdefault(rate.boundary, set()).add(rate.method)
             joules[rate.boundary] += rate.joules_per_weight * weighed
             idle += (rate.idle_joules_per_second or 0.0) * seconds
         if rate.boundary is Boundary.ACCELERATOR and device_seconds == 0.0:
@@ -196,6 +205,7 @@ def provisional(
         embodied_grams=embodied if needed in embodied_boundaries else None,
         cost=cost_of(device_cost, _electricity_cost(energy, rates.price_per_kwh)),
         method=weakest([rates.method, *(record.method for record in known)]),
+        energy_methods=by_boundary(energy_methods),
         estimator=estimator_name(rates.power, kinds, rates.wanted),
         intensity_grams_per_kwh=stamp.grams_per_kwh if stamp else None,
         zone=stamp.zone if stamp else None,
@@ -278,6 +288,7 @@ def hit_receipt(
         avoided_grams=avoided_grams,
         avoided_cost=avoided_cost,
         method=weakest([Method.MODELLED, *([original.method] if original is not None else [])]),
+        energy_methods={} if energy is None else by_boundary({Boundary.HOST: [Method.MODELLED]}),
         estimator="cpu_seconds",
         intensity_grams_per_kwh=grams_per_kwh,
         zone=intensity.zone if intensity else original.zone if original else None,

@@ -10,6 +10,8 @@ from metering.node import NodeMeter
 from metering.node_settings import Embodied, NodeSettings
 from metering.power.base import Boundary, Component
 from metering.power.scripted import ConstantMeter
+from metering.receipt import receipt_of
+from metering.settlement import provisional
 from metering.work import Method
 
 FIRST, SECOND = Component("GPU-1", Boundary.ACCELERATOR), Component("GPU-2", Boundary.ACCELERATOR)
@@ -66,7 +68,12 @@ def test_each_component_says_how_it_was_metered(world):
         "host": (Method.MODELLED, "idle_aware"),
     }
     # a sum is no better than the weakest of its parts
-    assert node.receipt("t", "r", 1.0).method is Method.MODELLED
+    receipt = node.receipt("t", "r", 1.0)
+    assert receipt.method is Method.MODELLED
+    assert receipt.energy_methods == {"accelerator": "measured", "host": "modelled"}
+    told = provisional("r2", [world.record("r2", 1.0, 2.0)], node.rates("a"), world.model())
+    assert told.energy_methods == receipt.energy_methods
+    assert receipt_of(told.as_dict()) == told
 
 
 def test_the_host_s_embodied_carbon_alone_does_not_pass_for_the_whole(world):

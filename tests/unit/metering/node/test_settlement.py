@@ -81,6 +81,7 @@ def test_a_hit_costs_its_lookup_and_avoids_the_work_but_not_the_idle():
         intensity=GRID,
         price_per_kwh=0.3,
     )
+    assert receipt.energy_methods == {"host": "modelled"}
     assert receipt.energy_joules.host == pytest.approx(0.04)
     assert receipt.energy_joules.total == pytest.approx(0.044)
     assert receipt.avoided_joules == pytest.approx(110.0 - 0.044)
