@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import os
 import re
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from metering.hardware.nvml import list_gpus
+from metering.hardware.visible import VARIABLE, visible_devices
 
 _TOLERANCE = 0.05
 """Of the counter's joules: both ends of a run of a minute fall within a window of one second."""
@@ -27,7 +31,7 @@ class Figures:
     """What one run under load showed."""
 
     counter_joules: float
-    """By NVML's own counters, summed over the devices."""
+    """By NVML's own counter of the engine's GPU."""
     metered_joules: float
     methods: frozenset[str]
     """Of the energy series of the accelerators."""
@@ -66,21 +70,22 @@ def read(text: str, name: str, **labels: str) -> list[tuple[dict[str, str], floa
 
 
 def counters() -> Callable[[], float]:
-    """NVML's energy counters of all devices, joules. Raises ``NotChecked`` where there are none."""
+    """NVML's energy counter of the GPU that the engine takes, joules. Raises ``NotChecked`` where there is none."""
     try:
         import pynvml as nvml
     except ImportError:
         raise NotChecked("nvidia-ml-py is not installed: pip install .[gpu]") from None
     try:
         nvml.nvmlInit()
-        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        if not handles:
-            raise NotChecked("the driver shows no device")
-        for handle in handles:
-            nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        shown = visible_devices(os.environ.get(VARIABLE), list_gpus())
+        if not shown:
+            raise NotChecked(f"the driver shows no device, or {VARIABLE} hides all")
+        # the engine's is the first, one GPU unless it is told otherwise; the gateway leaves the others out too
+        handle = nvml.nvmlDeviceGetHandleByUUID(shown[0])
+        nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except nvml.NVMLError as error:
         raise NotChecked(f"no energy counter (Volta or later, and not inside a MIG slice): {error}") from None
-    return lambda: sum(nvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles) / 1000
+    return lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
 
 
 def engine_sees_a_gpu() -> None:

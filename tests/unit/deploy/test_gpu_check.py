@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.gpu_check import Figures, read, verdicts
+from deploy.gpu_check import Figures, NotChecked, counters, read, verdicts
+from tests.unit.metering.power.test_nvml import FakeError, FakeGpu, FakeNvml
 
 ROOT = Path(__file__).parents[3]
 GOOD = Figures(
@@ -64,3 +65,32 @@ def test_without_a_gpu_nothing_is_claimed() -> None:
     )
     assert done.returncode == 1
     assert done.stderr.startswith("nothing was checked: nvidia-ml-py is not installed")
+
+
+class Driver(FakeNvml):
+    """As ``pynvml`` with no more figures than are asked for."""
+
+    def __getattr__(self, name: str) -> object:
+        def refuse(*_: object) -> object:
+            raise FakeError("Not Supported")
+
+        return refuse
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> FakeGpu:  # noqa: N802  (pynvml's name)
+        return next(gpu for gpu in self.gpus if str(gpu.uuid) == uuid)
+
+    def nvmlDeviceGetUUID(self, handle: FakeGpu) -> str:  # noqa: N802
+        return handle.uuid
+
+
+def test_the_engine_s_gpu_is_counted_and_its_neighbours_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = FakeGpu("GPU-1", 5_000), FakeGpu("GPU-2", 7_000)
+    monkeypatch.setitem(sys.modules, "pynvml", Driver(first, second))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    count = counters()
+    assert count() == 7.0
+    second.millijoules += 1_500
+    assert count() == 8.5
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(NotChecked, match="hides all"):
+        counters()
