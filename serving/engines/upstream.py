@@ -265,8 +265,11 @@ class UpstreamEngine:
         except (aiohttp.ClientError, OSError, TimeoutError):
             raw = b""
         if not 400 <= status < 500 or status in (401, 403, 407):
-            # the gateway's own key, a proxy's page, a stack trace: nothing of it is about the client's request
-            log.warning("the upstream %s answered %d: %r", self._base, status, raw[:500])
+            # the gateway's own key, a proxy's page, a stack trace: nothing of it is about the client's request, and its
+            # text may repeat that key or the prompt, which no log of ours shall have
+            error = _sanitised(raw)
+            kind = error.get("code") or error.get("type") or "without an error of OpenAI's form"
+            log.warning("the upstream %s answered %d, %s", self._base, status, kind)
             self._look_now.set()
             return EngineUnavailable("The engine's upstream failed to answer.", code="engine_error")
         if status == 429:

@@ -189,6 +189,17 @@ async def test_upstream_faults_are_unavailable_and_tell_nothing_of_the_upstream(
     assert len(rig.fake.requests) == 1
 
 
+async def test_what_an_upstream_repeats_of_a_key_or_a_prompt_is_not_logged(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.refuses(401, '{"error":{"message":"Incorrect key sk-secret for: Dear diary","code":"invalid_api_key"}}')
+    with pytest.raises(EngineUnavailable):
+        await rig.kit.ask(rig.kit.chat())
+    assert "401, invalid_api_key" in caplog.text
+    assert "secret" not in caplog.text
+    assert "diary" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("text", "message", "param"),
     [
