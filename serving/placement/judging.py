@@ -85,6 +85,7 @@ async def build_judgement(
         calibrator = Calibrator(calibration, settings.max_wrong, prior=prior)
         policy, vcache = build_policy(settings, calibrator)
         judgement = Judgement(embedder, GuardedJudge(policy), Evidence(calibrator), vcache)
+        await asyncio.to_thread(judgement.judge.warm_up)
         labels = label_file(settings, judgement.labels_version)
         if labels is not None:
             await asyncio.to_thread(replay_labels, labels, judgement.evidence, tell)

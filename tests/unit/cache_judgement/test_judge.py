@@ -13,6 +13,9 @@ from cache.features import FEATURES, features
 from cache.guards import compare
 from cache.judge import ConformalPolicy, GuardedJudge, Opinion, ThresholdPolicy
 from cache.judgement import Neighbour
+from cache.language import detect as detect_module
+from cache.language import lexicon as lexicon_module
+from cache.language.analysis import analyse
 from cache.score import Score, shipped_score
 
 
@@ -76,6 +79,28 @@ async def test_the_loop_goes_round_between_any_two_neighbours_judged() -> None:
     counting.cancel()
     assert len(judged_in) == 15
     assert len(set(judged_in)) == 15
+
+
+def test_once_warm_no_judgement_reads_a_table(judge: GuardedJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = (lexicon_module.lexicon, lexicon_module.frequent_words, lexicon_module.foreign_words,
+              lexicon_module.detect_words, detect_module._foreign_signs, analyse)  # fmt: skip
+    for function in cached:
+        function.cache_clear()
+    judge.warm_up()
+
+    def unexpected(name: str) -> None:
+        raise AssertionError(f"{name} is read while judging")
+
+    monkeypatch.setattr(lexicon_module, "_read", unexpected)
+    for text in (
+        "How do I reset my password?",
+        "Como altero a minha senha?",
+        "¿Cómo cambio mi contraseña?",
+        "Comment changer mon mot de passe ?",
+        "Wie ändere ich mein Passwort?",
+        "Hoe wijzig ik mijn wachtwoord?",
+    ):
+        judge.decide(text, [Neighbour(f"{text} Please.", 0.9)])
 
 
 @given(st.text(max_size=300), st.text(max_size=300), st.floats(-1, 1))
