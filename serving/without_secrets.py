@@ -17,6 +17,11 @@ def without_secrets(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return opened, left_out
 
 
+def address_alone(url: str) -> str:
+    """Without its user and password."""
+    return _without_credentials(url, "", [])
+
+
 def _open(value: Any, key: str, left_out: list[str]) -> Any:
     """``value`` without secrets; an empty section stands for one that held nothing else."""
     if isinstance(value, dict):

@@ -235,8 +235,8 @@ def _attached(url: str, model: str | None, progress: Progress) -> AttachedGatewa
 
     gateway = attach(url, model, os.environ.get("WATTGATE_ADMIN_KEY"), progress)
     progress(
-        f"tuning the live cap of {gateway.model} at {gateway.url}, now {gateway.configured_cap}; what other clients "
-        "ask meanwhile is in its batches too"
+        f"tuning the live cap of {gateway.model} at {gateway.shown_url}, now {gateway.configured_cap}; what other "
+        "clients ask meanwhile is in its batches too"
     )
     return gateway
 
@@ -256,7 +256,7 @@ def _bench_of(
     from serving.tuning.bench import Elsewhere, GatewayBench
 
     elsewhere = Elsewhere(
-        f"running: {gateway.model} at {gateway.url}",
+        f"running: {gateway.model} at {gateway.shown_url}",
         gateway.model,
         os.environ.get("WATTGATE_API_KEY"),
         os.environ.get("WATTGATE_ADMIN_KEY"),

@@ -16,6 +16,7 @@ from metering.errors import BadInput
 from serving.config import GatewayConfig
 from serving.tuning.bench import CannotStart
 from serving.tuning.measure import GatewayAway
+from serving.without_secrets import address_alone
 
 LEASE_SECONDS = 120.0
 """A tune that is killed holds the cap no longer."""
@@ -54,6 +55,11 @@ class AttachedGateway:
     @property
     def url(self) -> str:
         return str(self._http.base_url).rstrip("/")
+
+    @property
+    def shown_url(self) -> str:
+        """For files and people."""
+        return _shown(self._http)
 
     @property
     def model(self) -> str:
@@ -110,7 +116,7 @@ class AttachedGateway:
                 held = _state(self._http, self.model)["held"]
                 if held is None or (held["by"], held["cap"]) != (self._by, self._cap):
                     by = "nobody" if held is None else held["by"]
-                    self._lost = f"the cap of {self.model} at {self.url} is no longer held by tune, but by {by}"
+                    self._lost = f"the cap of {self.model} at {self.shown_url} is no longer held by tune, but by {by}"
                     return
                 self._hold(self._cap)
             except GatewayAway as error:
@@ -176,10 +182,10 @@ def _state(http: httpx.Client, model: str | None) -> dict[str, Any]:
     states: list[dict[str, Any]] = _ask(http, "GET")["data"]
     names = ", ".join(state["model"] for state in states)
     if model is None and len(states) > 1:
-        raise BadInput(f"{http.base_url} serves several models: name one with --model ({names})")
+        raise BadInput(f"{_shown(http)} serves several models: name one with --model ({names})")
     found = [state for state in states if model in (None, state["model"])]
     if not found:
-        raise BadInput(f"{http.base_url} does not serve {model!r}: it has {names or 'none'}")
+        raise BadInput(f"{_shown(http)} does not serve {model!r}: it has {names or 'none'}")
     return found[0]
 
 
@@ -188,12 +194,16 @@ def _ask(http: httpx.Client, method: str, **request: Any) -> dict[str, Any]:
         reply = http.request(method, _CAPS, **request)
         body = reply.json()
     except httpx.HTTPError as error:
-        raise GatewayAway(f"no gateway answers at {http.base_url} ({type(error).__name__}): see --url") from None
+        raise GatewayAway(f"no gateway answers at {_shown(http)} ({type(error).__name__}): see --url") from None
     except ValueError:
-        raise GatewayAway(f"{http.base_url}{_CAPS} is no page of a wattgate gateway: see --url") from None
+        raise GatewayAway(f"{_shown(http)}{_CAPS} is no page of a wattgate gateway: see --url") from None
     if not reply.is_success:
         told = (body.get("error") or {}).get("message") if isinstance(body, dict) else None
         key = " (WATTGATE_ADMIN_KEY is sent, if set)" if reply.status_code in (401, 403) else ""
-        raise GatewayAway(f"{http.base_url}: {told or f'HTTP {reply.status_code}'}{key}")
+        raise GatewayAway(f"{_shown(http)}: {told or f'HTTP {reply.status_code}'}{key}")
     found: dict[str, Any] = body
     return found
+
+
+def _shown(http: httpx.Client) -> str:
+    return address_alone(str(http.base_url)).rstrip("/")

@@ -18,6 +18,7 @@ from metering.intensity.static import StaticIntensity
 from metering.shape import ModelArchitecture
 from metering.site import Prices, Site
 from serving.config import GatewayConfig
+from serving.engines.settings import EngineSettings
 from serving.tuning.engine_fit import UNKNOWN_DEVICE, fit_engine_model
 from serving.tuning.engine_model import EngineModel
 from serving.tuning.fitting import records_of
@@ -29,6 +30,7 @@ from serving.tuning.slo import Slo
 from serving.tuning.statistics import DevicePeaks, summarise
 from serving.tuning.step_log import StepRecord, read_steps
 from serving.tuning.workload import Workload
+from serving.without_secrets import address_alone
 
 _Seen = TypeVar("_Seen")
 _UNDECIDED = 10
@@ -190,6 +192,15 @@ class SimulatedBench:
         return None
 
 
+def _what_answers(engine: EngineSettings) -> str:
+    """The model or the server, not only the name that clients ask for: two may be served under one name."""
+    name = engine.served_model_name
+    if engine.kind == "simulated":
+        return name or engine.model
+    found = engine.model if engine.kind == "vllm" else address_alone(engine.upstream.url)
+    return found if name is None else f"{found} as {name}"
+
+
 def _like(setting: Setting | None, pairs: Sequence[tuple[Setting, _Seen]]) -> list[_Seen]:
     """What was seen under the restarting knobs of ``setting``; None: under any."""
     return [seen for under, seen in pairs if setting is None or not setting.restarts(under)]
@@ -267,7 +278,7 @@ class GatewayBench:
             return self._elsewhere.name
         engine = self._config.engine
         device = UNKNOWN_DEVICE if self._hardware is None else self._hardware.name
-        return f"{engine.kind}: {engine.served_model_name or engine.model} on {device}"
+        return f"{engine.kind}: {_what_answers(engine)} on {device}"
 
     def run(self, setting: Setting, workload: Workload, *, seed: int, hopeless: bool) -> dict[str, Any]:
         """

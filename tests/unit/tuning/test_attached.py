@@ -157,3 +157,12 @@ def test_several_models_are_named_and_one_is_chosen(there: Gateway) -> None:
 def test_an_address_is_one_of_http() -> None:
     with pytest.raises(BadInput, match="--url gateway:8000"):
         attach("gateway:8000", None, None, lambda text: None)
+
+
+def test_no_password_of_the_address_is_shown(there: Gateway) -> None:
+    gateway = attach("http://u:secret@gateway:8000", None, None, lambda text: None, wait=lambda seconds: None)
+    assert gateway.shown_url == "http://gateway:8000"
+    there.away = True
+    with pytest.raises(GatewayAway) as away:
+        gateway.apply(capped(4))
+    assert "secret" not in str(away.value)

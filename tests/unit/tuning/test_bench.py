@@ -144,6 +144,23 @@ def test_the_engines_own_steps_are_gathered_over_restarts(started, folder):
     assert bench.steps[0] == StepRecord(6, 10, 300, 1.0, steps=2)
 
 
+@pytest.mark.parametrize(
+    ("changes", "identity"),
+    [
+        ({"engine.model": "org/a", "engine.served_model_name": "chat"}, "vllm: org/a as chat on a cpu"),
+        (
+            {"engine.kind": "upstream", "engine.upstream.url": "http://u:secret@there:8001"},
+            "upstream: http://there:8001 on a cpu",
+        ),
+        ({"engine.kind": "simulated", "engine.served_model_name": "chat"}, "simulated: chat on a cpu"),
+    ],
+)
+def test_two_models_under_one_name_are_two_and_no_password_is_in_an_identity(changes, identity):
+    config = load_config(None, changes, environment={}).config
+    device = DetectedHardware(Device("a cpu", "cpu"))
+    assert GatewayBench(config, Slo(), device, 8, lambda text: None).identity == identity
+
+
 def test_an_engine_model_is_of_the_steps_under_one_settings_restarting_knobs(started, folder):
     bench = bench_of(started, folder)
     settings = (Setting(4, dtype="float32"), Setting(4, dtype="bfloat16"))

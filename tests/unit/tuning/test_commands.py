@@ -175,7 +175,7 @@ def test_tune_says_that_it_did_not_look_at_how_a_variant_answers(engine_model, t
 class Running:
     """A gateway that runs, as ``attach`` gives it; its caps in order, None at the end."""
 
-    url, model, configured_cap, highest_cap, run_folder = "http://there", "m", 4, 6, None
+    url, shown_url, model, configured_cap, highest_cap, run_folder = "http://u:p@there", "http://there", "m", 4, 6, None
 
     def __init__(self):
         self.caps = []
