@@ -14,11 +14,11 @@ demo: $(STAMP)  ## a gateway on the bundled model, asked four ways; ONCE=1 ends 
 	@$(BIN)/wattgate demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: $(STAMP)  ## everything: unit, then integration with Redis 8, vLLM, Ray Serve and HAProxy
-	@$(BIN)/python -m pytest -q tests/unit
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 tests/unit
 	@$(BIN)/python -m pytest -q tests/integration -m 'not long'
 
 unit: $(STAMP)
-	@$(BIN)/python -m pytest -q tests/unit
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 tests/unit
 
 integration: $(STAMP)
 	@$(BIN)/python -m pytest -q tests/integration -m 'not long'

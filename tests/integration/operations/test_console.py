@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.integration.operations.browser import chromium, window
 from tests.integration.serving.gateway_process import GatewayProcess, until
+from tests.integration.serving.test_lifecycle import nothing_is_left_after
 
 pytestmark = [pytest.mark.ray, pytest.mark.redis]
 
@@ -170,6 +172,7 @@ def test_a_gateway_that_is_gone_is_told_and_the_figures_stay(tmp_path, browser: 
         until(lambda: browser.find_elements(By.CSS_SELECTOR, "#model option"), what="the models")
         assert ask(browser, "With a key.").startswith("Complete")
         until(lambda: "alice" in text(browser, "tenants"), what="the tenant's line")
+        nothing_is_left_after(signal.SIGINT, other)
     finally:
         other.stop()
     until(lambda: text(browser, "state") in ("not reachable", "no engine ready"), what="the end being told")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,22 +12,10 @@ from tests.integration.serving.gateway_process import GatewayProcess, until
 
 pytestmark = pytest.mark.ray
 
-CONFIG = """
-engine: {kind: simulated}
-cache: {tier: off}
-server: {port: 0}
-admission: {max_concurrency: 4}
-control: {mode: on, slo: ['itl_p95<=200ms'], window_seconds: 1, highest_cap: 24}
-"""
-
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    path: Path = tmp_path_factory.mktemp("control") / "gateway.yaml"
-    path.write_text(CONFIG)
-    gateway = GatewayProcess("--config", str(path)).wait_ready()
-    yield gateway
-    gateway.stop()
+def gateway(changing_gateway: GatewayProcess) -> GatewayProcess:
+    return changing_gateway
 
 
 def test_the_cap_rises_under_load_and_the_api_says_why(gateway: GatewayProcess) -> None:

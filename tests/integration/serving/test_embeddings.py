@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -21,16 +19,8 @@ MODEL = "all-MiniLM-L6-v2"
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    file: Path = tmp_path_factory.mktemp("config") / "gateway.yaml"
-    # gathers texts for long, so that requests sent at once share a pass on any machine
-    file.write_text(
-        "engine: {kind: simulated}\nserver: {port: 0}\nembeddings: {enabled: true, batch_wait_seconds: 0.5}\n"
-        "cache: {tier: 'off'}\n"
-    )
-    gateway = GatewayProcess("--config", str(file)).wait_ready()
-    yield gateway
-    gateway.stop()
+def gateway(simulated_gateway: GatewayProcess) -> GatewayProcess:
+    return simulated_gateway
 
 
 @pytest.fixture(scope="module")

@@ -39,12 +39,10 @@ def nothing_is_left_after(number: signal.Signals, gateway: GatewayProcess) -> No
     assert processes_of(folder) == []
 
 
-def test_nothing_is_left_after_a_sigkill() -> None:
-    gateway = GatewayProcess("--engine", "simulated", "--port", "0").wait_ready()
-    nothing_is_left_after(signal.SIGKILL, gateway)
-
-
-@pytest.mark.parametrize(("number", "there"), [(signal.SIGINT, "raylet"), (signal.SIGTERM, "ServeController")])
+@pytest.mark.parametrize(
+    ("number", "there"),
+    [(signal.SIGINT, "raylet"), pytest.param(signal.SIGTERM, "ServeController", marks=pytest.mark.long)],
+)
 def test_a_start_that_is_stopped_leaves_nothing(number: signal.Signals, there: str) -> None:
     gateway = GatewayProcess("--engine", "simulated", "--port", "0")
     try:
@@ -104,14 +102,16 @@ def test_while_no_replica_is_there_the_proxy_answers_in_our_form(simulated_gatew
     assert {answer.json()["error"]["code"] for answer in refusals} <= {"no_replica", "engine_unavailable"}
 
 
-def test_two_gateways_run_side_by_side_and_one_ends_alone(simulated_gateway: GatewayProcess) -> None:
+def test_of_two_gateways_side_by_side_one_is_killed_and_leaves_nothing(
+    simulated_gateway: GatewayProcess,
+) -> None:
     other = GatewayProcess("--engine", "simulated", "--port", "0").wait_ready()
     try:
         assert other.url != simulated_gateway.url
         # gauges are set once a second
         for gateway in (other, simulated_gateway):
             until(lambda gateway=gateway: gateway.metric("wattgate_engine_ready") == 1, what="the ready series")
-        nothing_is_left_after(signal.SIGINT, other)
+        nothing_is_left_after(signal.SIGKILL, other)
     finally:
         other.stop()
     assert simulated_gateway.metric("wattgate_engine_ready") == 1

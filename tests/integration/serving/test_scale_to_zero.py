@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
@@ -13,12 +11,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.redis]
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    file = tmp_path_factory.mktemp("sleeping") / "gateway.yaml"
-    file.write_text("engine: {kind: simulated, unload_after_seconds: 3}\nserver: {port: 0}\n")
-    gateway = GatewayProcess("--config", str(file)).wait_ready()
-    yield gateway
-    gateway.stop()
+def gateway(changing_gateway: GatewayProcess) -> GatewayProcess:
+    return changing_gateway
 
 
 def ask(gateway: GatewayProcess, text: str) -> httpx.Response:
@@ -37,6 +31,7 @@ def state(gateway: GatewayProcess) -> str:
 
 def test_idle_it_sleeps_hits_leave_it_asleep_and_a_request_wakes_it(gateway: GatewayProcess) -> None:
     ask(gateway, "Kept before the sleep.")
+    woken = gateway.metric("wattgate_engine_wake_seconds_count")
     until(lambda: state(gateway) == "asleep", what="sleep")
     until(lambda: gateway.metric("wattgate_engine_asleep") == 1, what="its series")
     assert gateway.metric("wattgate_engine_ready") == 1
@@ -44,7 +39,7 @@ def test_idle_it_sleeps_hits_leave_it_asleep_and_a_request_wakes_it(gateway: Gat
     assert state(gateway) == "asleep"
     assert httpx.get(f"{gateway.url}/v1/models", timeout=30).json()["data"][0]["id"] == "simulated-1b"
     assert ask(gateway, "Something new.").headers["x-cache"] == "MISS"
-    assert gateway.metric("wattgate_engine_wake_seconds_count") == 1
+    assert gateway.metric("wattgate_engine_wake_seconds_count") == woken + 1
     assert gateway.metric("wattgate_engine_asleep_seconds_total") > 0
     for kind in ("expected", "metered"):
         assert gateway.metric("wattgate_engine_asleep_joules_total", kind=kind) > 0
