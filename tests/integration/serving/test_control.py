@@ -78,6 +78,7 @@ access: {api_keys: {a: a-tenants-key-of-sufficient-length}, admin_key: an-admin-
 """
 
 
+@pytest.mark.long
 def test_a_held_cap_is_in_force_in_every_replica_until_it_is_released(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(HELD)
