@@ -102,6 +102,10 @@ def test_while_no_replica_is_there_the_proxy_answers_in_our_form(simulated_gatew
     assert {answer.json()["error"]["code"] for answer in refusals} <= {"no_replica", "engine_unavailable"}
 
 
+def ready(gateway: GatewayProcess) -> float:
+    return gateway.metric("wattgate_engine_ready", model="simulated-1b")
+
+
 def test_of_two_gateways_side_by_side_one_is_killed_and_leaves_nothing(
     simulated_gateway: GatewayProcess,
 ) -> None:
@@ -110,11 +114,11 @@ def test_of_two_gateways_side_by_side_one_is_killed_and_leaves_nothing(
         assert other.url != simulated_gateway.url
         # gauges are set once a second
         for gateway in (other, simulated_gateway):
-            until(lambda gateway=gateway: gateway.metric("wattgate_engine_ready") == 1, what="the ready series")
+            until(lambda gateway=gateway: ready(gateway) == 1, what="the ready series")
         nothing_is_left_after(signal.SIGKILL, other)
     finally:
         other.stop()
-    assert simulated_gateway.metric("wattgate_engine_ready") == 1
+    assert ready(simulated_gateway) == 1
 
 
 def outcome(*arguments: str) -> tuple[int, str]:
