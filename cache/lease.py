@@ -1,20 +1,21 @@
-"""Single flight across replicas: one computes, the others wait for the body; a dead leader's place is taken."""
+"""Single flight across replicas: one computes, the others follow it or wait; a dead leader's place is taken."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from cache.entry import CachedAnswer
 from cache.identity import Address
 from cache.observer import CacheObserver, Operation
+from cache.relay import Along, Relays, RelaySettings, Sleep
 from cache.store import Budget, Lease, LeaseState, ResponseStore, StoreUnavailable
 
-Sleep = Callable[[float], Awaitable[None]]
 Rank = Callable[[], int]
 """How urgent the run is at present; 0 is the most urgent."""
 
@@ -26,9 +27,11 @@ def most_urgent() -> int:
 
 @dataclass(slots=True)
 class Turn:
-    """What a replica is to do about an address: serve ``answer``, or run (with ``lease``, if it holds one)."""
+    """What a replica is to do: serve ``answer``, pass on ``along``, or run (with ``lease``, if it holds one)."""
 
     answer: CachedAnswer | None = None
+    along: Along | None = None
+    """Another replica's run, which has begun to give frames."""
     lease: Lease | None = None
     waited: bool = False
     """Another replica was computing it."""
@@ -57,7 +60,9 @@ class Leases:
         observer: CacheObserver,
         budget: Callable[[], Budget],
         settings: LeaseSettings | None = None,
+        relay_settings: RelaySettings | None = None,
         sleep: Sleep = asyncio.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._observer = observer
@@ -66,12 +71,23 @@ class Leases:
         self._sleep = sleep
         self._replica = uuid.uuid4().hex
         self._numbers = itertools.count()
+        self.relays = Relays(
+            store.relay,
+            replica=self._replica,
+            observer=observer,
+            budget=budget,
+            settings=relay_settings,
+            sleep=sleep,
+            monotonic=monotonic,
+        )
 
     @asynccontextmanager
     async def turn(
-        self, address: Address, *, budget: Budget | None = None, rank: Rank = most_urgent
+        self, address: Address, *, budget: Budget | None = None, rank: Rank = most_urgent, follow: bool = False
     ) -> AsyncIterator[Turn]:
-        """Wait for a body or for the lease. ``budget`` of the first look; each later one has its own.
+        """Wait for a body or for the lease, or with ``follow`` for the first frames of another's stream.
+
+        ``budget`` is that of the first look; each later one has its own.
 
         Nobody waits for a less urgent run: its lease is taken over, it ends unshared, and its answer is not stored
         over the other. ``rank`` is looked at again at each renewal: a run that has begun is worth waiting for.
@@ -79,7 +95,7 @@ class Leases:
         Leaving without an error and without ``stored`` declines the lease; with an error or cancelled,
         the lease is free for the next at once.
         """
-        turn = await self._claim(address, budget or self._budget(), rank)
+        turn = await self._claim(address, budget or self._budget(), rank, follow)
         if turn.lease is None:
             yield turn
             return
@@ -92,9 +108,10 @@ class Leases:
             renewing.cancel()
             await self._release(turn.lease, declined)
 
-    async def _claim(self, address: Address, budget: Budget, rank: Rank) -> Turn:
+    async def _claim(self, address: Address, budget: Budget, rank: Rank, follow: bool) -> Turn:
         owner = f"{self._replica}-{next(self._numbers)}"
         waited, pause = False, self._settings.first_wait_seconds
+        along: Along | None = None
         while True:
             try:
                 claim = await self._store.claim(address, owner, self._settings.lease_seconds, budget, rank=rank())
@@ -104,6 +121,11 @@ class Leases:
             if claim.state is not LeaseState.HELD:
                 return Turn(answer=claim.answer, lease=claim.lease, waited=waited)
             waited = True
+            if follow and claim.holder is not None:
+                if along is None or along.holder != claim.holder:
+                    along = self.relays.follow(claim.holder)
+                if await along.look():
+                    return Turn(along=along, waited=True)
             await self._sleep(pause)
             pause = min(1.5 * pause, self._settings.longest_wait_seconds)
             budget = self._budget()

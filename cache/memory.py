@@ -13,6 +13,7 @@ import numpy as np
 from cache.embedding import Vector
 from cache.entry import CachedAnswer
 from cache.identity import Address, Epochs, Scopes
+from cache.relay_store import MemoryRelay
 from cache.store import Budget, Claim, Found, IndexSpec, Lease, LeaseState, Peek, Put, StoreStats, checked
 
 
@@ -43,6 +44,7 @@ class MemoryStore:
         self._epochs: dict[str, int] = {}
         self._leases: OrderedDict[Address, _Held] = OrderedDict()
         self._tokens: OrderedDict[Address, int] = OrderedDict()
+        self.relay = MemoryRelay(self._holds, clock=clock)
 
     async def peek(
         self,
@@ -141,7 +143,7 @@ class MemoryStore:
         if held is not None and held.declined:
             return Claim(LeaseState.DECLINED)
         if held is not None and held.rank <= rank:
-            return Claim(LeaseState.HELD)
+            return Claim(LeaseState.HELD, holder=Lease(address, held.token, held.owner))
         token = self._tokens[address] = self._tokens.pop(address, 0) + 1
         _bound(self._tokens, self._max_entries + 1000)
         self._leases[address] = _Held(owner, token, self._clock() + lease_seconds, rank)
@@ -150,14 +152,14 @@ class MemoryStore:
 
     async def renew(self, lease: Lease, lease_seconds: float, budget: Budget, *, rank: int = 0) -> bool:
         held = self._lease(lease.address)
-        if held is None or held.declined or held.token != lease.token:
+        if held is None or not self._holds(lease):
             return False
         held.until_seconds, held.rank = self._clock() + lease_seconds, rank
         return True
 
     async def release(self, lease: Lease, budget: Budget, *, declined_seconds: float | None = None) -> None:
         held = self._lease(lease.address)
-        if held is None or held.declined or held.token != lease.token:
+        if held is None or not self._holds(lease):
             return
         if declined_seconds is None:
             del self._leases[lease.address]
@@ -170,6 +172,7 @@ class MemoryStore:
     async def close(self) -> None:
         self._bodies.clear()
         self._indexes.clear()
+        self.relay.clear()
 
     def _body(self, address: Address) -> tuple[CachedAnswer | None, bool]:
         """(answer, whether a tombstone stands there)."""
@@ -210,6 +213,10 @@ class MemoryStore:
         self._sightings[partition] = (count + 1, self._clock() + ttl_seconds)
         _bound(self._sightings, self._max_entries)
         return count + 1
+
+    def _holds(self, lease: Lease) -> bool:
+        held = self._lease(lease.address)
+        return held is not None and not held.declined and held.token == lease.token
 
     def _lease(self, address: Address) -> _Held | None:
         held = self._leases.get(address)

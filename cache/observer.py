@@ -18,6 +18,8 @@ class Operation(StrEnum):
     INVALIDATE = "invalidate"
     FEEDBACK = "feedback"
     LOCK = "lock"
+    RELAY = "relay"
+    """Of a running stream's frames, to or from another replica."""
 
 
 class Loss(StrEnum):

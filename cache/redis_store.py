@@ -15,6 +15,7 @@ from cache.identity import Address, Epochs, Scopes
 from cache.observer import CacheObserver, Loss, Operation, SilentObserver
 from cache.redis_errors import loss_of
 from cache.redis_link import Command, RedisLink, ok
+from cache.redis_relay import RedisRelay, held_by
 from cache.store import (
     Budget,
     Claim,
@@ -46,8 +47,8 @@ _CLAIM = """
 local body = redis.call('GET', KEYS[3])
 if body and body ~= '-' then return {0, body} end
 local held = redis.call('GET', KEYS[1])
-if held == 'declined' then return {0, 1} end
-if held and (tonumber(string.match(held, ':(%d+)$')) or 0) <= tonumber(ARGV[4]) then return {0, 0} end
+if held == 'declined' then return {0, 0} end
+if held and (tonumber(string.match(held, ':(%d+)$')) or 0) <= tonumber(ARGV[4]) then return {-1, held} end
 local token = redis.call('INCR', KEYS[2])
 redis.call('EXPIRE', KEYS[2], ARGV[3])
 redis.call('SET', KEYS[1], token .. ':' .. ARGV[1] .. ':' .. ARGV[4], 'PX', ARGV[2])
@@ -85,6 +86,14 @@ class RedisStore:
         self._link = RedisLink(url, observer=self._observer, lanes=lanes, breaker=breaker, monotonic=monotonic)
         self._codec = EntryCodec(secret_for("entries", secret))
         self._prefix = prefix.encode()
+        self.relay = RedisRelay(
+            self._link,
+            secret=secret,
+            inboxes=self._prefix + b":w",
+            run=lambda address: self._key(address.partition, b"s", address.exact.encode()),
+            lock=self._lock,
+            observer=self._observer,
+        )
 
     async def peek(
         self,
@@ -218,21 +227,23 @@ class RedisStore:
         keys = (self._lock(address), self._fence(address), self._body(address))
         command: Command = ("EVAL", _CLAIM, 3, *keys, owner, _milliseconds(lease_seconds), _FENCE_SECONDS, rank)
         token, other = await self._one(command, budget)
+        if token < 0:
+            return Claim(LeaseState.HELD, holder=_holder(address, other))
         if token:
             return Claim(LeaseState.GRANTED, lease=Lease(address, token, owner))
         if isinstance(other, bytes):
             answer = self._decode(other, address)
             # Bytes that are not ours: nobody else will mend them, so run without a lease and write over them.
             return Claim(LeaseState.ANSWERED if answer else LeaseState.DECLINED, answer=answer)
-        return Claim(LeaseState.DECLINED if other else LeaseState.HELD)
+        return Claim(LeaseState.DECLINED)
 
     async def renew(self, lease: Lease, lease_seconds: float, budget: Budget, *, rank: int = 0) -> bool:
         life = _milliseconds(lease_seconds)
-        return bool(await self._one(("EVAL", _RENEW, 1, self._lock(lease.address), _held(lease), life, rank), budget))
+        return bool(await self._one(("EVAL", _RENEW, 1, self._lock(lease.address), held_by(lease), life, rank), budget))
 
     async def release(self, lease: Lease, budget: Budget, *, declined_seconds: float | None = None) -> None:
         declined = "" if declined_seconds is None else _milliseconds(declined_seconds)
-        await self._one(("EVAL", _RELEASE, 1, self._lock(lease.address), _held(lease), declined), budget)
+        await self._one(("EVAL", _RELEASE, 1, self._lock(lease.address), held_by(lease), declined), budget)
 
     async def _one(self, command: Command, budget: Budget) -> Any:
         return ok((await self._link.execute([command], budget))[0])
@@ -309,9 +320,10 @@ def _rescored(unit: Vector, embedding: Any, score: float) -> float:
     return float(np.clip(stored @ unit, -1.0, 1.0)) if stored.shape == unit.shape else score
 
 
-def _held(lease: Lease) -> str:
-    """What its lock begins with; the holder's rank follows."""
-    return f"{lease.token}:{lease.owner}:"
+def _holder(address: Address, lock: bytes) -> Lease | None:
+    """None where another hand wrote it: it is waited for all the same."""
+    parts = lock.decode(errors="replace").split(":")
+    return Lease(address, int(parts[0]), parts[1]) if len(parts) == 3 and parts[0].isdecimal() else None
 
 
 def _milliseconds(seconds: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -69,6 +69,11 @@ class Flight:
         if not self._finished:
             self._error = error
             self.finish()
+
+    def published(self) -> Sequence[bytes]:
+        """All so far, for who sends it on as it comes: a reader like the others, for the producer's ``room``."""
+        self._reached(len(self._frames))
+        return self._frames
 
     @property
     def finished(self) -> bool:
@@ -197,6 +202,11 @@ class SingleFlight:
             self._tasks[flight] = asyncio.create_task(self._run(flight, produce), name=f"flight-{key[:12]}")
         self._aboard[flight] = self._aboard.get(flight, 0) + 1
         return Seat(self, flight, leader=leader)
+
+    def keep(self, flight: Flight) -> Seat:
+        """One more seat on a flight that is under way, so that it goes on without its clients."""
+        self._aboard[flight] = self._aboard.get(flight, 0) + 1
+        return Seat(self, flight, leader=False)
 
     async def leave(self, seat: Seat) -> None:
         """Once per seat; ``Seat`` does it."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from cache.embedding import Vector
 from cache.entry import CachedAnswer
 from cache.identity import Address, Epochs, Scopes
 from cache.observer import Loss
+
+if TYPE_CHECKING:
+    from cache.relay_store import RelayStore
 
 
 class StoreUnavailable(Exception):
@@ -88,6 +91,11 @@ class Lease:
     address: Address
     token: int
     owner: str
+    """Of the turn that holds it: its replica, a hyphen, a number."""
+
+    @property
+    def replica(self) -> str:
+        return self.owner.rpartition("-")[0]
 
 
 class LeaseState(StrEnum):
@@ -102,11 +110,12 @@ class LeaseState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What asking for a lease gave: a lease where granted, a body where answered."""
+    """What asking for a lease gave: a lease where granted, a body where answered, whose it is where held."""
 
     state: LeaseState
     lease: Lease | None = None
     answer: CachedAnswer | None = None
+    holder: Lease | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +133,10 @@ class StoreStats:
 
 class ResponseStore(Protocol):
     """Every method spends from ``budget`` and raises ``StoreUnavailable``, nothing else."""
+
+    @property
+    def relay(self) -> RelayStore:
+        """Frames of the runs that its leases are for."""
 
     async def peek(
         self,

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,14 +19,15 @@ from cache.entry import CachedAnswer
 from cache.epochs import EpochBook
 from cache.identity import Epochs, Identity, Scopes, TenantHasher, identify
 from cache.judgement import Judge
-from cache.lease import Leases, LeaseSettings, Rank, Sleep, Turn, most_urgent
+from cache.lease import Leases, LeaseSettings, Rank, Turn, most_urgent
 from cache.local import LocalTier
 from cache.lookup import CacheRequest, Lookup, Stored
 from cache.memory import MemoryStore
 from cache.observer import CacheObserver, Loss, Operation, SilentObserver
+from cache.relay import Outbound, Sleep
 from cache.semantic import SemanticTier
 from cache.settings import CacheSettings
-from cache.single_flight import SingleFlight
+from cache.single_flight import Flight, SingleFlight
 from cache.store import Budget, IndexSpec, Peek, Put, ResponseStore, StoreUnavailable
 from cache.upkeep import Upkeep
 
@@ -63,7 +64,12 @@ class ResponseCache:
         )
         self.flights = SingleFlight()
         self._leases = Leases(
-            self.shared, observer=self.observer, budget=self._budget, settings=lease_settings, sleep=sleep
+            self.shared,
+            observer=self.observer,
+            budget=self._budget,
+            settings=lease_settings,
+            sleep=sleep,
+            monotonic=monotonic,
         )
         self._hash_tenant = TenantHasher(secret)
         self._monotonic = monotonic
@@ -265,12 +271,12 @@ class ResponseCache:
     # Sharing one run.
 
     @asynccontextmanager
-    async def turn(self, lookup: Lookup, rank: Rank = most_urgent) -> AsyncIterator[Turn]:
+    async def turn(self, lookup: Lookup, rank: Rank = most_urgent, *, follow: bool = False) -> AsyncIterator[Turn]:
         """Whether to serve what another replica (or an earlier run here) has just stored, or to run.
 
         To be entered within the run that ``flights`` shares. Waits while another replica computes; the
         caller's deadline bounds it. Where nothing may be shared, the store is away, or the other's run is less urgent
-        by its ``rank`` and has not begun: run.
+        by its ``rank`` and has not begun: run. ``follow``: take another replica's stream as it runs, if it has one.
         """
         request, address = lookup.request, lookup.address
         if address is None or not lookup.shareable:
@@ -280,13 +286,19 @@ class ResponseCache:
         if local is not None and local.fresh(request.now, request.cache_control.max_age_seconds):
             yield Turn(answer=local)
             return
-        async with self._leases.turn(address, budget=lookup.budget, rank=rank) as turn:
+        async with self._leases.turn(address, budget=lookup.budget, rank=rank, follow=follow) as turn:
             if turn.answer is not None:
                 if turn.answer.fresh(request.now, request.cache_control.max_age_seconds):
                     self._local.put(turn.answer, request.now)
                 else:
                     turn = Turn(waited=turn.waited)
             yield turn
+
+    def offer(self, turn: Turn, flight: Flight) -> AbstractAsyncContextManager[Outbound | None]:
+        """Let other replicas follow a stream that runs in this turn; None where there is nobody it could be told to."""
+        if turn.lease is None or not flight.stream:
+            return nullcontext()
+        return self._leases.relays.offer(turn.lease, flight, lambda: self.flights.keep(flight))
 
     # The rest.
 
@@ -305,6 +317,7 @@ class ResponseCache:
 
     async def close(self) -> None:
         await self.flights.close()
+        await self._leases.relays.close()
         await self.shared.close()
 
     def _budget(self) -> Budget:

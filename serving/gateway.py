@@ -16,6 +16,7 @@ from cache.control import Outcome
 from cache.entry import CachedAnswer
 from cache.lease import Rank, most_urgent
 from cache.lookup import CacheRequest, Lookup
+from cache.relay import Along, RelayBroken
 from cache.single_flight import Flight, FlightIncomplete, Seat, SingleFlight
 from cache.streams import answer_to_sse, sse_to_answer
 from cache.tiers import ResponseCache
@@ -249,7 +250,7 @@ class Gateway:
             if first is None:
                 await flights.leave(seat)
                 raise _broke_off()
-            if not seat.leader or isinstance(seat.flight.result, CachedAnswer):
+            if not seat.leader or isinstance(seat.flight.result, CachedAnswer | Along):
                 call.outcome = lookup.outcome = Outcome.HIT_EXACT
                 lookup.age_seconds = 0.0
                 how = "replica" if seat.leader else "flight"
@@ -270,7 +271,7 @@ class Gateway:
         async with contextlib.AsyncExitStack() as stack:
             turn = None
             if self.cache is not None and lookup is not None and lookup.shareable:
-                turn = await stack.enter_async_context(self.cache.turn(lookup, _rank_of(call)))
+                turn = await stack.enter_async_context(self.cache.turn(lookup, _rank_of(call), follow=flight.stream))
                 if turn.answer is not None:
                     # another replica has just computed it
                     body = turn.answer.body()
@@ -278,9 +279,16 @@ class Gateway:
                         flight.publish(frame)
                     flight.finish(turn.answer)
                     return
+                if turn.along is not None:
+                    await _pass_on(turn.along, flight)
+                    return
             storable = self.cache is not None and lookup is not None and lookup.storable
             kept: list[bytes] = []
+            outbound = None
             async with self.runs.run(call) as (answer, trace):
+                # another model's answer is not given as this one's
+                if self.cache is not None and turn is not None and answer.fallback is None:
+                    outbound = await stack.enter_async_context(self.cache.offer(turn, flight))
                 async for frame in answer.frames:
                     await flight.room()
                     flight.publish(frame)
@@ -300,6 +308,8 @@ class Gateway:
                 variant = lookup.request.variants[0]
                 await self.cache.store(lookup, complete, receipt=receipt.as_dict(), variant=variant, turn=turn)
             flight.finish(Ran(receipt, first_token_seconds))
+            if outbound is not None:
+                await outbound.end(receipt.as_dict())
 
     def _settle(self, call: Call, lookup: Lookup | None, seat: Seat | RunAlone) -> Receipt:
         """The receipt of one of those who shared a run that is complete. The run is its leader's; the others hit."""
@@ -311,6 +321,9 @@ class Gateway:
                 return result.receipt
             original: Receipt | None = result.receipt
             note = "Shared the run of an identical request that was under way."
+        elif isinstance(result, Along):
+            original = receipt_of(result.receipt)
+            note = "Shared the run of an identical request that was under way in another replica."
         else:
             assert isinstance(result, CachedAnswer)
             original = receipt_of(result.receipt)
@@ -400,6 +413,18 @@ class Gateway:
 
 def _broke_off() -> EngineUnavailable:
     return EngineUnavailable("The engine's answer broke off.", code="engine_error")
+
+
+async def _pass_on(along: Along, flight: Flight) -> None:
+    """Another replica's stream to those aboard here. Raises ``GatewayError`` where its end does not come."""
+    # from the first frame on it is known to be another's
+    flight.result = along
+    try:
+        async for frame in along.frames():
+            flight.publish(frame)
+    except RelayBroken:
+        raise _broke_off() from None
+    flight.finish(along)
 
 
 def _rank_of(call: Call) -> Rank:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.serving.conftest import House
 from tests.unit.serving.engines.contract import until
-from tests.unit.serving.fakes import HeldEngine
+from tests.unit.serving.fakes import HeldEngine, Steps
 
 pytestmark = pytest.mark.redis
 
@@ -31,3 +31,26 @@ async def test_a_hundred_identical_requests_through_two_replicas_run_once(
     assert sorted(verdicts) == ["HIT-EXACT"] * 99 + ["MISS"]
     assert sum(house.count("wattgate_cache_shared_total", reason="replica") for house in houses) >= 1
     assert sum(house.count("wattgate_tokens_total", kind="output") for house in houses) == 2
+
+
+async def test_a_stream_that_another_replica_runs_is_read_as_it_runs(
+    stacked: Callable[..., Awaitable[House]], redis_url: str
+) -> None:
+    leading, following = [await stacked(redis_url, engine=HeldEngine(), tier="exact") for _ in range(2)]
+    steps = Steps(leading.engine)
+    leader = leading.begin(leading.chat(stream=True))
+    steps.step()
+    await leader.frames(1)
+    follower = following.begin(following.chat(stream=True))
+    assert b"Hello" in (await follower.frames(1))[0]
+    steps.step()
+    assert b" there" in (await follower.frames(2))[1]
+    assert leading.engine.running == 1
+    leader.leave()
+    await leader.end()
+    steps.rest()
+    reply = await follower.end()
+    assert reply.done
+    assert reply.chunks[-1]["usage"]["wattgate"]["cache"] == "HIT-EXACT"
+    assert following.engine.requests == []
+    assert following.count("wattgate_cache_faults_total") == leading.count("wattgate_cache_faults_total") == 0

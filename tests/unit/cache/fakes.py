@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,6 +93,32 @@ class ManualClock:
 
     def __call__(self) -> float:
         return self.seconds
+
+
+class Sleeper:
+    """Sleeps end when the clock is moved."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self._sleeping: list[tuple[float, asyncio.Future[None]]] = []
+        self.pauses: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.pauses.append(seconds)
+        self._sleeping.append((self._clock.seconds + seconds, woken))
+        await woken
+
+    async def forward(self, seconds: float, step: float = 0.01) -> None:
+        """Move the clock in small steps, letting everyone act at each."""
+        end = self._clock.seconds + seconds
+        while self._clock.seconds < end:
+            self._clock.seconds += step
+            for until, woken in self._sleeping:
+                if until <= self._clock.seconds and not woken.done():
+                    woken.set_result(None)
+            for _ in range(6):
+                await asyncio.sleep(0)
 
 
 def asking(

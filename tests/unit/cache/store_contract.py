@@ -9,6 +9,7 @@ import pytest
 
 from cache.entry import CachedAnswer
 from cache.identity import Address, Epochs, Scopes
+from cache.relay_store import READ_BATCHES, Batch, Followed
 from cache.store import Budget, Claim, IndexSpec, Lease, LeaseState, Put, ResponseStore
 
 SCOPES = Scopes(model="m", tenant="t" * 32)
@@ -239,7 +240,7 @@ class StoreContract:
 
     async def test_one_holder_at_a_time(self, store: ResponseStore) -> None:
         first = await self.grant(store)
-        assert await self.claim(store, owner="b") == Claim(LeaseState.HELD)
+        assert await self.claim(store, owner="b") == Claim(LeaseState.HELD, holder=first)
         assert (await self.claim(store, 2, owner="b")).state is LeaseState.GRANTED
         await store.release(first, budget())
         assert (await self.claim(store, owner="b")).state is LeaseState.GRANTED
@@ -293,3 +294,78 @@ class StoreContract:
     async def test_a_tombstone_is_no_body(self, store: ResponseStore) -> None:
         await store.entomb(address(1), None, HOUR, budget())
         assert (await self.claim(store)).state is LeaseState.GRANTED
+
+    # Frames of a run, for other replicas.
+
+    async def push(self, store: ResponseStore, lease: Lease, *batches: Batch, keep_from: int = 1) -> bool:
+        return await store.relay.push(lease, batches, keep_from, HOUR, budget())
+
+    async def numbers(self, store: ResponseStore, lease: Lease, after: int = 0) -> list[int]:
+        return [batch.number for batch in (await store.relay.follow(lease, after, budget())).batches]
+
+    async def test_what_is_pushed_is_read_by_whoever_knows_the_holder(self, store: ResponseStore) -> None:
+        lease = await self.grant(store)
+        holder = (await self.claim(store, owner="b")).holder
+        assert holder is not None
+        first = Batch(1, (b"data: \xe2\x82\xac\n\n", b"", b"data: \xff\n"))
+        last = Batch(2, (), last=True, receipt={"joules": 1.5})
+        assert await self.push(store, lease, first) is True
+        assert await store.relay.follow(holder, 0, budget()) == Followed((first,), alive=True)
+        assert await self.push(store, lease, last) is True
+        assert await store.relay.follow(holder, 1, budget()) == Followed((last,), alive=True)
+        assert await store.relay.follow(holder, 2, budget()) == Followed((), alive=True)
+
+    async def test_the_end_outlives_the_lease(self, store: ResponseStore) -> None:
+        lease = await self.grant(store)
+        await self.push(store, lease, Batch(1, (b"a",), last=True))
+        await store.release(lease, budget())
+        assert await store.relay.follow(lease, 0, budget()) == Followed((Batch(1, (b"a",), last=True),), alive=False)
+
+    async def test_a_batch_sent_twice_is_there_once(self, store: ResponseStore) -> None:
+        lease = await self.grant(store)
+        await self.push(store, lease, Batch(1, (b"a",)), Batch(2, (b"b",)))
+        await self.push(store, lease, Batch(2, (b"another",)), Batch(3, (b"c",)))
+        followed = await store.relay.follow(lease, 0, budget())
+        assert [(batch.number, batch.frames) for batch in followed.batches] == [
+            (1, (b"a",)),
+            (2, (b"b",)),
+            (3, (b"c",)),
+        ]
+
+    async def test_what_is_older_than_the_bound_is_gone(self, store: ResponseStore) -> None:
+        lease = await self.grant(store)
+        await self.push(store, lease, *(Batch(number, (b"x",)) for number in range(1, 5)))
+        await self.push(store, lease, Batch(5, (b"x",)), keep_from=4)
+        assert await self.numbers(store, lease) == [4, 5]
+
+    async def test_one_look_reads_no_more_than_its_share(self, store: ResponseStore) -> None:
+        lease = await self.grant(store)
+        await self.push(store, lease, *(Batch(number, (b"x",)) for number in range(1, READ_BATCHES + 3)))
+        assert len(await self.numbers(store, lease)) == READ_BATCHES
+        assert await self.numbers(store, lease, READ_BATCHES) == [READ_BATCHES + 1, READ_BATCHES + 2]
+
+    async def test_a_late_leader_pushes_nothing_and_its_heir_begins_anew(self, kit: StoreKit) -> None:
+        late = await self.grant(kit.store)
+        await self.push(kit.store, late, Batch(1, (b"late",)))
+        await kit.expire_lease(address(1))
+        heir = await self.grant(kit.store, owner="b")
+        assert await self.push(kit.store, late, Batch(2, (b"late",))) is False
+        assert await kit.store.relay.follow(late, 1, budget()) == Followed((), alive=False)
+        assert await kit.store.relay.follow(heir, 0, budget()) == Followed((), alive=True)
+
+    async def test_runs_of_two_partitions_are_never_mixed(self, store: ResponseStore) -> None:
+        leases = []
+        for partition in (1, 2):
+            claim = await store.claim(address(1, partition), "a", 10.0, budget())
+            assert claim.lease is not None
+            leases.append(claim.lease)
+        await self.push(store, leases[0], Batch(1, (b"first",)))
+        assert await self.numbers(store, leases[1]) == []
+
+    async def test_a_wish_reaches_the_holders_replica_once(self, store: ResponseStore) -> None:
+        holder, other = (Lease(address(number), 1, owner) for number, owner in ((1, "replica-7"), (2, "replica-8")))
+        for lease in (holder, holder, other):
+            await store.relay.wish(lease, HOUR, budget())
+        assert await store.relay.wishes("another", budget()) == set()
+        assert await store.relay.wishes("replica", budget()) == {"replica-7", "replica-8"}
+        assert await store.relay.wishes("replica", budget()) == set()

@@ -9,34 +9,8 @@ from cache.lease import Leases, LeaseSettings
 from cache.memory import MemoryStore
 from cache.observer import Loss, Operation
 from cache.store import StoreUnavailable
-from tests.unit.cache.fakes import ManualClock, Recorder
+from tests.unit.cache.fakes import ManualClock, Recorder, Sleeper
 from tests.unit.cache.store_contract import HOUR, address, answer, budget
-
-
-class Sleeper:
-    """Sleeps end when the clock is moved."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        self._clock = clock
-        self._sleeping: list[tuple[float, asyncio.Future[None]]] = []
-        self.pauses: list[float] = []
-
-    async def __call__(self, seconds: float) -> None:
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.pauses.append(seconds)
-        self._sleeping.append((self._clock.seconds + seconds, woken))
-        await woken
-
-    async def forward(self, seconds: float, step: float = 0.01) -> None:
-        """Move the clock in small steps, letting everyone act at each."""
-        end = self._clock.seconds + seconds
-        while self._clock.seconds < end:
-            self._clock.seconds += step
-            for until, woken in self._sleeping:
-                if until <= self._clock.seconds and not woken.done():
-                    woken.set_result(None)
-            for _ in range(6):
-                await asyncio.sleep(0)
 
 
 class Kit:
@@ -59,15 +33,16 @@ class Kit:
 class Run:
     """One replica's run, held and released by hand."""
 
-    def __init__(self, leases: Leases, rank: int = 0) -> None:
+    def __init__(self, leases: Leases, rank: int = 0, *, follow: bool = False) -> None:
         self.turn: Any = None
         self.rank = rank
+        self.follow = follow
         self.go = asyncio.Event()
         self.store_it = True
         self.task = asyncio.create_task(self._run(leases))
 
     async def _run(self, leases: Leases) -> None:
-        async with leases.turn(address(1), rank=lambda: self.rank) as turn:
+        async with leases.turn(address(1), rank=lambda: self.rank, follow=self.follow) as turn:
             self.turn = turn
             if turn.answer is None:
                 await self.go.wait()
@@ -129,11 +104,11 @@ async def test_a_living_leader_keeps_its_lease_however_long_it_takes(kit: Kit) -
     await asyncio.gather(leader.task, waiting.task)
 
 
-async def test_a_dead_leaders_place_is_taken_by_exactly_one(kit: Kit) -> None:
-
+@pytest.mark.parametrize("follow", [False, True])
+async def test_a_dead_leaders_place_is_taken_by_exactly_one(kit: Kit, follow: bool) -> None:
     dead = await kit.store.claim(address(1), "dead", 3.0, budget())
     assert dead.lease is not None
-    heirs = [Run(kit.replica()) for _ in range(3)]
+    heirs = [Run(kit.replica(), follow=follow) for _ in range(3)]
     await kit.sleeper.forward(2.5)
     assert [run.turn for run in heirs] == [None, None, None]
     await kit.sleeper.forward(1.0)

@@ -115,6 +115,29 @@ def answer_frames(request: EngineRequest) -> list[bytes]:
     return [*frames, b"data: [DONE]\n\n"]
 
 
+class Steps:
+    """Answers an engine's requests with frames that are let go one by one, by hand; or breaks off after the first."""
+
+    def __init__(self, engine: HeldEngine, *, breaks: bool = False) -> None:
+        self.allowed = asyncio.Semaphore(0)
+        self._breaks = breaks
+        engine.script = self._script
+
+    async def _script(self, request: EngineRequest) -> AsyncIterator[bytes]:
+        for number, frame in enumerate(answer_frames(request)):
+            await self.allowed.acquire()
+            if self._breaks and number == 1:
+                raise OSError("the engine's process is gone")
+            yield frame
+
+    def step(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.allowed.release()
+
+    def rest(self) -> None:
+        self.step(100)
+
+
 class Books:
     """``NodeMeterClient`` that keeps what it is sent and fails when told to."""
 
