@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,10 +14,10 @@ from cache.memory import MemoryStore
 from cache.observer import Loss
 from cache.relay_store import RelayStore
 from cache.store import StoreUnavailable
-from serving.engines.base import EngineRequest
+from serving.engines.base import EngineAnswer, EngineRequest, WorkSink
 from tests.unit.serving.conftest import Exchange, House
 from tests.unit.serving.engines.contract import until
-from tests.unit.serving.fakes import Steps, chunk
+from tests.unit.serving.fakes import HeldEngine, Steps, chunk
 
 NewHouse = Callable[..., House]
 
@@ -166,6 +168,45 @@ async def test_tenants_never_follow_each_other(new_house: NewHouse) -> None:
     assert (reply.headers["x-cache"], len(second.engine.requests)) == ("MISS", 1)
     steps.rest()
     await leader.end()
+
+
+class Looks:
+    """Counts a relay's followers' looks."""
+
+    def __init__(self, relay: RelayStore) -> None:
+        self._relay = relay
+        self.count = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.count += name == "follow"
+        return getattr(self._relay, name)
+
+
+class Fallen(HeldEngine):
+    """Another model answers in the place of its own."""
+
+    @contextlib.asynccontextmanager
+    async def run(self, request: EngineRequest, work: WorkSink) -> AsyncIterator[EngineAnswer]:
+        async with super().run(request, work) as answer:
+            yield replace(answer, fallback="another")
+
+
+async def test_another_models_answer_is_not_followed_as_this_ones(new_house: NewHouse) -> None:
+    leading = new_house(engine=Fallen())
+    looks = Looks(leading.store.relay)
+    leading.store.relay = looks  # type: ignore[assignment]
+    following = new_house(store=leading.store)
+    steps = Steps(leading.engine)
+    leader = leading.begin(leading.chat(stream=True))
+    steps.step()
+    await leader.frames(1)
+    follower = following.begin(following.chat(stream=True))
+    # more than lie between two looks of a replica for wishes
+    await until(lambda: looks.count >= 8)
+    steps.rest()
+    assert (await leader.end()).headers["x-wattgate-fallback"] == "another"
+    reply = await follower.end()
+    assert (reply.headers["x-cache"], len(following.engine.requests)) == ("MISS", 1)
 
 
 class Lossy:
