@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from serving.cli.figures import bad_input_exits, print_figures
 from serving.cli.option_groups import spread
-from serving.cli.output import err, fail
+from serving.cli.output import bar, fail
 from serving.cli.workload_options import WorkloadOptions
 
 _DRAWN_REQUESTS = 100
@@ -64,12 +64,11 @@ def load(
             seed=workload.seed,
         )
         watch = UtilisationWatch(os.environ.get("WATTGATE_ADMIN_KEY"))
-        columns = (TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=err, transient=True) as progress:
-            bar = progress.add_task("", total=len(asked))
+        answers = itertools.count(1)
+        with bar("answers", len(asked)) as done:
             try:
                 name, outcomes = asyncio.run(
-                    measure(url, asked, drive, lambda outcome: progress.advance(bar), model=model, watch=watch)
+                    measure(url, asked, drive, lambda outcome: done(next(answers)), model=model, watch=watch)
                 )
             except GatewayAway as error:
                 fail(str(error), status=1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
+from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
 
@@ -31,6 +33,15 @@ class Progress:
 
     def __call__(self, text: str) -> None:
         err.print(f"[dim]{time.monotonic() - self._started:6.1f} s[/dim]  {text}", soft_wrap=True)
+
+
+@contextmanager
+def bar(what: str, total: int, note: str = "") -> Iterator[Callable[[int], None]]:
+    """A bar on stderr that goes with its end; yields what tells it how many are done. Lines of ``err`` stand above."""
+    columns = (bars.TextColumn(what), bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeElapsedColumn())
+    with bars.Progress(*columns, bars.TextColumn(note), console=err, transient=True) as shown:
+        task = shown.add_task("", total=total)
+        yield lambda done: shown.update(task, completed=done)
 
 
 def quantity(value: float | None, unit: str) -> str:

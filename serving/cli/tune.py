@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import typer
 from serving.cli.figures import bad_input_exits
 from serving.cli.knob_options import KnobOptions
 from serving.cli.option_groups import spread
-from serving.cli.output import Progress, err, fail, out
+from serving.cli.output import Progress, bar, err, fail, out
 from serving.cli.serve import ConfigOption, EngineOption, GatewayOptions, ModelOption, terminate
 from serving.cli.workload_options import WorkloadOptions
 
@@ -83,7 +84,7 @@ def tune(
     the current one, write a config for `wattgate serve`, the frontier's pictures, and (of its own) the engine model
     that `wattgate plan` takes."""
     from metering.errors import BadInput
-    from serving.tuning.search import Budget, Goal, open_study, search
+    from serving.tuning.search import Budget, Goal, finished_trials, open_study, search
     from serving.tuning.setting import Setting
     from serving.tuning.slo import Slo
     from serving.tuning.tune import recommend
@@ -124,18 +125,25 @@ def tune(
         }
         notebook = open_study(study, identity, workload.seed)
         with _gateway_faults_end(started=simulate is None), _closing(bench):
-            tried = search(
-                bench,
-                asked,
-                goal,
-                space,
-                current,
-                notebook,
-                Budget(trials, minutes * 60),
-                told=lambda one: progress(_line(one, goal, trials)),
-                failed=lambda setting, why: progress(f"{setting} does not start, and is left out: {why}"),
-                seed=workload.seed,
-            )
+            with bar("trials", trials, f"of at most {minutes:g} min") as done:
+                finished = itertools.count(finished_trials(notebook) + 1)
+
+                def told(one: Tried) -> None:
+                    progress(_line(one, goal, trials))
+                    done(next(finished))
+
+                tried = search(
+                    bench,
+                    asked,
+                    goal,
+                    space,
+                    current,
+                    notebook,
+                    Budget(trials, minutes * 60),
+                    told=told,
+                    failed=lambda setting, why: progress(f"{setting} does not start, and is left out: {why}"),
+                    seed=workload.seed,
+                )
             found = recommend(bench, asked, goal, current, tried, repeats=repeats, told=progress)
         written, left_out = _write(folder, loaded, tried, found, goal, bench, simulate, alone=url is not None)
     unjudged = len(space.models) > 1

@@ -283,11 +283,20 @@ def _incomplete(figures: dict[str, Any]) -> bool:
     return bool(figures.get("stopped_early")) or figures["completed"] < figures["requests"]
 
 
+def finished_trials(study: optuna.Study) -> int:
+    """Of an interrupted search that goes on."""
+    return len(_complete(study))
+
+
+def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+
+
 def _earlier(study: optuna.Study) -> list[Tried]:
-    done = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
     slo = Slo.parse(part for part in study.user_attrs["identity"]["slo"].split(", ") if part != "none")
     return [
-        _judge(trial.number, Setting(**trial.user_attrs["setting"]), trial.user_attrs["figures"], slo) for trial in done
+        _judge(trial.number, Setting(**trial.user_attrs["setting"]), trial.user_attrs["figures"], slo)
+        for trial in _complete(study)
     ]
 
 
