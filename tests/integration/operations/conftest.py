@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.conftest import StartShared
 from tests.integration.operations.load import mixed
 from tests.integration.operations.prometheus_process import PrometheusProcess
 from tests.integration.serving.gateway_process import GatewayProcess, until
@@ -11,15 +12,18 @@ from tests.system_packages import program
 
 
 @pytest.fixture(scope="session")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+def watched_gateway(start_shared: StartShared, tmp_path_factory: pytest.TempPathFactory) -> GatewayProcess:
     config = tmp_path_factory.mktemp("gateway") / "gateway.yaml"
     config.write_text(
         "metering: {price_per_kwh: 0.2, price_per_device_hour: 1.5}\n"
         "control: {mode: dry_run, slo: [ttft_p95<=5s, itl_p95<=500ms], window_seconds: 1}\n"
     )
-    gateway = GatewayProcess("--engine", "simulated", "--port", "0", "--config", str(config)).wait_ready()
-    yield gateway
-    gateway.stop()
+    return start_shared("--engine", "simulated", "--port", "0", "--config", str(config))
+
+
+@pytest.fixture(scope="session")
+def gateway(watched_gateway: GatewayProcess) -> GatewayProcess:
+    return watched_gateway
 
 
 @pytest.fixture(scope="session")
