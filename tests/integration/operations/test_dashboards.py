@@ -28,7 +28,7 @@ OWN_SERIES = ("Judgements of semantic neighbours", "Shadow verifications")
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusProcess]:
+def busy_prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusProcess]:
     """Has watched a gateway whose semantic hits are verified, under a load of all kinds."""
     program("prometheus")
     config = tmp_path_factory.mktemp("gateway") / "gateway.yaml"
@@ -65,17 +65,17 @@ def queries() -> Iterator[object]:
 
 @pytest.mark.parametrize("expression", list(queries()))
 def test_a_panels_query_has_data(
-    prometheus: PrometheusProcess, expression: str, request: pytest.FixtureRequest
+    busy_prometheus: PrometheusProcess, expression: str, request: pytest.FixtureRequest
 ) -> None:
     filled = expression.replace("$model", ".*").replace("$__rate_interval", "1m")
     assert "$" not in filled
     name = request.node.callspec.id
     if name in NOT_DONE_HERE:
-        prometheus.query(filled)
+        busy_prometheus.query(filled)
         return
     if any(title in name for title in OWN_SERIES):
         filled = filled.removesuffix(" or vector(0)")
-    until(lambda: prometheus.query(filled), timeout_seconds=10, what=f"data of {filled}")
+    until(lambda: busy_prometheus.query(filled), timeout_seconds=10, what=f"data of {filled}")
 
 
 @pytest.mark.parametrize("path", sorted(GRAFANA.glob("*.json")), ids=lambda path: path.stem)
