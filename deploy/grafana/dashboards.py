@@ -356,7 +356,7 @@ SERVING = Page(
                             "refused, {{reason}}",
                         ),
                         (
-                            "sum by (reason) (rate(wattgate_limit_overdrawn_total[$__rate_interval]))",
+                            "sum by (reason) (rate(wattgate_limit_overdrawn_total[$__rate_interval])) or vector(0)",
                             "let in, {{reason}}",
                         ),
                     ),
