@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from serving.admission.queue import AdmissionQueue
-from serving.api.body import asked_tokens
 from serving.api.forms import form_of
 from serving.call import Call
+from serving.engines.asked import asked_tokens
 from serving.engines.base import Engine, EngineAnswer, EngineModel, EngineRequest
 from serving.errors import InvalidRequest, NotFound
 from serving.meter_link import MeterLink, Trace
@@ -55,7 +55,7 @@ class EngineRuns:
 
     def check_length(self, call: Call, model: EngineModel) -> None:
         """Raises ``InvalidRequest`` where the answer asked for cannot fit."""
-        limit, asked = model.max_context_tokens, asked_tokens(call.payload)
+        limit, asked = model.max_context_tokens, asked_tokens(call.path, call.payload)
         if limit is not None and asked is not None and asked > limit:
             param = form_of(call.path).length_param
             raise InvalidRequest(

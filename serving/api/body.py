@@ -175,20 +175,6 @@ _KNOWN = frozenset(
 )
 
 
-def asked_tokens(payload: dict[str, Any]) -> int | None:
-    """The answer length that the client allows."""
-    value = payload.get("max_completion_tokens") or payload.get("max_tokens") or payload.get("max_output_tokens")
-    return value if isinstance(value, int) else None
-
-
-def asked_sequences(payload: dict[str, Any]) -> int:
-    """Answers that the engine makes for one request: each of so long."""
-    prompt, prompts = payload.get("prompt"), 1
-    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
-        prompts = len(prompt)
-    return prompts * int(payload.get("n") or 1)
-
-
 _CHARACTERS_PER_TOKEN = 4
 """Rule of thumb for English text; OpenAI's help page "What are tokens and how to count them?"."""
 

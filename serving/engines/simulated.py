@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from metering.work import EngineSteps, Method, WorkRecord
+from serving.engines.asked import asked_choices, asked_tokens
 from serving.engines.base import (
     EngineAnswer,
     EngineModel,
@@ -166,7 +167,7 @@ class _Run:
         text = _prompt_text(payload)
         self._prompt = text.split() or [""]
         self._prompt_tokens = len(self._prompt)
-        asked = payload.get("max_completion_tokens") or payload.get("max_tokens")
+        asked = asked_tokens(request.path, payload)
         room = settings.max_context_tokens - self._prompt_tokens
         if room < 1 or (asked or 0) > room:
             raise EngineRefused(
@@ -186,7 +187,7 @@ class _Run:
             min(room, asked or natural) if payload.get("ignore_eos") else min(natural, room, asked or natural)
         )
         self._finish = "stop" if self._tokens == natural and (asked is None or natural <= asked) else "length"
-        self.sequences = int(payload.get("n") or 1)
+        self.sequences = asked_choices(request.path, payload)
         self._words = [["simulated", *draw.choices(_WORDS, k=self._tokens - 1)] for _ in range(self.sequences)]
         self._cached = engine._prefixes.reuse(self._prompt)
         self._started_seconds = engine._clock()

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from metering.work import Method, WorkRecord
+from serving.engines.asked import asked_choices, asked_prompts, asked_tokens
 from serving.engines.base import EngineRequest, WorkSink
 from serving.engines.response_events import RESPONSES, plain_usage
 
@@ -29,7 +30,6 @@ _CONTENT = re.compile(
     rb'"(?:content|text|reasoning_content|reasoning|refusal|arguments|delta)":\s*"(?!")|"tool_calls":\s*\[\s*\{'
 )
 """A frame with at least one token in it; the role, the finish reason and the usage come in frames without."""
-_ASKED = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 USAGE = re.compile(rb'"usage":\s*\{')
 
 
@@ -58,10 +58,10 @@ class UsageWork:
         self._work = work
         self._habits = habits
         self._clock = clock
-        self._prompts = _prompts(request.payload)
+        self._prompts = asked_prompts(request.path, request.payload)
         self._events = request.path == RESPONSES
         """What has been said is said once more in the events that end each part."""
-        self._sequences = self._prompts * int(request.payload.get("n") or 1)
+        self._sequences = self._prompts * asked_choices(request.path, request.payload)
         self._prompt_bytes = _prompt_bytes(request.payload)
         self._sent_seconds = clock()
         self.first_token_seconds: float | None = None
@@ -126,9 +126,7 @@ class UsageWork:
             pace = self._habits.seconds_per_token
             if pace and (self._answered or not self._request.stream):
                 tokens = max(1, int((now - self._sent_seconds) / pace / self._sequences))
-            payload = self._request.payload
-            asked = next((payload[name] for name in _ASKED if payload.get(name)), None)
-            tokens = min(tokens, asked or tokens)
+            tokens = min(tokens, asked_tokens(self._request.path, self._request.payload) or tokens)
             self._last_seconds = now
             self._booked_seconds = self._sent_seconds + (now - self._sent_seconds) / tokens
             self._book_prefill(self._prompt_estimate, 0, self._booked_seconds)
@@ -209,12 +207,6 @@ def _json(raw: bytes) -> Any:
 
 def _count(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
-
-
-def _prompts(payload: dict[str, Any]) -> int:
-    prompt = payload.get("prompt")
-    many = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], (str, list))
-    return len(prompt) if many and isinstance(prompt, list) else 1
 
 
 def _prompt_bytes(payload: dict[str, Any]) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from serving.api.body import asked_sequences, asked_tokens
 from serving.call import Call, Reply
+from serving.engines.asked import asked_sequences, asked_tokens
 from serving.engines.response_events import is_last
 from serving.errors import GatewayError
 from serving.gateway import Gateway
@@ -42,7 +42,8 @@ class Desk:
     async def open(self, call: Call) -> AsyncIterator[Reply]:
         """Raises GatewayError, with the limits' headers on it."""
         limits = self._grants(call.tenant).limits
-        output = (asked_tokens(call.payload) or self._assumed_output_tokens) * asked_sequences(call.payload)
+        asked = asked_tokens(call.path, call.payload) or self._assumed_output_tokens
+        output = asked * asked_sequences(call.path, call.payload)
         try:
             admission = await self.limiter.admit(
                 call.tenant,

@@ -30,6 +30,8 @@ _LEASE_SLACK_SECONDS = 5.0
 """A lease outlives its request's deadline by this, so that a live holder never loses it."""
 _UNANSWERED = frozenset({Loss.TIMEOUT, Loss.CONNECTION})
 """Losses that leave open whether the command was executed."""
+_MOST_NANOGRAMS = 10**15
+"""A tonne: no request comes near it, and thousands of them still add up within the 64 bits of Redis' integers."""
 _MEMORY = 0.05
 """Weight of the newest request in the mean grams per token."""
 
@@ -95,9 +97,12 @@ class TenantLimiter:
         lease = uuid.uuid4().hex
         if not limits.any:
             return Admission(lease, tenant, limits, self._book, None, {})
+        # a reservation below zero would give the tenant what it has not
+        tokens = max(0, tokens)
         per_token = self._grams_per_token.get(tenant)
         grams = first_grams() if per_token is None else per_token * tokens
-        ask = Ask(lease, tenant, limits, tokens, round(grams * NANO), lifetime_seconds + _LEASE_SLACK_SECONDS)
+        nanograms = min(max(0, round(grams * NANO)), _MOST_NANOGRAMS)
+        ask = Ask(lease, tenant, limits, tokens, nanograms, lifetime_seconds + _LEASE_SLACK_SECONDS)
         now, book = self._wall(), self._book
         try:
             verdict = await book.reserve(ask, now)

@@ -25,6 +25,14 @@ end
 local function save(state, name, level, at)
   redis.call('HSET', state, name, string.format('%.17g', level), name .. '_at', string.format('%.17g', at))
 end
+-- what a lease held; one that cannot be read holds nothing, and is let go like any other
+local function release(state, leases, held, lease)
+  local tokens, nano = string.match(redis.call('HGET', held, lease) or '', '^(%d+):(%d+)$')
+  if nano and nano ~= '0' then redis.call('HINCRBY', state, 'held', '-' .. nano) end
+  redis.call('HDEL', held, lease)
+  redis.call('ZREM', leases, lease)
+  return tonumber(tokens or 0)
+end
 """
 
 _RESERVE = (
@@ -39,11 +47,8 @@ local rlevel, rat, tlevel, tat
 if rlimit >= 0 then rlevel, rat = load(state, 'requests', rlimit, now) end
 if tlimit >= 0 then tlevel, tat = load(state, 'tokens', tlimit, now) end
 for _, dead in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', ARGV[1])) do
-  local tokens, nano = string.match(redis.call('HGET', held, dead) or '0:0', '^(%d+):(%d+)$')
-  if tlevel then tlevel = math.min(tlimit, tlevel + tonumber(tokens)) end
-  if nano ~= '0' then redis.call('HINCRBY', state, 'held', '-' .. nano) end
-  redis.call('HDEL', held, dead)
-  redis.call('ZREM', leases, dead)
+  local tokens = release(state, leases, held, dead)
+  if tlevel then tlevel = math.min(tlimit, tlevel + tokens) end
 end
 local reserved = tonumber(redis.call('HGET', state, 'held')) or 0
 local function account(key)
@@ -83,15 +88,10 @@ _SETTLE = (
 local state, leases, held = KEYS[1], KEYS[2], KEYS[3]
 local now, lease, tlimit, used = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 if not redis.call('SET', KEYS[6], '1', 'NX', 'EX', 900) then return 0 end
-local tokens, nano = string.match(redis.call('HGET', held, lease) or '', '^(%d+):(%d+)$')
-if tokens then
-  if nano ~= '0' then redis.call('HINCRBY', state, 'held', '-' .. nano) end
-  redis.call('HDEL', held, lease)
-  redis.call('ZREM', leases, lease)
-end
+local tokens = release(state, leases, held, lease)
 if tlimit >= 0 then
   local level, at = load(state, 'tokens', tlimit, now)
-  save(state, 'tokens', math.min(tlimit, level + (tonumber(tokens) or 0) - used), at)
+  save(state, 'tokens', math.min(tlimit, level + tokens - used), at)
   if redis.call('TTL', state) < 0 then redis.call('EXPIRE', state, 3600) end
 end
 for i = 5, #ARGV, 2 do

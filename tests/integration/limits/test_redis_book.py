@@ -152,6 +152,24 @@ async def test_a_server_that_forgot_its_scripts_is_told_them_again(server: Embed
     assert (await book.usage("t", NOON))[0].requests == 2
 
 
+@pytest.mark.parametrize("ends", ["settled", "expired"])
+async def test_a_hold_that_cannot_be_read_is_let_go_like_any_other(
+    server: EmbeddedRedis, book: RedisBook, ends: str
+) -> None:
+    from redis.asyncio import Redis
+
+    tenant, limits = uuid.uuid4().hex, LimitSettings(concurrent_requests=1, tokens_per_minute=100)
+    lease, later = uuid.uuid4().hex, NOON + 61.0
+    await book.reserve(Ask(lease, tenant, limits, 10, 0, 60.0), NOON)
+    async with Redis.from_url(server.url) as raw:
+        await raw.hset(f"wg:{{{tenant}}}:held", lease, "-10:-5")  # type: ignore[misc]
+    if ends == "settled":
+        await book.settle([Settlement(lease, tenant, limits, Use(output_tokens=10))], NOON)
+    verdict = await book.reserve(Ask(uuid.uuid4().hex, tenant, limits, 10, 0, 60.0), later)
+    assert (verdict.refused, verdict.concurrent, verdict.tokens_left) == (None, 1, 90)
+    assert verdict.held_nanograms == 0
+
+
 async def test_settlements_wait_for_a_server_that_is_away() -> None:
     with EmbeddedRedis(tcp=True) as server:
         faults: list[str] = []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from serving.access import KeyRing
-from serving.api.body import asked_priority, asked_sequences, estimated_prompt_tokens
+from serving.api.body import asked_priority, estimated_prompt_tokens
 from serving.errors import InvalidRequest
 from serving.tenancy.tenant import Priority, TenantSettings
 from tests.unit.serving.conftest import House
@@ -57,22 +57,6 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A
 )
 def test_a_prompts_tokens_are_estimated_before_they_are_counted(payload: dict[str, object], tokens: int) -> None:
     assert estimated_prompt_tokens(payload) == tokens
-
-
-@pytest.mark.parametrize(
-    ("payload", "sequences"),
-    [
-        ({"messages": [{"content": "a"}, {"content": "b"}]}, 1),
-        ({"messages": [{"content": "a"}], "n": 3}, 3),
-        ({"prompt": "a", "n": None}, 1),
-        ({"prompt": [1, 2, 3]}, 1),
-        ({"prompt": ["a", "b"], "n": 2}, 4),
-        ({"prompt": [[1, 2], [3], [4]]}, 3),
-        ({"prompt": []}, 1),
-    ],
-)
-def test_every_prompt_of_a_request_has_its_answers(payload: dict[str, object], sequences: int) -> None:
-    assert asked_sequences(payload) == sequences
 
 
 async def test_the_tenants_class_decides_who_goes_first() -> None:

@@ -72,6 +72,30 @@ async def test_tokens_are_charged_as_used_and_hits_are_free() -> None:
     assert page["month"]["requests"] == 2
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "odd"),
+    [
+        ("/v1/completions", "prompt", {"max_completion_tokens": -1_000_000}),
+        ("/v1/responses", "input", {"n": -1000}),
+        ("/v1/responses", "input", {"n": "abc"}),
+        ("/v1/responses", "input", {"max_completion_tokens": 1}),
+    ],
+)
+async def test_a_field_that_the_endpoint_does_not_know_changes_nothing_of_what_is_reserved(
+    path: str, text: str, odd: dict[str, Any]
+) -> None:
+    plain, there = house(tokens_per_minute=1000), house(tokens_per_minute=1000)
+    length = "max_output_tokens" if text == "input" else "max_tokens"
+    body = {"model": "m", text: "Hi", length: 500, "temperature": 0}
+    usual = await plain.send(body, path=path, **KEY)
+    reply = await there.send(body | odd, path=path, **KEY)
+    assert reply.status == usual.status < 500
+    left = "x-ratelimit-remaining-tokens"
+    assert int(reply.headers[left]) == int(usual.headers[left]) <= 500
+    requests = "wattgate_requests_total"
+    assert there.count(requests) == plain.count(requests) == 1
+
+
 async def test_a_refusal_is_counted_and_spends_nothing() -> None:
     there = house(requests_per_minute=1)
     assert (await there.send(there.chat("1"), **KEY)).status == 200

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import pytest
@@ -96,6 +97,30 @@ async def test_the_headers_tell_what_is_left() -> None:
     await bench.limiter.settled(first, Use(output_tokens=100, operational_nanograms=NANO // 2), wait_seconds=5)
     second = await bench.limiter.admit("t", limits, tokens=100, lifetime_seconds=1)
     assert float(second.headers["x-carbon-budget-remaining-grams"]) == pytest.approx(1.0), "0.5 g used, 0.5 g expected"
+
+
+@pytest.mark.parametrize(("tokens", "grams"), [(-1_000_000, -9.0), (0, -9.0), (-1, 0.0)])
+async def test_a_reservation_below_zero_gives_nothing(tokens: int, grams: float) -> None:
+    bench = Bench()
+    limits = LimitSettings(tokens_per_minute=600, grams_per_day=2.0)
+    first = await bench.limiter.admit("t", limits, tokens=600, lifetime_seconds=9, first_grams=lambda: 1.0)
+    assert first.verdict is not None
+    await bench.limiter.settled(first, Use(output_tokens=600), wait_seconds=5)
+    odd = await bench.book.reserve(Ask("other", "t", limits, 0, NANO, 9.0), NOON)
+    assert (odd.tokens_left, odd.held_nanograms) == (0, NANO)
+    with contextlib.suppress(RateLimited):
+        await bench.limiter.admit("t", limits, tokens=tokens, lifetime_seconds=9, first_grams=lambda: grams)
+    after = await bench.book.reserve(Ask("last", "t", limits, 0, 0, 9.0), NOON)
+    assert (after.tokens_left, after.held_nanograms) == (0, NANO)
+
+
+async def test_however_long_an_answer_is_asked_for_its_grams_fit_the_books_integers() -> None:
+    bench = Bench()
+    limits = LimitSettings(concurrent_requests=2000, grams_per_day=2.0, carbon="soft")
+    for _ in range(1000):
+        admission = await bench.limiter.admit("t", limits, tokens=2**63, lifetime_seconds=9, first_grams=lambda: 1e30)
+    assert admission.verdict is not None
+    assert 0 < admission.verdict.held_nanograms < 2**63
 
 
 async def test_a_spent_soft_budget_lets_in_and_is_counted() -> None:

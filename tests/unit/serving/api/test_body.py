@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.api.body import ClientGone, asked_tokens, parse_body, read_body
+from serving.api.body import ClientGone, parse_body, read_body
 from serving.errors import BodyTooLarge, GatewayError, InvalidRequest
 
 CHAT = "/v1/chat/completions"
@@ -241,16 +241,3 @@ def test_any_json_passes_or_is_refused_in_the_error_tree(path: str, fields: dict
 def test_any_bytes_pass_or_are_refused_in_the_error_tree(raw: bytes) -> None:
     with pytest.raises(InvalidRequest):
         parse_body(CHAT, raw)
-
-
-@pytest.mark.parametrize(
-    ("payload", "tokens"),
-    [
-        ({}, None),
-        ({"max_tokens": 5}, 5),
-        ({"max_completion_tokens": 7, "max_tokens": 5}, 7),
-        ({"max_tokens": None}, None),
-    ],
-)
-def test_the_answer_length_asked_for(payload: dict[str, Any], tokens: int | None) -> None:
-    assert asked_tokens(payload) == tokens

@@ -17,11 +17,11 @@ from tests.unit.serving.openai_server import frame
 
 
 class Rig:
-    def __init__(self, habits: Habits | None = None, **payload: Any) -> None:
+    def __init__(self, habits: Habits | None = None, path: str = "/v1/chat/completions", **payload: Any) -> None:
         self.clock = ManualClock()
         self.work: list[WorkRecord] = []
         body = {"model": "m", "messages": [{"role": "user", "content": "x" * 368}], **payload}
-        request = EngineRequest("r", "/v1/chat/completions", body, "m", "t")
+        request = EngineRequest("r", path, body, "m", "t")
         self.habits = habits or Habits()
         self.usage = UsageWork(request, self.work.append, self.habits, self.clock)
 
@@ -118,6 +118,19 @@ def test_an_aborted_unary_request_is_taken_to_go_at_the_pace_of_earlier_ones() -
     capped.clock.advance(2.0)
     capped.usage.close()
     assert totals(capped.work)[2] == 7
+
+
+@pytest.mark.parametrize("odd", [{"n": -1000}, {"n": "abc"}, {"max_tokens": "abc"}, {"max_tokens": -5}])
+@pytest.mark.parametrize("told", [False, True])
+def test_a_field_that_the_endpoint_does_not_know_changes_nothing_of_the_work(odd: dict[str, Any], told: bool) -> None:
+    habits = Habits(seconds_per_token=0.1)
+    plain, rig = (Rig(habits, "/v1/responses", max_output_tokens=8, **fields) for fields in ({}, odd))
+    for one in (plain, rig):
+        one.clock.advance(2.0)
+        if told:
+            one.usage.body(orjson.dumps({"usage": {"prompt_tokens": 10, "completion_tokens": 8}}))
+        one.usage.close()
+    assert totals(rig.work)[2] == totals(plain.work)[2] == 7
 
 
 def test_a_request_that_ended_as_soon_as_it_was_sent_has_no_work() -> None:
