@@ -22,7 +22,7 @@ from serving.tenancy.tenant import Priority, TenantSettings
 log = logging.getLogger("wattgate")
 
 _AGAIN_SECONDS = 60.0
-"""Before a batch is tried again whose run ended with a fault of ours."""
+"""Before a batch is tried again that could not be begun, or whose run ended with a fault of ours."""
 _SWEEP_SECONDS = 3600.0
 _HEADERS = {"x-wattgate-priority": Priority.BATCH.value}
 
@@ -108,7 +108,14 @@ class BatchRunner:
             running = Counter(folder for folder, _ in self._runs.values())
             folder, name = min(open_, key=lambda one: running[one[0]])
             open_.remove((folder, name))
-            held = await asyncio.to_thread(self._store.claim, folder, name)
+            try:
+                held = await asyncio.to_thread(self._store.claim, folder, name)
+            except OSError as error:
+                # its folder's fault or the disk's: the others are begun, and what has expired is swept, all the same
+                self._metrics.add("wattgate_batch_faults_total", 1, "disk")
+                self._not_before[name] = self._wall() + _AGAIN_SECONDS
+                log.warning("batch %s: %s; it is tried again in %.0f s", name, error, _AGAIN_SECONDS)
+                continue
             if held is not None:
                 self._begin(folder, name, held)
 

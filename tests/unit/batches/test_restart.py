@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from serving.batches.input import Line
 from serving.batches.journal import ERRORS, OUTPUT, Journal
-from tests.unit.batches.conftest import BatchHouse, Opener, line
+from tests.unit.batches.conftest import BatchHouse, Opener, line, until
 from tests.unit.batches.fakes import ScriptedApp
 
 
@@ -72,6 +72,36 @@ async def test_of_replicas_that_share_a_folder_one_runs_a_batch(opened: Opener) 
         await house.run()
     assert (await houses[1].seen(batch_id))["status"] == "cancelled"
     assert apps[1].asked == apps[2].asked == []
+
+
+async def test_a_batch_that_cannot_be_begun_holds_up_no_other(opened: Opener) -> None:
+    house, app = opened(), ScriptedApp()
+    house.runner.serve(app)
+    bad = await house.batch_of(line(1))
+    house.wall.advance(1)
+    good = await house.batch_of(line(2))
+    (folder,) = house.root.glob(f"tenants/*/batches/{bad}")
+    (folder / "lock").mkdir()
+    await house.run()
+    assert (await house.seen(good))["status"] == "completed"
+    assert app.asked == ["Hi 2"]
+    assert house.count("wattgate_batch_faults_total", operation="disk") == 1
+    (folder / "lock").rmdir()
+    house.wall.advance(60)
+    await house.run()
+    assert (await house.seen(bad))["status"] == "completed"
+
+
+async def test_what_has_expired_is_swept_although_no_batch_can_be_begun(opened: Opener) -> None:
+    house = opened()
+    old = (await house.upload(b"x")).json["id"]
+    house.wall.advance(30 * 86_400)
+    batch_id = await house.batch_of(line(1))
+    (folder,) = house.root.glob(f"tenants/*/batches/{batch_id}")
+    (folder / "lock").mkdir()
+    house.runner.start(ScriptedApp())
+    await until(lambda: house.batches.files.get("default", old) is None)
+    assert house.count("wattgate_batch_faults_total", operation="disk") == 1
 
 
 async def test_one_that_has_lost_its_lock_writes_and_begins_nothing_more(opened: Opener) -> None:
