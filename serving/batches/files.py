@@ -170,8 +170,13 @@ def hold(content: Path, name: Path) -> None:
         os.link(content, name)
     except OSError:
         draft = name.with_suffix(".draft")
-        shutil.copyfile(content, draft)
-        os.replace(draft, name)
+        try:
+            shutil.copyfile(content, draft)
+            os.replace(draft, name)
+        except OSError:
+            # half a copy is no file, and would be swept by nobody
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def page(found: Iterable[Any], after: str | None, limit: int) -> tuple[list[Any], bool]:

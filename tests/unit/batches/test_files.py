@@ -180,3 +180,23 @@ async def test_an_upload_that_the_disk_does_not_take_leaves_nothing_behind(
         refused = await house.upload(jsonl(line(1)))
     assert (refused.status, refused.error["code"]) == (503, "file_store_unavailable")
     assert [path for path in house.root.rglob("*") if path.is_file() and path.name != "lock"] == []
+
+
+async def test_half_a_copy_is_not_left_where_links_are_not_known(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = opened()
+
+    def no_links(*_: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def half(content: Path, draft: Path) -> None:
+        draft.write_bytes(content.read_bytes()[:1])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "link", no_links)
+        patched.setattr(files.shutil, "copyfile", half)
+        refused = await house.upload(jsonl(line(1)))
+    assert (refused.status, refused.error["code"]) == (503, "file_store_unavailable")
+    assert [path for path in house.root.rglob("*") if path.is_file() and path.name != "lock"] == []
