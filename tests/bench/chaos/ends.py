@@ -190,9 +190,16 @@ def violations(ended: Iterable[Ended], kills: Iterable[Kill], *, proxy_seconds: 
         if one.end in (End.HUNG, End.MALFORMED):
             out.append(f"{one.end}: {one.detail}")
         elif one.end in (End.NO_ANSWER, End.PROXY_PAGE) and not hit(one, "proxy", within_seconds=proxy_seconds):
-            out.append(f"{one.end} although the proxy lives: {one.detail}")
+            out.append(f"{one.end} although the proxy lives: {one.detail}, {_after(one, kills)}")
         elif one.end is End.CUT and not hit(one, "proxy", "gateway replica", "model replica", within_seconds=5.0):
             out.append(f"{one.end} although no replica was killed: {one.detail}")
         elif one.end is End.CUT and not one.stream and not hit(one, "proxy", within_seconds=proxy_seconds):
             out.append(f"an unary answer was cut: {one.detail}")
     return out
+
+
+def _after(one: Ended, kills: list[Kill]) -> str:
+    """What was killed before, for who looks for the cause."""
+    before = [kill for kill in kills if kill.at_seconds <= one.ended_seconds][-3:]
+    took = f"after {one.ended_seconds - one.started_seconds:.1f} s"
+    return ", ".join((took, *(f"{one.ended_seconds - kill.at_seconds:.0f} s after a {kill.what}" for kill in before)))
