@@ -8,6 +8,7 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,8 @@ class NodeMeterActor:
         if closed := self._node.advance(readings, now_seconds):
             self._take(closed)
             self._sweep_dead()
-        if due:
+        # what was booked just now was exported too: whoever starts anew must not tell it again
+        if due or closed:
             self._write(KEPT, self._node.kept())
 
     def _take(self, closed: Iterable[ClosedWindow]) -> None:
@@ -223,6 +225,12 @@ class NodeMeterActor:
         except OSError:
             # a full disk costs what a restart would go on with, and nothing now
             self._export.fault("meter_not_kept")
+
+    def _forget(self) -> None:
+        # all is booked: a gateway that finds this run's folder later begins anew, it does not go on from here
+        for name in (KEPT, PROFILES):
+            with suppress(OSError):
+                (self._folder / name).unlink(missing_ok=True)
 
     @property
     def _peaks(self) -> dict[str, float | None]:
@@ -294,6 +302,7 @@ class NodeMeterActor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._take(self._node.drain())
+        self._forget()
         if self._keeper is not None:
             await self._keeper.flush()
 

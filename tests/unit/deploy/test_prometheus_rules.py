@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from serving.metrics import CATALOGUE
+from serving.placement import node_actor
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
@@ -52,6 +53,13 @@ def test_each_alert_has_its_section_in_the_runbook_and_no_section_is_left_over()
     for alert in alerts():
         assert alert["annotations"]["runbook"] == f"runbook.md#{alert['alert'].lower()}"  # type: ignore[index]
         assert alert["labels"]["severity"] in {"page", "ticket"}  # type: ignore[index]
+
+
+def test_faults_that_the_node_s_meter_tells_of_itself_are_in_the_runbook() -> None:
+    told = re.findall(r'fault\("(meter_\w+)"\)', Path(node_actor.__file__).read_text())
+    section = (DEPLOY / "runbook.md").read_text().split("## WattgateMeterFaults")[1].split("\n## ")[0]
+    assert told
+    assert [fault for fault in told if f"`{fault}`" not in section] == []
 
 
 def test_links_within_the_runbook_lead_somewhere() -> None:

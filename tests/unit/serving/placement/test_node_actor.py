@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from serving.config_sources import load_config
 from serving.metrics import Metrics
 from serving.operations.decisions import DECISIONS, DecisionLog
 from serving.operations.events import EVENTS, EventLog
-from serving.placement.node_actor import NodeMeterActor
+from serving.placement.node_actor import KEPT, PROFILES, NodeMeterActor
 from serving.placement.node_metrics import NodeMetrics
 from serving.tuning.controller import Decision, Reason
 from tests.unit.metering.model_configs import SMOLLM2_135M
@@ -152,6 +154,35 @@ async def test_an_orderly_stop_books_and_writes_what_is_open(tmp_path: Path) -> 
     assert [totals.requests for totals in history.served.values()] == [1]
     assert [usage.tokens_decode for usage in history.usage.values()] == [5]
     assert all(task.done() for task in made._tasks)
+
+
+async def test_what_is_booked_between_two_readings_is_kept_as_booked(tmp_path: Path) -> None:
+    made = actor(tmp_path)
+    await made.attach("replica", [ModelProfile("m", architecture_from_config(SMOLLM2_135M), 2, 2, 1e12, 1e11)])
+    for task in made._tasks:
+        task.cancel()
+    now = time.monotonic()
+    await made.advance(now + 2)
+    # it waits for the replica, which is behind
+    assert await made.metered_joules() is None
+    await submit(made)
+    assert not made._node.due(now + 2)
+    await made.advance(now + 2)
+    assert await made.metered_joules()
+    assert pickle.loads((tmp_path / KEPT).read_bytes()) == made._node.kept()
+
+
+async def test_after_an_orderly_stop_the_next_meter_begins_anew(tmp_path: Path) -> None:
+    made = actor(tmp_path)
+    await made.attach("replica", [ModelProfile("m")])
+    await submit(made)
+    await made.stop()
+    assert {KEPT, PROFILES}.isdisjoint(os.listdir(tmp_path))
+    following = actor(tmp_path)
+    await close(following)
+    (books,) = following._node.books().components
+    assert books.recovered_nanojoules == 0
+    assert following._profiles == {}
 
 
 async def test_an_intensity_that_changes_leaves_nan_under_its_old_labels() -> None:
