@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import orjson
@@ -18,6 +18,7 @@ from serving.operations.events import EventLog
 from serving.placement.caps import configured_cap, highest_cap, part_of
 
 _NAMESPACE = b"wattgate"
+_PREFIX = b"held-cap:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class HoldBoard(Protocol):
 
 
 class RayBoard:
-    """In the key-value store of Ray's control service: it outlives replicas and nodes, and ends with the cluster."""
+    """In the key-value store of Ray's control service: it outlives replicas and nodes, and ends with the
+    gateway."""
 
     async def read(self, models: Iterable[str]) -> Mapping[str, Hold]:
         return await asyncio.to_thread(self._read, tuple(models))
@@ -55,6 +57,12 @@ class RayBoard:
                 _internal_kv_put, _key(model), orjson.dumps(asdict(hold)), overwrite=True, namespace=_NAMESPACE
             )
 
+    def clear(self) -> None:
+        """At the gateway's end: the cluster may outlive it, and the next gateway's caps are its own."""
+        from ray.experimental.internal_kv import _internal_kv_del
+
+        _internal_kv_del(_PREFIX, del_by_prefix=True, namespace=_NAMESPACE)
+
     def _read(self, models: tuple[str, ...]) -> Mapping[str, Hold]:
         from ray.experimental.internal_kv import _internal_kv_get
 
@@ -63,7 +71,7 @@ class RayBoard:
 
 
 def _key(model: str) -> bytes:
-    return f"held-cap:{model}".encode()
+    return _PREFIX + model.encode()
 
 
 class HeldCaps:
@@ -111,7 +119,13 @@ class HeldCaps:
         found = await self._board.read(self._caps)
         for engine in self._caps:
             lease = found.get(engine)
-            self._take(engine, lease if lease is not None and lease.until_seconds > self._wall() else None)
+            self._take(engine, None if lease is None else self._valid(lease, engine))
+
+    def _valid(self, lease: Hold, engine: str) -> Hold | None:
+        if lease.until_seconds <= self._wall():
+            return None
+        # it may have been written under another configuration
+        return replace(lease, cap=min(lease.cap, highest_cap(self._config(), engine)))
 
     def shown(self) -> list[dict[str, Any]]:
         config = self._config()

@@ -20,6 +20,7 @@ from serving.placement.applications import (
     run_applications,
 )
 from serving.placement.cluster import TOKEN_VARIABLE, cluster_config, node_environment, version_of
+from serving.placement.held_caps import RayBoard
 from serving.placement.janitor import sweep
 from serving.placement.node_meters import meters_alive, stop_node_meters
 from serving.placement.redis_servers import RedisUrls
@@ -141,6 +142,8 @@ class JoinedGateway(Started):
         if ray.is_initialized():
             with contextlib.suppress(Exception):
                 serve.delete(GATEWAY)
+            with contextlib.suppress(Exception):
+                RayBoard().clear()
             with contextlib.suppress(Exception):
                 # their open windows are booked and their history is written before they go
                 stop_node_meters()

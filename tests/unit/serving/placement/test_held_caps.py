@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.experimental import internal_kv
 
 from serving.admission.held_cap import HoldableCap
 from serving.admission.queue import AdmissionQueue
@@ -14,8 +15,8 @@ from serving.errors import Conflict, EngineUnavailable, InvalidRequest, NotFound
 from serving.operations.cap_pages import CapState
 from serving.operations.decisions import DecisionLog
 from serving.operations.events import EventLog
-from serving.placement.caps import THE_ENGINE
-from serving.placement.held_caps import HeldCaps, Hold
+from serving.placement.caps import THE_ENGINE, highest_cap
+from serving.placement.held_caps import HeldCaps, Hold, RayBoard
 from tests.unit.serving.fakes import ManualClock
 
 
@@ -111,6 +112,36 @@ async def test_an_expired_hold_on_the_board_is_none(node: Node) -> None:
     queue, held = node.replica()
     await held.refresh()
     assert queue.cap == 16
+
+
+async def test_a_hold_on_the_board_is_at_most_what_the_engine_takes_at_once(node: Node) -> None:
+    most = highest_cap(node.config, THE_ENGINE)
+    node.board.holds[THE_ENGINE] = Hold(most + 1, node.clock() + 60.0, "tune")
+    queue, held = node.replica()
+    await held.refresh()
+    assert queue.cap == most
+
+
+async def test_a_gateway_that_goes_takes_all_its_holds_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored: dict[bytes, bytes] = {b"another": b""}
+
+    def delete(key: bytes, *, del_by_prefix: bool = False, namespace: bytes) -> None:
+        for one in [one for one in stored if one == key or (del_by_prefix and one.startswith(key))]:
+            del stored[one]
+
+    def put(key: bytes, value: bytes, *, overwrite: bool, namespace: bytes) -> None:
+        stored[key] = value
+
+    board = RayBoard()
+    monkeypatch.setattr(internal_kv, "_internal_kv_del", delete)
+    monkeypatch.setattr(internal_kv, "_internal_kv_put", put)
+    monkeypatch.setattr(internal_kv, "_internal_kv_get", lambda key, *, namespace: stored.get(key))
+    for model in (THE_ENGINE, "m"):
+        await board.write(model, Hold(4, 60.0, "tune"))
+    assert set(await board.read([THE_ENGINE, "m"])) == {THE_ENGINE, "m"}
+    board.clear()
+    assert await board.read([THE_ENGINE, "m"]) == {}
+    assert set(stored) == {b"another"}
 
 
 async def test_each_change_is_told_once_and_a_renewal_is_none(node: Node) -> None:
