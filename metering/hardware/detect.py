@@ -89,8 +89,9 @@ def _as_seen(device: Device, all_here: tuple[NvmlDevice, ...], uuids: tuple[str,
         notes.append(f"Left out, as {VARIABLE} or MIG hides them from the engine: {', '.join(hidden)}.")
     if any(uuid in one.slices for one in all_here for uuid in uuids):
         notes.append(
-            "A MIG slice: watts and embodied mass are the whole GPU's, of which it is given its share; its peak and "
-            "bandwidth are unknown until configured."
+            "A MIG slice: watts and embodied mass are the whole GPU's. It is given its share where the driver counts "
+            "energy; elsewhere its energy, mass and cost are unknown. Its peak and bandwidth are unknown until "
+            "configured."
         )
         device = replace(device, peak_flops=MappingProxyType({}), bandwidth_bytes_per_second=None)
     return replace(device, notes=tuple(notes))

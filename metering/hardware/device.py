@@ -10,6 +10,8 @@ from typing import Any, Literal
 from metering.errors import BadInput
 
 Kind = Literal["gpu", "tpu", "npu", "cpu", "simulated"]
+MIG_PREFIX = "MIG-"
+"""With which the UUIDs of MIG slices begin (NVIDIA MIG user guide, device enumeration)."""
 _SHORT = {
     "bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "fp32", "float": "fp32", "float64": "fp64",
     "float8_e4m3fn": "fp8", "float8_e5m2": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8",
@@ -145,6 +147,11 @@ class DetectedHardware:
     @property
     def name(self) -> str:
         return self.device.name
+
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """MIG slices among ``uuids``: the watts, mass and price of a device are those of a whole GPU."""
+        return tuple(uuid for uuid in self.uuids if uuid.startswith(MIG_PREFIX))
 
     @property
     def kind(self) -> Kind:

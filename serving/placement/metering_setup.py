@@ -246,6 +246,9 @@ def _gpu_power(detected: DetectedHardware, nvml: Callable[[], Any]) -> list[Cand
 
 def _device_model(detected: DetectedHardware, method: Method) -> LoadPower:
     device, count = detected.device, detected.count
+    if detected.slices:
+        slices = ", ".join(detected.slices)
+        raise PowerUnavailable(f"a MIG slice without an energy counter ({slices}): its share of the GPU is unknown")
     if device.max_watts is None:
         raise PowerUnavailable(f"maximal watts of {device.name} are unknown (metering.max_watts)")
     idle = None if device.idle_watts is None else device.idle_watts.value * count
@@ -306,16 +309,18 @@ def node_power(config: GatewayConfig) -> NodePower:
         if hardware.detected is None:
             continue
         kilograms = hardware.detected.device.embodied_kilograms
-        if kilograms is not None:
+        if kilograms is not None and accelerators:
             for component in accelerators:
                 embodied[component.name] = Embodied(kilograms.value * 1000 * component.devices, lifetime_seconds)
-            # beside a device of unknown mass the host's alone would pass for the whole
+            # beside a device of unknown mass, or one that nothing meters, the host's alone would pass for the whole
             host_kilograms = _host_embodied_kilograms(config.metering, hardware)
             for component in found:
                 if component.boundary is Boundary.HOST and host_kilograms is not None:
                     embodied[component.name] = Embodied(host_kilograms * 1000, lifetime_seconds)
         if config.metering.price_per_device_hour is not None:
-            unmetered = [] if placed else [replace(UNMETERED, devices=hardware.detected.count)]
+            unmetered = (
+                [] if placed or hardware.detected.slices else [replace(UNMETERED, devices=hardware.detected.count)]
+            )
             for component in accelerators or unmetered:
                 prices[component.name] = config.metering.price_per_device_hour * component.devices
     return NodePower(

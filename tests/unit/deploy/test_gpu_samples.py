@@ -31,6 +31,12 @@ def test_a_sample_is_a_configuration_of_the_real_engine_whose_cap_fits_its_batch
     assert "NOT RUN HERE" in (GPU / f"{name}.yaml").read_text()
 
 
+def test_the_slice_s_sample_names_no_source_of_energy_that_no_setting_can_read() -> None:
+    text = (GPU / "mig.yaml").read_text()
+    assert "its energy is unknown" in text
+    assert "exporter" not in text
+
+
 def test_tensor_parallelism_has_one_replica_for_its_gpus() -> None:
     config = loaded("tensor-parallel")
     assert config.engine.vllm.tensor_parallel_size == 4

@@ -278,6 +278,8 @@ def test_a_mig_slice_is_a_device_without_a_peak() -> None:
     assert found.peak_for("bf16") is None
     assert found.device.bandwidth_bytes_per_second is None
     assert any("MIG-a" in note for note in found.device.notes)
+    assert found.slices == ("MIG-b",)
+    assert "energy, mass and cost are unknown" in found.device.notes[-1]
     given = detect(
         gpus=lambda: (divided,),
         environment={"CUDA_VISIBLE_DEVICES": "MIG-b"},

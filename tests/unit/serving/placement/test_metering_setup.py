@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from metering.hardware.device import DetectedHardware, Device, Figure
+from metering.power.base import PowerUnavailable
 from metering.power.model import DRAM_WATTS_PER_GB, CpuPowerModel, IdleAwarePower
 from metering.work import Method, WorkRecord
 from serving.config import GatewayConfig
@@ -181,6 +182,30 @@ def test_beside_a_gpu_of_unknown_mass_the_host_s_is_not_booked(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(FakeGpu("GPU-1")))
     metering = {"host_embodied_kilograms": 1000, "host_idle_watts": 100, "host_max_watts": 400}
     assert node_power(config(engine={"kind": "vllm"}, metering=metering)).embodied == {}
+
+
+@pytest.mark.parametrize("uuid", ["GPU-1", "MIG-b"])
+def test_a_slice_without_a_counter_is_not_booked_as_the_whole_gpu(monkeypatch: pytest.MonkeyPatch, uuid: str) -> None:
+    module = "serving.placement.metering_setup."
+
+    def nothing() -> FakeNvml:
+        raise PowerUnavailable("no energy counter")
+
+    monkeypatch.setattr(module + "has_gpu", lambda: True)
+    monkeypatch.setattr(module + "detect", lambda **_: DetectedHardware(GPU, 1, uuids=(uuid,)))
+    monkeypatch.setattr(module + "NvmlMeter", lambda *_, **__: nothing())
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
+    metering = {"host_embodied_kilograms": 1000, "host_idle_watts": 100, "host_max_watts": 400}
+    power = node_power(config(engine={"kind": "vllm"}, metering={**metering, "price_per_device_hour": 7}))
+    if uuid.startswith("GPU-"):
+        (model,) = power.load_models
+        assert set(power.embodied) == {model.component.name, "host"}
+        assert power.prices_per_hour == {model.component.name: 7}
+        return
+    assert power.load_models == ()
+    assert (power.embodied, power.prices_per_hour) == ({}, {})
+    assert any("MIG slice without an energy counter (MIG-b)" in refusal for refusal in power.refusals)
+    assert power.elsewhere
 
 
 def test_the_cores_left_to_the_host_carry_their_share_of_the_server() -> None:
