@@ -343,7 +343,8 @@ class GatewayBench:
                 model=named if variant is not None else engine.served_model_name or named,
                 hardware=self._hardware,
                 precision=self._precision(dtype),
-                architecture=self._architecture,
+                # the configured model's: a variant's MFU is better unknown than another model's
+                architecture=self._architecture if variant is None else None,
                 runs=_like(setting, self._runs),
                 source="the runs of wattgate tune",
             )
@@ -368,7 +369,8 @@ class GatewayBench:
                 self._gateway.apply(config)
         else:
             self.close()
-            self._tell(f"starting a gateway: {setting}")
+            if self._elsewhere is None:
+                self._tell(f"starting a gateway: {setting}")
             self._gateway = self._start(config, self._tell)
         self._setting = setting
         return self._gateway

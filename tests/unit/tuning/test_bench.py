@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
+from metering.architecture import load_architecture
 from metering.hardware.device import DetectedHardware, Device
 from metering.work import EngineSteps
+from serving.bundled_model import bundled_model_folder
 from serving.config_sources import load_config
 from serving.tuning import measure
 from serving.tuning.bench import Elsewhere, GatewayBench
@@ -78,7 +80,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def bench_of(started, folder, slo=None):
+def bench_of(started, folder, slo=None, architecture=None):
     def start(config, tell):
         run_folder = folder / str(len(started))
         run_folder.mkdir()
@@ -92,6 +94,7 @@ def bench_of(started, folder, slo=None):
         DetectedHardware(Device("a cpu", "cpu")),
         48,
         lambda text: None,
+        architecture=architecture,
         clients=4,
         warm_up_requests=2,
         start=start,
@@ -185,7 +188,7 @@ def test_where_the_engine_tells_none_the_clients_view_of_its_steps_stands_in(sta
 def test_of_a_gateway_elsewhere_the_model_the_key_and_its_own_mfu_are_used_and_a_lost_hold_ends_it(
     started, folder, monkeypatch
 ):
-    asked = []
+    asked, said = [], []
 
     async def measured(url, workload, drive, told, *, model, stop, watch):
         asked.append((url, model, drive.api_key))
@@ -208,9 +211,7 @@ def test_of_a_gateway_elsewhere_the_model_the_key_and_its_own_mfu_are_used_and_a
     monkeypatch.setattr(measure, "measure", measured)
     config = load_config(None, {"cache.tier": "off"}, environment={}).config
     elsewhere = Elsewhere("running: b at there", "b", api_key="key", confirm=lost)
-    bench = GatewayBench(
-        config, Slo(), None, 8, lambda text: None, start=lambda config, tell: There(), elsewhere=elsewhere
-    )
+    bench = GatewayBench(config, Slo(), None, 8, said.append, start=lambda config, tell: There(), elsewhere=elsewhere)
     assert bench.run(Setting(4), WORKLOAD, seed=0, hopeless=True)["mfu_ratio"] == 0.25
     assert asked == [("http://there", "b", "key")]
     assert bench.identity == "running: b at there"
@@ -218,10 +219,12 @@ def test_of_a_gateway_elsewhere_the_model_the_key_and_its_own_mfu_are_used_and_a
     with pytest.raises(GatewayAway, match="no longer held"):
         bench.run(Setting(8), WORKLOAD, seed=0, hopeless=True)
     bench.close()
+    # none is started there
+    assert said == []
 
 
 def test_a_variant_of_the_model_restarts_the_gateway_with_it_and_is_an_engine_of_its_own(started, folder):
-    bench = bench_of(started, folder)
+    bench = bench_of(started, folder, architecture=load_architecture(bundled_model_folder()))
     for setting in (Setting(4), Setting(4, model="org/quantised")):
         bench.run(setting, WORKLOAD, seed=0, hopeless=False)
         log = StepLog(started[-1].run_folder)
@@ -235,3 +238,5 @@ def test_a_variant_of_the_model_restarts_the_gateway_with_it_and_is_an_engine_of
     ]
     assert started[1].configs[0].engine.revision is None
     assert (own.model, variant.model) == ("smollm2-135m-instruct", "quantised")
+    assert own.flops is not None
+    assert variant.flops is None
