@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal, Protocol
 
 import orjson
@@ -69,6 +70,9 @@ class LiveCaps(Protocol):
     def shown(self) -> list[dict[str, Any]]:
         """A ``CapState`` of each model."""
 
+    async def refresh(self) -> None:
+        """Take over what another replica was asked to hold."""
+
     async def hold(
         self, model: str | None, cap: int, seconds: float, by: str, *, pause_controller: bool
     ) -> dict[str, Any]: ...
@@ -92,7 +96,12 @@ class CapPages:
 
     async def look(self, request: Request) -> Response:
         self._keys.see_figures(request.headers.get("authorization"))
-        return _json({"object": "list", "data": [] if self._caps is None else self._caps.shown()})
+        if self._caps is None:
+            return _json({"object": "list", "data": []})
+        # a board that cannot be read hides no cap: what this replica goes by is shown
+        with suppress(Exception):
+            await self._caps.refresh()
+        return _json({"object": "list", "data": self._caps.shown()})
 
     async def hold(self, request: Request) -> Response:
         try:

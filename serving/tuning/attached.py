@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import ValidationError
 
 from metering.errors import BadInput
 from serving.config import GatewayConfig
+from serving.operations.cap_pages import CapList, CapState
 from serving.tuning.bench import CannotStart
 from serving.tuning.measure import GatewayAway
 from serving.without_secrets import address_alone
@@ -35,7 +37,7 @@ class AttachedGateway:
     def __init__(
         self,
         http: httpx.Client,
-        state: dict[str, Any],
+        state: CapState,
         tell: Callable[[str], None],
         *,
         wait: Callable[[float], None] = time.sleep,
@@ -63,15 +65,15 @@ class AttachedGateway:
 
     @property
     def model(self) -> str:
-        return str(self._state["model"])
+        return self._state.model
 
     @property
     def configured_cap(self) -> int:
-        return int(self._state["configured_cap"])
+        return self._state.configured_cap
 
     @property
     def highest_cap(self) -> int:
-        return int(self._state["highest_cap"])
+        return self._state.highest_cap
 
     def begin(self, config: GatewayConfig) -> AttachedGateway:
         """Hold the cap of ``config``.
@@ -79,12 +81,16 @@ class AttachedGateway:
         Raises:
             CannotStart: it is not to be held; with the gateway's reason.
         """
-        if self._state["controller"] == "on":
+        if self._state.controller == "on":
             self._tell("the gateway's controller pauses until tune is done")
         try:
             self.apply(config)
         except GatewayAway as error:
             raise CannotStart(str(error)) from error
+        except BaseException:
+            # whoever called has nothing yet that it could close
+            self.close()
+            raise
         self._ended.clear()
         self._thread = threading.Thread(target=self._renew_until_the_end, daemon=True)
         self._thread.start()
@@ -98,7 +104,8 @@ class AttachedGateway:
         self.confirm()
         with self._renewing:
             self._hold(config.admission.max_concurrency)
-        self._wait(TAKEN_SECONDS)
+            # a renewal before that might be answered by a replica that has not looked, and take its hold for lost
+            self._wait(TAKEN_SECONDS)
 
     def confirm(self) -> None:
         """Raises ``GatewayAway`` where the cap was not held throughout: what was measured meanwhile does not count."""
@@ -113,27 +120,30 @@ class AttachedGateway:
             if self._cap is None or self._lost is not None:
                 return
             try:
-                held = _state(self._http, self.model)["held"]
-                if held is None or (held["by"], held["cap"]) != (self._by, self._cap):
-                    by = "nobody" if held is None else held["by"]
+                held = _state(self._http, self.model).held
+                if held is None or (held.by, held.cap) != (self._by, self._cap):
+                    by = "nobody" if held is None else held.by
                     self._lost = f"the cap of {self.model} at {self.shown_url} is no longer held by tune, but by {by}"
                     return
                 self._hold(self._cap)
-            except GatewayAway as error:
+            except (GatewayAway, BadInput) as error:
                 self._tell(f"the hold of the cap is not renewed: {error}")
 
     def close(self) -> None:
-        """Let the cap go back to what it was. Idempotent."""
+        """Let the cap go back to what it was, unless another holds it by now. Idempotent."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        if self._cap is None or self._lost is not None:
+        if self._cap is None:
             return
         self._cap = None
         try:
-            _ask(self._http, "DELETE", params={"model": self.model})
-        except GatewayAway as error:
+            # a release is of whoever holds it
+            held = _state(self._http, self.model).held
+            if held is not None and held.by == self._by:
+                _ask(self._http, "DELETE", params={"model": self.model})
+        except (GatewayAway, BadInput) as error:
             self._tell(f"the cap goes back by itself within {LEASE_SECONDS:.0f} s, it could not be given back: {error}")
 
     def _hold(self, cap: int) -> None:
@@ -142,10 +152,15 @@ class AttachedGateway:
             "cap": cap,
             "seconds": LEASE_SECONDS,
             "by": self._by,
-            "pause_controller": self._state["controller"] == "on",
+            "pause_controller": self._state.controller == "on",
         }
-        _ask(self._http, "PUT", json=body)
-        self._cap = cap
+        # before it is asked: of an interrupted request nobody knows whether it arrived
+        before, self._cap = self._cap, cap
+        try:
+            _ask(self._http, "PUT", json=body)
+        except GatewayAway:
+            self._cap = before
+            raise
 
     def _renew_until_the_end(self) -> None:
         while not self._ended.wait(RENEWED_SECONDS):
@@ -169,8 +184,11 @@ def attach(
     headers = {} if admin_key is None else {"authorization": f"Bearer {admin_key}"}
     base = url.rstrip("/").removesuffix("/v1")
     if not base.startswith(("http://", "https://")):
-        raise BadInput(f"--url {url} is no address of a gateway: write http://HOST:PORT")
-    http = httpx.Client(base_url=base, headers=headers, timeout=_ANSWERED_SECONDS)
+        raise _no_address(url)
+    try:
+        http = httpx.Client(base_url=base, headers=headers, timeout=_ANSWERED_SECONDS)
+    except httpx.InvalidURL:
+        raise _no_address(url) from None
     try:
         return AttachedGateway(http, _state(http, model), tell, wait=wait)
     except BaseException:
@@ -178,31 +196,49 @@ def attach(
         raise
 
 
-def _state(http: httpx.Client, model: str | None) -> dict[str, Any]:
-    states: list[dict[str, Any]] = _ask(http, "GET")["data"]
-    names = ", ".join(state["model"] for state in states)
+def _no_address(url: str) -> BadInput:
+    return BadInput(f"--url {address_alone(url)} is no address of a gateway: write http://HOST:PORT")
+
+
+def _state(http: httpx.Client, model: str | None) -> CapState:
+    try:
+        states = CapList.model_validate(_ask(http, "GET")).data
+    except ValidationError:
+        raise _no_page(http) from None
+    names = ", ".join(state.model for state in states)
     if model is None and len(states) > 1:
         raise BadInput(f"{_shown(http)} serves several models: name one with --model ({names})")
-    found = [state for state in states if model in (None, state["model"])]
+    found = [state for state in states if model in (None, state.model)]
     if not found:
         raise BadInput(f"{_shown(http)} does not serve {model!r}: it has {names or 'none'}")
     return found[0]
 
 
-def _ask(http: httpx.Client, method: str, **request: Any) -> dict[str, Any]:
+def _ask(http: httpx.Client, method: str, **request: Any) -> object:
+    """The answer's JSON."""
     try:
         reply = http.request(method, _CAPS, **request)
         body = reply.json()
     except httpx.HTTPError as error:
         raise GatewayAway(f"no gateway answers at {_shown(http)} ({type(error).__name__}): see --url") from None
     except ValueError:
-        raise GatewayAway(f"{_shown(http)}{_CAPS} is no page of a wattgate gateway: see --url") from None
+        raise _no_page(http) from None
     if not reply.is_success:
-        told = (body.get("error") or {}).get("message") if isinstance(body, dict) else None
         key = " (WATTGATE_ADMIN_KEY is sent, if set)" if reply.status_code in (401, 403) else ""
-        raise GatewayAway(f"{_shown(http)}: {told or f'HTTP {reply.status_code}'}{key}")
-    found: dict[str, Any] = body
+        raise GatewayAway(f"{_shown(http)}: {_told(body) or f'HTTP {reply.status_code}'}{key}")
+    found: object = body
     return found
+
+
+def _told(body: object) -> str | None:
+    """Why it was refused: as a gateway says it, or in the plain text of another server."""
+    error = body.get("error") if isinstance(body, dict) else None
+    told = error.get("message") if isinstance(error, dict) else error
+    return told if isinstance(told, str) else None
+
+
+def _no_page(http: httpx.Client) -> GatewayAway:
+    return GatewayAway(f"{_shown(http)}{_CAPS} is no page of a wattgate gateway: see --url")
 
 
 def _shown(http: httpx.Client) -> str:

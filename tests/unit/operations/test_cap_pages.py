@@ -19,9 +19,18 @@ ADMIN = {"authorization": "Bearer admin"}
 class Caps:
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.elsewhere: dict[str, Any] | None = None
+        """What another replica was asked to hold."""
+        self.away = False
+        self._held: dict[str, Any] | None = None
 
     def shown(self) -> list[dict[str, Any]]:
-        return [STATE]
+        return [{**STATE, "held": self._held}]
+
+    async def refresh(self) -> None:
+        if self.away:
+            raise RuntimeError("the control service is away")
+        self._held = self.elsewhere
 
     async def hold(
         self, model: str | None, cap: int, seconds: float, by: str, *, pause_controller: bool
@@ -54,6 +63,14 @@ def test_whoever_may_see_the_figures_sees_the_caps(keys: KeyRing) -> None:
     seen = http.get("/v1/control/caps", headers=ADMIN).json()
     assert CapList.model_validate(seen).data[0].configured_cap == 16
     assert http.get("/v1/control/caps", headers={"authorization": "Bearer tenant"}).status_code == 403
+
+
+def test_a_look_shows_what_another_replica_was_asked_to_hold_also_where_the_board_is_away_since(keys: KeyRing) -> None:
+    caps = Caps()
+    http = client(keys, caps)
+    caps.elsewhere = {"cap": 4, "until_seconds": 0.0, "by": "tune"}
+    for caps.away in (False, True):
+        assert http.get("/v1/control/caps", headers=ADMIN).json()["data"][0]["held"] == caps.elsewhere
 
 
 def test_an_operator_holds_and_releases(keys: KeyRing) -> None:
