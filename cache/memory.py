@@ -44,7 +44,7 @@ class MemoryStore:
         self._epochs: dict[str, int] = {}
         self._leases: OrderedDict[Address, _Held] = OrderedDict()
         self._tokens: OrderedDict[Address, int] = OrderedDict()
-        self.relay = MemoryRelay(self._holds, clock=clock)
+        self.relay = MemoryRelay(self._holds, self._hold, clock=clock)
 
     async def peek(
         self,
@@ -217,6 +217,13 @@ class MemoryStore:
     def _holds(self, lease: Lease) -> bool:
         held = self._lease(lease.address)
         return held is not None and not held.declined and held.token == lease.token
+
+    def _hold(self, lease: Lease) -> bool:
+        held = self._lease(lease.address)
+        if held is None or not self._holds(lease):
+            return False
+        held.rank = 0
+        return True
 
     def _lease(self, address: Address) -> _Held | None:
         held = self._leases.get(address)

@@ -23,9 +23,11 @@ local owners = redis.call('SMEMBERS', KEYS[1])
 if #owners > 0 then redis.call('DEL', KEYS[1]) end
 return owners
 """
-# The numbers are the stream's ids: sent twice, a batch is there once.
+# The numbers are the stream's ids: sent twice, a batch is there once. Rank 0 before anyone can have a frame: who is
+# more urgent must not take the lease, and with it their stream, until the next renewal tells that the run has begun.
 _PUSH = """
 if string.sub(redis.call('GET', KEYS[1]) or '', 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1] .. '0', 'KEEPTTL')
 local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 newest = newest and tonumber(string.match(newest[1], '^%d+')) or 0
 for i = 5, #ARGV do

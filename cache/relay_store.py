@@ -51,7 +51,10 @@ class RelayStore(Protocol):
     async def push(
         self, lease: Lease, batches: Sequence[Batch], keep_from: int, life_seconds: float, budget: Budget
     ) -> bool:
-        """Append what is not there yet and drop what comes before ``keep_from``; False where the lease is lost."""
+        """Append what is not there yet and drop what comes before ``keep_from``; False where the lease is lost.
+
+        From here on nobody overtakes the run, however urgent.
+        """
 
     async def follow(self, holder: Lease, after: int, budget: Budget) -> Followed:
         """The next batches after number ``after``, ``READ_BATCHES`` at most."""
@@ -64,10 +67,17 @@ class _Kept:
 
 
 class MemoryRelay:
-    """Same contract as Redis. ``held``: whether a lease is its owner's at present."""
+    """Same contract as Redis. ``held``: whether a lease is its owner's at present; ``hold`` makes it most urgent too."""
 
-    def __init__(self, held: Callable[[Lease], bool], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        held: Callable[[Lease], bool],
+        hold: Callable[[Lease], bool],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._held = held
+        self._hold = hold
         self._clock = clock
         self._wishes: dict[str, tuple[set[str], float]] = {}
         self._runs: OrderedDict[Lease, _Kept] = OrderedDict()
@@ -85,7 +95,7 @@ class MemoryRelay:
         self, lease: Lease, batches: Sequence[Batch], keep_from: int, life_seconds: float, budget: Budget
     ) -> bool:
         self._sweep()
-        if not self._held(lease):
+        if not self._hold(lease):
             return False
         kept = self._runs.setdefault(lease, _Kept(0.0))
         newest = max(kept.batches, default=0)

@@ -35,8 +35,7 @@ class Flight:
         """The form of what is published: SSE frames, or one JSON body."""
         self.rank = rank
         """Of the class that it waits in; 0 is the most urgent."""
-        self.waits = waits
-        """Whether its run has yet to begin."""
+        self._waits = waits
         self.result: Any = None
         """What the producer gave to ``finish``: for followers' receipts."""
         self._frames: list[bytes] = []
@@ -46,6 +45,10 @@ class Flight:
         self._other_form: list[bytes] | None = None
         self._furthest = 0
         self._room: asyncio.Future[None] | None = None
+
+    def waits(self) -> bool:
+        """Whether its run has yet to begin. What gives frames has begun, though its run be another replica's."""
+        return not self._frames and self._waits()
 
     async def room(self) -> None:
         """Wait until the fastest reader has come near; for the producer, between frames."""

@@ -221,7 +221,8 @@ class Gateway:
         """A seat on a run that has begun to answer, and its frames in the form that the call asks for.
 
         Raises:
-            GatewayError: the run's, told to everyone aboard; never one that another's deadline or class brought about.
+            GatewayError: the run's, told to everyone aboard; never one that another's deadline or class, or another
+            replica, brought about.
         """
         if self.cache is None or lookup is None or not lookup.storable:
             return await self._ride_alone(call)
@@ -415,6 +416,10 @@ def _broke_off() -> EngineUnavailable:
     return EngineUnavailable("The engine's answer broke off.", code="engine_error")
 
 
+class _RunElsewhereBrokeOff(EngineUnavailable):
+    """Another replica's run; this one's engine may be well."""
+
+
 async def _pass_on(along: Along, flight: Flight) -> None:
     """Another replica's stream to those aboard here. Raises ``GatewayError`` where its end does not come."""
     # from the first frame on it is known to be another's
@@ -423,7 +428,7 @@ async def _pass_on(along: Along, flight: Flight) -> None:
         async for frame in along.frames():
             flight.publish(frame)
     except RelayBroken:
-        raise _broke_off() from None
+        raise _RunElsewhereBrokeOff("The engine's answer broke off.", code="engine_error") from None
     flight.finish(along)
 
 
@@ -433,10 +438,12 @@ def _rank_of(call: Call) -> Rank:
 
 
 def _only_the_leaders(error: BaseException, flight: Flight, call: Call) -> bool:
-    """Whether the run ended for a reason that another aboard need not share: its leader's deadline, or its class."""
+    """Whether one who has read nothing of the run may run for himself: it ended for its leader's deadline or class,
+    or in another replica.
+    """
     if isinstance(error, RateLimited):
         return error.code == "deadline_unmeetable" or (error.code == "queue_full" and call.priority.rank < flight.rank)
-    return isinstance(error, DeadlineExceeded)
+    return isinstance(error, DeadlineExceeded | _RunElsewhereBrokeOff)
 
 
 async def _with_first(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

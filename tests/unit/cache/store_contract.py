@@ -321,6 +321,16 @@ class StoreContract:
         await store.release(lease, budget())
         assert await store.relay.follow(lease, 0, budget()) == Followed((Batch(1, (b"a",), last=True),), alive=False)
 
+    async def test_a_run_whose_frames_are_out_is_overtaken_by_nobody(self, kit: StoreKit) -> None:
+        lease = (await kit.store.claim(address(1), "slow", 10.0, budget(), rank=2)).lease
+        assert lease is not None
+        await self.push(kit.store, lease, Batch(1, (b"a",)))
+        assert await self.claim(kit.store, owner="urgent") == Claim(LeaseState.HELD, holder=lease)
+        assert await self.push(kit.store, lease, Batch(2, (b"b",))) is True
+        # no longer than its life
+        await kit.expire_lease(address(1))
+        assert (await self.claim(kit.store, owner="urgent")).state is LeaseState.GRANTED
+
     async def test_a_batch_sent_twice_is_there_once(self, store: ResponseStore) -> None:
         lease = await self.grant(store)
         await self.push(store, lease, Batch(1, (b"a",)), Batch(2, (b"b",)))

@@ -8,6 +8,7 @@ import pytest
 from cache.lease import Leases, LeaseSettings
 from cache.memory import MemoryStore
 from cache.observer import Loss, Operation
+from cache.relay_store import Batch
 from cache.store import StoreUnavailable
 from tests.unit.cache.fakes import ManualClock, Recorder, Sleeper
 from tests.unit.cache.store_contract import HOUR, address, answer, budget
@@ -91,6 +92,20 @@ async def test_a_run_that_has_begun_is_waited_for_whatever_its_class(kit: Kit) -
     slow.go.set()
     await kit.sleeper.forward(0.5)
     assert urgent.turn.waited
+    await asyncio.gather(slow.task, urgent.task)
+
+
+async def test_one_whose_frames_others_have_is_so_before_its_next_renewal(kit: Kit) -> None:
+    slow = Run(kit.replica(), rank=2)
+    await kit.sleeper.forward(0.1)
+    slow.rank = 0
+    assert await kit.store.relay.push(slow.turn.lease, [Batch(1, (b"frame",))], 1, HOUR, budget())
+    urgent = Run(kit.replica())
+    await kit.sleeper.forward(0.1)
+    assert urgent.turn is None
+    slow.go.set()
+    await kit.sleeper.forward(0.5)
+    assert urgent.turn.answer is not None
     await asyncio.gather(slow.task, urgent.task)
 
 

@@ -22,7 +22,7 @@ class Counting(MemoryRelay):
     """Keeps what was asked of it; loses the calls named."""
 
     def __init__(self, store: MemoryStore, clock: ManualClock) -> None:
-        super().__init__(store._holds, clock=clock)
+        super().__init__(store._holds, store._hold, clock=clock)
         self.calls: list[str] = []
         self.pushed: list[list[int]] = []
         self.losing: set[str] = set()

@@ -120,6 +120,17 @@ async def test_a_flight_that_has_begun_is_joined_by_more_urgent_requests_too(fli
     assert run.calls == 1
 
 
+async def test_one_that_gives_frames_has_begun_though_its_run_is_elsewhere(flights: SingleFlight) -> None:
+    along = Engine()
+    first = flights.join("k", along, stream=True, rank=2, waits=lambda: True)
+    along.release(b"a")
+    await settle()
+    urgent = flights.join("k", along, stream=True, rank=0, waits=lambda: True)
+    assert urgent.flight is first.flight
+    along.release(None)
+    assert [await read(seat) for seat in (first, urgent)] == [[b"a"], [b"a"]]
+
+
 async def test_different_keys_run_apart(flights: SingleFlight) -> None:
     one, other = Engine(), Engine()
     tasks = [asyncio.create_task(read(flights.join(key, run, stream=True))) for key, run in (("a", one), ("b", other))]

@@ -14,7 +14,9 @@ from cache.memory import MemoryStore
 from cache.observer import Loss
 from cache.relay_store import RelayStore
 from cache.store import StoreUnavailable
+from serving.access import KeyRing
 from serving.engines.base import EngineAnswer, EngineRequest, WorkSink
+from serving.tenancy.tenant import Priority, TenantSettings
 from tests.unit.serving.conftest import Exchange, House
 from tests.unit.serving.engines.contract import until
 from tests.unit.serving.fakes import HeldEngine, Steps, chunk
@@ -81,6 +83,31 @@ async def test_one_who_joins_late_gets_every_frame_and_so_do_those_who_join_it(
     assert following.count("wattgate_cache_shared_total", reason="flight") == 1
 
 
+@pytest.mark.parametrize("where", ["following", "third"])
+async def test_a_run_that_is_followed_is_shared_by_the_more_urgent_too(new_house: NewHouse, where: str) -> None:
+    keys = KeyRing({"t": "key"}, tenants={"t": TenantSettings(priority=Priority.INTERACTIVE)})
+    leading = new_house(keys=keys)
+    houses = {name: new_house(keys=keys, store=leading.store) for name in ("following", "third")}
+    steps = Steps(leading.engine)
+
+    def begin(house: House, priority: str) -> Exchange:
+        return house.begin(house.chat(stream=True), authorization="Bearer key", x_wattgate_priority=priority)
+
+    leader = begin(leading, "batch")
+    steps.step()
+    await leader.frames(1)
+    follower = begin(houses["following"], "batch")
+    await follower.frames(1)
+    urgent = begin(houses[where], "interactive")
+    await urgent.frames(1)
+    if where == "following":
+        assert houses[where].count("wattgate_cache_shared_total", reason="flight") == 1
+    steps.rest()
+    replies = [await exchange.end() for exchange in (leader, follower, urgent)]
+    assert [(_said(reply), reply.done) for reply in replies] == 3 * [("Hello there", True)]
+    assert [house.engine.requests for house in houses.values()] == [[], []]
+
+
 async def test_an_answer_that_may_not_be_stored_is_shared_all_the_same(leading: House, following: House) -> None:
     go = asyncio.Event()
 
@@ -145,13 +172,37 @@ async def test_a_run_that_breaks_off_after_it_is_an_error_at_the_streams_end(lea
     assert following.engine.requests == []
 
 
-async def test_a_follower_keeps_its_own_deadline(leading: House, following: House) -> None:
+async def test_a_run_elsewhere_that_breaks_off_is_run_here_for_who_has_read_nothing_of_it(
+    leading: House, following: House
+) -> None:
+    steps = Steps(leading.engine, breaks=True)
+    exchanges = await both(leading, following, steps)
+    whole = following.begin(following.chat())
+    await until(lambda: following.count("wattgate_cache_lookups_total") == 2)
+    steps.rest()
+    reply = await whole.end()
+    assert (reply.status, reply.headers["x-cache"]) == (200, "MISS")
+    assert reply.json["choices"][0]["message"]["content"] == "Hello there"
+    assert len(following.engine.requests) == 1
+    for exchange in exchanges:
+        assert not (await exchange.end()).done
+
+
+async def test_a_follower_keeps_its_own_deadline(
+    leading: House, following: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps = Steps(leading.engine)
     leader = leading.begin(leading.chat(stream=True))
     steps.step()
     await leader.frames(1)
-    follower = following.begin(following.chat(stream=True), x_request_timeout="0.01")
-    assert (await follower.end()).status == 504
+    follower = following.begin(following.chat(stream=True), x_request_timeout="10")
+    await follower.frames(1)
+    # beyond the follower's deadline, well before the leader's
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "time", lambda now=loop.time: now() + 15.0)
+    reply = await follower.end()
+    assert not reply.done
+    assert reply.chunks[-1]["error"]["code"] == "deadline_exceeded"
     steps.rest()
     assert (await leader.end()).done
 
