@@ -151,9 +151,9 @@ class MemoryStore:
         return Claim(LeaseState.GRANTED, lease=Lease(address, token, owner))
 
     async def renew(self, lease: Lease, lease_seconds: float, budget: Budget, *, rank: int = 0) -> bool:
-        held = self._lease(lease.address)
-        if held is None or not self._holds(lease):
+        if not self._take_again(lease, lease_seconds):
             return False
+        held = self._leases[lease.address]
         held.until_seconds, held.rank = self._clock() + lease_seconds, rank
         return True
 
@@ -218,12 +218,18 @@ class MemoryStore:
         held = self._lease(lease.address)
         return held is not None and not held.declined and held.token == lease.token
 
-    def _hold(self, lease: Lease) -> bool:
-        held = self._lease(lease.address)
-        if held is None or not self._holds(lease):
+    def _hold(self, lease: Lease, life_seconds: float) -> bool:
+        if not self._take_again(lease, life_seconds):
             return False
-        held.rank = 0
+        self._leases[lease.address].rank = 0
         return True
+
+    def _take_again(self, lease: Lease, life_seconds: float) -> bool:
+        """Whether it is its owner's; one that is gone and that nobody took is from now on."""
+        if self._lease(lease.address) is None:
+            self._leases[lease.address] = _Held(lease.owner, lease.token, self._clock() + life_seconds, rank=0)
+            _bound(self._leases, self._max_entries + 1000)
+        return self._holds(lease)
 
     def _lease(self, address: Address) -> _Held | None:
         held = self._leases.get(address)

@@ -25,9 +25,15 @@ return owners
 """
 # The numbers are the stream's ids: sent twice, a batch is there once. Rank 0 before anyone can have a frame: who is
 # more urgent must not take the lease, and with it their stream, until the next renewal tells that the run has begun.
+# A lock that is gone and that nobody took is set again: the store may have come back empty.
 _PUSH = """
-if string.sub(redis.call('GET', KEYS[1]) or '', 1, #ARGV[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1] .. '0', 'KEEPTTL')
+local held = redis.call('GET', KEYS[1])
+if held and string.sub(held, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+if held then
+  redis.call('SET', KEYS[1], ARGV[1] .. '0', 'KEEPTTL')
+else
+  redis.call('SET', KEYS[1], ARGV[1] .. '0', 'PX', ARGV[4])
+end
 local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 newest = newest and tonumber(string.match(newest[1], '^%d+')) or 0
 for i = 5, #ARGV do
@@ -123,6 +129,7 @@ class RedisRelay:
             [
                 ("GET", self._lock(holder.address)),
                 ("XRANGE", self._run(holder), f"{after + 1}-0", "+", "COUNT", READ_BATCHES),
+                ("EXISTS", self._run(holder)),
             ],
             budget,
         )
@@ -130,14 +137,14 @@ class RedisRelay:
         batches = []
         for name, fields in ok(replies[1]) or ():
             number = int(name.partition(b"-")[0])
-            batch = self._codec.decode(holder, number, fields[b"b"])
+            batch = self._codec.decode(holder, number, fields.get(b"b", b""))
             if batch is None:
                 self._observer.lost(Operation.RELAY, Loss.FORGED)
                 # Nothing after it fits on what came before it.
                 alive = False
                 break
             batches.append(batch)
-        return Followed(tuple(batches), alive)
+        return Followed(tuple(batches), alive, kept=bool(ok(replies[2])))
 
     def _inbox(self, replica: str) -> bytes:
         return self._inboxes + b":{" + replica.encode() + b"}"

@@ -54,8 +54,10 @@ redis.call('EXPIRE', KEYS[2], ARGV[3])
 redis.call('SET', KEYS[1], token .. ':' .. ARGV[1] .. ':' .. ARGV[4], 'PX', ARGV[2])
 return {token, 0}
 """
+# Only another's lock refuses it: one that is gone and that nobody took is set again.
 _RENEW = """
-if string.sub(redis.call('GET', KEYS[1]) or '', 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+local held = redis.call('GET', KEYS[1])
+if held and string.sub(held, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1] .. ARGV[3], 'PX', ARGV[2])
 return 1
 """

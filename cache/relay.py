@@ -37,8 +37,8 @@ class RelaySettings:
     """Of one batch, and an eighth of what one call sends; well within a call's budget on a local network."""
     held_bytes: int = 4 * 1024 * 1024
     """Of one run in the store, some 20,000 tokens' frames. Beyond it the oldest go: newcomers wait for the answer."""
-    end_tries: int = 3
-    """To write the end of a run."""
+    unheld_seconds: float = 2.5
+    """Of a store that came back empty, until the run's lock is there again: half a lease, renewed at a third of it."""
 
 
 class RelayBroken(Exception):
@@ -59,24 +59,33 @@ class Outbound:
         self._sent = 0
         self._wanted_until = 0.0
         self._fenced = False
+        self._followed = False
+        """Whether anyone ever wished for it; who did may read it still."""
+        self._ended = False
         self._sending: asyncio.Task[None] | None = None
 
     def wished(self) -> None:
         self._wanted_until = self._relays.monotonic() + self._relays.settings.wish_seconds
+        if self._ended:
+            return
+        self._followed = True
         if self._sending is None and not self._fenced:
             # After a pause the store may have dropped what was there; what it still has it does not take twice.
             self._sent = 0
             self._sending = asyncio.create_task(self._send(), name="relay-send")
 
     async def end(self, receipt: dict[str, Any]) -> None:
-        """Write the rest and the end, if anyone wishes; once, after the flight has finished."""
-        if self._sending is None:
+        """Write the rest and the end, if anyone ever wished; once, after the flight has finished.
+
+        Nobody waits for it but those who follow, so a store that is away is tried again for half the frames' life.
+        """
+        if not self._followed:
             return
+        self._ended = True
         await self.close()
         self._cut(last=True)
-        for _ in range(self._relays.settings.end_tries):
-            if await self._push(receipt) or self._fenced:
-                return
+        until = self._relays.monotonic() + self._relays.settings.life_seconds / 2
+        while not await self._push(receipt) and not self._fenced and self._relays.monotonic() < until:
             await self._relays.sleep(self._relays.settings.batch_seconds)
 
     async def close(self) -> None:
@@ -157,6 +166,7 @@ class Along:
         self._broken = False
         self._wished_seconds: float | None = None
         self._heard_seconds = relays.monotonic()
+        self._unheld_since_seconds: float | None = None
 
     async def look(self) -> bool:
         """Renew the wish and take what has come; whether there is anything to read."""
@@ -172,7 +182,14 @@ class Along:
             self._broken = self._broken or now - self._heard_seconds > settings.life_seconds
             return False
         self._heard_seconds = now
-        if not followed.batches and not followed.alive:
+        if followed.batches or followed.alive:
+            self._unheld_since_seconds = None
+        elif followed.kept:
+            self._broken = True
+        elif self._unheld_since_seconds is None:
+            # The store may have come back empty: a living holder sets its lock again.
+            self._unheld_since_seconds = now
+        elif now - self._unheld_since_seconds > settings.unheld_seconds:
             self._broken = True
         for batch in followed.batches:
             if batch.number != self._number + 1:

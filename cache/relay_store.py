@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from cache.store import Budget, Lease
 
 READ_BATCHES = 8
-"""That one look fetches at most, so that no reply outlasts its budget; who got so many looks again at once."""
+"""That one look fetches at most, so that no reply outlasts its budget; the next one takes the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class Followed:
     batches: tuple[Batch, ...]
     alive: bool
     """Whether its lease was still held before the batches were read: if not, no more will come."""
+    kept: bool = True
+    """Whether the store has anything of it. If not, and it is not alive, the store may have come back empty."""
 
 
 class RelayStore(Protocol):
@@ -67,12 +69,14 @@ class _Kept:
 
 
 class MemoryRelay:
-    """Same contract as Redis. ``held``: whether a lease is its owner's at present; ``hold`` makes it most urgent too."""
+    """Same contract as Redis. ``held``: whether a lease is its owner's at present; ``hold`` makes it
+    most urgent too, and sets it again for so many seconds where it is gone and nobody took it.
+    """
 
     def __init__(
         self,
         held: Callable[[Lease], bool],
-        hold: Callable[[Lease], bool],
+        hold: Callable[[Lease, float], bool],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -95,7 +99,7 @@ class MemoryRelay:
         self, lease: Lease, batches: Sequence[Batch], keep_from: int, life_seconds: float, budget: Budget
     ) -> bool:
         self._sweep()
-        if not self._hold(lease):
+        if not self._hold(lease, life_seconds):
             return False
         kept = self._runs.setdefault(lease, _Kept(0.0))
         newest = max(kept.batches, default=0)
@@ -108,7 +112,7 @@ class MemoryRelay:
         self._sweep()
         kept = self._runs.get(holder)
         later = [batch for number, batch in kept.batches.items() if number > after] if kept else []
-        return Followed(tuple(later[:READ_BATCHES]), self._held(holder))
+        return Followed(tuple(later[:READ_BATCHES]), self._held(holder), kept=kept is not None)
 
     def clear(self) -> None:
         self._wishes.clear()

@@ -54,6 +54,13 @@ class Call:
     when_run_ends: list[Callable[[], None]] = field(default_factory=list)
     """Called once, if the call has gone while others keep its run going."""
 
+    def run_ended(self) -> None:
+        """The run that was begun for it; more than once does nothing."""
+        self.leading = False
+        told, self.when_run_ends = self.when_run_ends, []
+        for tell in told:
+            tell()
+
     @property
     def begun(self) -> bool:
         """Whether an engine, or the cache, has begun to answer it."""

@@ -264,9 +264,7 @@ class Gateway:
         try:
             await self._fly(flight, call, lookup)
         finally:
-            call.leading = False
-            for told in call.when_run_ends:
-                told()
+            call.run_ended()
 
     async def _fly(self, flight: Flight, call: Call, lookup: Lookup | None) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -309,6 +307,8 @@ class Gateway:
                 variant = lookup.request.variants[0]
                 await self.cache.store(lookup, complete, receipt=receipt.as_dict(), variant=variant, turn=turn)
             flight.finish(Ran(receipt, first_token_seconds))
+            # the end for other replicas may take a while, and is nothing that a client should be charged late for
+            call.run_ended()
             if outbound is not None:
                 await outbound.end(receipt.as_dict())
 

@@ -88,9 +88,11 @@ async def test_frames_of_another_run_or_without_the_secret_are_not_passed_on(kit
     assert (await reader.relay.follow(leases[0], 0, budget())).batches == (Batch(1, (b"frame",)),)
     assert await reader.relay.follow(leases[1], 0, budget()) == Followed((), alive=False)
     assert await stranger.relay.follow(leases[0], 0, budget()) == Followed((), alive=False)
+    await kit.raw.xadd(run(leases[0]), {b"another": b"field"}, id="2-0")
+    assert await reader.relay.follow(leases[0], 1, budget()) == Followed((), alive=False)
     await reader.close()
     await stranger.close()
-    assert losses == 2 * [(Operation.RELAY, Loss.FORGED)]
+    assert losses == 3 * [(Operation.RELAY, Loss.FORGED)]
 
 
 async def test_a_lock_of_another_hand_is_waited_for_and_not_followed(kit) -> None:

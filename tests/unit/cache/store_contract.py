@@ -331,6 +331,18 @@ class StoreContract:
         await kit.expire_lease(address(1))
         assert (await self.claim(kit.store, owner="urgent")).state is LeaseState.GRANTED
 
+    @pytest.mark.parametrize("by", ["push", "renewal"])
+    async def test_a_lock_that_is_gone_and_that_nobody_took_is_set_again(self, kit: StoreKit, by: str) -> None:
+        lease = await self.grant(kit.store)
+        await kit.expire_lease(address(1))
+        assert await kit.store.relay.follow(lease, 0, budget()) == Followed((), alive=False, kept=False)
+        if by == "push":
+            assert await self.push(kit.store, lease, Batch(3, (b"c",))) is True
+            assert await self.numbers(kit.store, lease, 2) == [3]
+        else:
+            assert await kit.store.renew(lease, 10.0, budget()) is True
+        assert await self.claim(kit.store, owner="b") == Claim(LeaseState.HELD, holder=lease)
+
     async def test_a_batch_sent_twice_is_there_once(self, store: ResponseStore) -> None:
         lease = await self.grant(store)
         await self.push(store, lease, Batch(1, (b"a",)), Batch(2, (b"b",)))
@@ -361,7 +373,7 @@ class StoreContract:
         heir = await self.grant(kit.store, owner="b")
         assert await self.push(kit.store, late, Batch(2, (b"late",))) is False
         assert await kit.store.relay.follow(late, 1, budget()) == Followed((), alive=False)
-        assert await kit.store.relay.follow(heir, 0, budget()) == Followed((), alive=True)
+        assert await kit.store.relay.follow(heir, 0, budget()) == Followed((), alive=True, kept=False)
 
     async def test_runs_of_two_partitions_are_never_mixed(self, store: ResponseStore) -> None:
         leases = []

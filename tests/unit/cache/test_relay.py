@@ -284,6 +284,89 @@ async def test_frames_are_neither_lost_nor_doubled_when_a_push_is(kit: Kit) -> N
     assert reader.along.receipt == RECEIPT
 
 
+async def test_the_end_is_written_after_a_store_that_was_away_for_seconds_though_no_wish_came_through(kit: Kit) -> None:
+    flight = await kit.lead()
+    flight.publish(b"data: 1")
+    reader = kit.follow()
+    await kit.sleeper.forward(1.0)
+    kit.relay.losing = {"push", "follow", "wishes"}
+    # the wishes that were read are over
+    await kit.sleeper.forward(kit.settings.wish_seconds + 0.5)
+    flight.publish(b"data: 2")
+    kit.over.set()
+    await kit.sleeper.forward(kit.settings.life_seconds / 2 - 1.0)
+    kit.relay.losing = set()
+    await kit.sleeper.forward(1.0)
+    await reader.task
+    assert (reader.read, reader.along.receipt) == (frames(1, 2), RECEIPT)
+
+
+async def test_a_wish_that_comes_while_the_end_is_tried_does_not_write_over_it(kit: Kit) -> None:
+    flight = await kit.lead()
+    flight.publish(b"data: 1")
+    reader = kit.follow()
+    await kit.sleeper.forward(1.0)
+    kit.relay.losing = {"push"}
+    kit.over.set()
+    await kit.sleeper.forward(1.0)
+    kit.outbound.wished()
+    kit.relay.losing = set()
+    await kit.sleeper.forward(1.0)
+    await reader.task
+    assert reader.along.receipt == RECEIPT
+
+
+async def test_an_end_that_cannot_be_written_is_given_up_in_half_the_frames_life(kit: Kit) -> None:
+    flight = await kit.lead()
+    flight.publish(b"data: 1")
+    reader = kit.follow()
+    await kit.sleeper.forward(1.0)
+    kit.relay.losing = {"push"}
+    kit.over.set()
+    await kit.sleeper.forward(kit.settings.life_seconds / 2 + 0.1)
+    assert len(kit.flights) == 0
+    reader.task.cancel()
+
+
+def empty(kit: Kit) -> None:
+    """As a server that was started again."""
+    kit.relay.clear()
+    kit.store._leases.clear()
+
+
+async def test_a_store_that_comes_back_empty_breaks_no_stream_of_a_living_leader(kit: Kit) -> None:
+    flight = await kit.lead()
+    flight.publish(b"data: 1")
+    reader = kit.follow()
+    await kit.sleeper.forward(1.0)
+    empty(kit)
+    await kit.sleeper.forward(1.0)
+    assert await kit.store.renew(kit.lease, HOUR, budget())
+    await kit.sleeper.forward(kit.settings.unheld_seconds)
+    flight.publish(b"data: 2")
+    await kit.sleeper.forward(0.5)
+    empty(kit)
+    await kit.sleeper.forward(0.5)
+    flight.publish(b"data: 3")
+    kit.over.set()
+    await kit.sleeper.forward(1.0)
+    await reader.task
+    assert (reader.read, reader.along.receipt) == (frames(1, 2, 3), RECEIPT)
+
+
+async def test_nor_is_a_dead_leader_waited_for_long_in_an_empty_store(kit: Kit) -> None:
+    flight = await kit.lead()
+    flight.publish(b"data: 1")
+    reader = kit.follow()
+    await kit.sleeper.forward(1.0)
+    empty(kit)
+    await kit.sleeper.forward(kit.settings.unheld_seconds + 0.5)
+    with pytest.raises(RelayBroken):
+        await reader.task
+    kit.over.set()
+    await kit.sleeper.forward(0.5)
+
+
 async def test_a_follower_bears_a_short_loss_and_gives_up_after_a_long_one(kit: Kit) -> None:
     flight = await kit.lead()
     flight.publish(b"data: 1")
