@@ -26,7 +26,6 @@ from serving.placement.calibration import ensure_calibration
 from serving.placement.janitor import RUN_VARIABLE
 from serving.placement.kept_events import keep_events
 from serving.placement.model_replica import model_deployment
-from serving.placement.node_link import node_meter_handle
 from serving.placement.placed import InternalLink, PlacedModel, placed_models
 from serving.placement.processes import adopt_orphans, reap_adopted
 from serving.placement.redis_servers import AccountsUnavailable, RedisServers, RedisUrls
@@ -112,8 +111,6 @@ class Supervisor(Started):
         )
         try:
             ray_runtime.start_ray(self.run_folder, variables)
-            # the replica finds it there: both take seconds to start
-            node_meter_handle(config, variables["PROMETHEUS_MULTIPROC_DIR"])
             ray_runtime.start_serve(config.server.host, config.server.port)
         # Ray raises no type of its own where a process of it is late
         except Exception as error:

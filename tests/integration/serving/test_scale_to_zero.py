@@ -38,6 +38,8 @@ def test_idle_it_sleeps_hits_leave_it_asleep_and_a_request_wakes_it(gateway: Gat
     assert ask(gateway, "Kept before the sleep.").headers["x-cache"] == "HIT-EXACT"
     assert state(gateway) == "asleep"
     assert httpx.get(f"{gateway.url}/v1/models", timeout=30).json()["data"][0]["id"] == "simulated-1b"
+    slept = gateway.metric("wattgate_energy_joules_total")
+    until(lambda: gateway.metric("wattgate_energy_joules_total") > slept, what="a window of its sleep in the books")
     assert ask(gateway, "Something new.").headers["x-cache"] == "MISS"
     assert gateway.metric("wattgate_engine_wake_seconds_count") == woken + 1
     assert gateway.metric("wattgate_engine_asleep_seconds_total") > 0
