@@ -22,6 +22,8 @@ from tests.bench.chaos.faults import SIMULATED, body
 from tests.bench.chaos.house import House
 
 MODEL = "simulated-1b"
+BOUNDED = SIMULATED + "cache: {redis_memory_mib: 16}\n"
+"""Full by the second quarter: answers that are kept for their hour would pass for a leak."""
 CLIENTS = 8
 DEADLINE_SECONDS = 20.0
 PATIENCE_SECONDS = 30.0
@@ -108,7 +110,7 @@ def risen(rows: list[dict[str, Any]]) -> list[str]:
 
 def run(seconds: float, every_seconds: float = 10.0) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        house = House(SIMULATED, Path(folder))
+        house = House(BOUNDED, Path(folder))
         try:
             ended, gone, samples = asyncio.run(watched(house, seconds, every_seconds))
             rows = growth(samples)
