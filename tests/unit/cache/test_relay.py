@@ -107,6 +107,14 @@ class Kit:
     def follow(self) -> Reader:
         return Reader(self.replica("following").follow(self.lease))
 
+    async def followed(self) -> tuple[Flight, Reader]:
+        """A run whose first frame another replica has read."""
+        flight = await self.lead()
+        flight.publish(b"data: 1")
+        reader = self.follow()
+        await self.sleeper.forward(1.0)
+        return flight, reader
+
 
 @pytest.fixture
 def kit() -> Kit:
@@ -118,10 +126,7 @@ def frames(*numbers: int) -> list[bytes]:
 
 
 async def test_a_follower_reads_along_and_learns_the_end(kit: Kit) -> None:
-    flight = await kit.lead()
-    flight.publish(b"data: 1")
-    reader = kit.follow()
-    await kit.sleeper.forward(1.0)
+    flight, reader = await kit.followed()
     assert reader.read == frames(1)
     flight.publish(b"data: 2")
     await kit.sleeper.forward(0.5)
@@ -159,10 +164,7 @@ async def test_one_look_serves_all_runs_of_a_replica_and_none_is_made_without_ru
 
 
 async def test_a_run_goes_on_for_its_followers_alone_and_ends_when_they_have_gone(kit: Kit) -> None:
-    flight = await kit.lead()
-    flight.publish(b"data: 1")
-    reader = kit.follow()
-    await kit.sleeper.forward(1.0)
+    flight, reader = await kit.followed()
     await kit.flights.leave(kit.seat)
     flight.publish(b"data: 2")
     await kit.sleeper.forward(5.0)
@@ -192,10 +194,7 @@ async def test_a_late_wish_after_a_pause_gets_the_run_from_its_first_frame(kit: 
 
 
 async def test_a_dead_leaders_follower_with_frames_gets_an_error(kit: Kit) -> None:
-    flight = await kit.lead()
-    flight.publish(b"data: 1")
-    reader = kit.follow()
-    await kit.sleeper.forward(1.0)
+    _, reader = await kit.followed()
     await kit.store.release(kit.lease, budget())
     await kit.sleeper.forward(1.0)
     with pytest.raises(RelayBroken):
@@ -206,10 +205,7 @@ async def test_a_dead_leaders_follower_with_frames_gets_an_error(kit: Kit) -> No
 
 
 async def test_a_leader_that_lost_its_lease_is_fenced_off_and_lets_go(kit: Kit) -> None:
-    flight = await kit.lead()
-    flight.publish(b"data: 1")
-    reader = kit.follow()
-    await kit.sleeper.forward(1.0)
+    flight, reader = await kit.followed()
     await kit.store.release(kit.lease, budget())
     heir = (await kit.store.claim(address(1), "heir-1", HOUR, budget())).lease
     assert heir is not None
@@ -263,10 +259,7 @@ async def test_much_at_once_goes_out_in_pieces() -> None:
 
 
 async def test_frames_are_neither_lost_nor_doubled_when_a_push_is(kit: Kit) -> None:
-    flight = await kit.lead()
-    flight.publish(b"data: 1")
-    reader = kit.follow()
-    await kit.sleeper.forward(1.0)
+    flight, reader = await kit.followed()
     kit.relay.losing = {"push"}
     flight.publish(b"data: 2")
     await kit.sleeper.forward(0.3)
@@ -285,10 +278,7 @@ async def test_frames_are_neither_lost_nor_doubled_when_a_push_is(kit: Kit) -> N
 
 
 async def test_the_end_is_written_after_a_store_that_was_away_for_seconds_though_no_wish_came_through(kit: Kit) -> None:
-    flight = await kit.lead()
-    flight.publish(b"data: 1")
-    reader = kit.follow()
-    await kit.sleeper.forward(1.0)
+    flight, reader = await kit.followed()
     kit.relay.losing = {"push", "follow", "wishes"}
     # the wishes that were read are over
     await kit.sleeper.forward(kit.settings.wish_seconds + 0.5)
@@ -302,10 +292,7 @@ async def test_the_end_is_written_after_a_store_that_was_away_for_seconds_though
 
 
 async def test_a_wish_that_comes_while_the_end_is_tried_does_not_write_over_it(kit: Kit) -> None:
-    flight = await kit.lead()
-    flight.publish(b"data: 1")
-    reader = kit.follow()
-    await kit.sleeper.forward(1.0)
+    _, reader = await kit.followed()
     kit.relay.losing = {"push"}
     kit.over.set()
     await kit.sleeper.forward(1.0)
@@ -317,10 +304,7 @@ async def test_a_wish_that_comes_while_the_end_is_tried_does_not_write_over_it(k
 
 
 async def test_an_end_that_cannot_be_written_is_given_up_in_half_the_frames_life(kit: Kit) -> None:
-    flight = await kit.lead()
-    flight.publish(b"data: 1")
-    reader = kit.follow()
-    await kit.sleeper.forward(1.0)
+    _, reader = await kit.followed()
     kit.relay.losing = {"push"}
     kit.over.set()
     await kit.sleeper.forward(kit.settings.life_seconds / 2 + 0.1)
@@ -335,10 +319,7 @@ def empty(kit: Kit) -> None:
 
 
 async def test_a_store_that_comes_back_empty_breaks_no_stream_of_a_living_leader(kit: Kit) -> None:
-    flight = await kit.lead()
-    flight.publish(b"data: 1")
-    reader = kit.follow()
-    await kit.sleeper.forward(1.0)
+    flight, reader = await kit.followed()
     empty(kit)
     await kit.sleeper.forward(1.0)
     assert await kit.store.renew(kit.lease, HOUR, budget())
@@ -355,10 +336,7 @@ async def test_a_store_that_comes_back_empty_breaks_no_stream_of_a_living_leader
 
 
 async def test_nor_is_a_dead_leader_waited_for_long_in_an_empty_store(kit: Kit) -> None:
-    flight = await kit.lead()
-    flight.publish(b"data: 1")
-    reader = kit.follow()
-    await kit.sleeper.forward(1.0)
+    _, reader = await kit.followed()
     empty(kit)
     await kit.sleeper.forward(kit.settings.unheld_seconds + 0.5)
     with pytest.raises(RelayBroken):
@@ -368,10 +346,7 @@ async def test_nor_is_a_dead_leader_waited_for_long_in_an_empty_store(kit: Kit) 
 
 
 async def test_a_follower_bears_a_short_loss_and_gives_up_after_a_long_one(kit: Kit) -> None:
-    flight = await kit.lead()
-    flight.publish(b"data: 1")
-    reader = kit.follow()
-    await kit.sleeper.forward(1.0)
+    flight, reader = await kit.followed()
     kit.relay.losing = {"follow"}
     await kit.sleeper.forward(kit.settings.life_seconds / 2)
     kit.relay.losing = set()

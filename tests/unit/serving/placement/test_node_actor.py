@@ -32,6 +32,13 @@ def actor(folder: Path, **flags: Any) -> NodeMeterActor:
     return NodeMeterActor(load_config(None, wanted | flags, {}).config, str(folder))
 
 
+def exported(made: NodeMeterActor) -> CollectorRegistry:
+    """Where its series go from now on."""
+    registry = CollectorRegistry()
+    made._export = NodeMetrics(Metrics(registry))
+    return registry
+
+
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
     return registry.get_sample_value(name, labels)
 
@@ -97,8 +104,7 @@ async def test_the_energy_of_an_actor_s_absence_is_counted_and_given_to_nobody(t
     for task in first._tasks:
         task.cancel()
     again = actor(tmp_path)
-    registry = CollectorRegistry()
-    again._export = NodeMetrics(Metrics(registry))
+    registry = exported(again)
     name = "simulated_device"
     assert again._node.components[0].name == name
     await close(again)
@@ -111,8 +117,7 @@ async def test_the_energy_of_an_actor_s_absence_is_counted_and_given_to_nobody(t
 
 async def test_a_meter_that_cannot_be_kept_goes_on_and_says_so(tmp_path: Path) -> None:
     made = actor(tmp_path)
-    registry = CollectorRegistry()
-    made._export = NodeMetrics(Metrics(registry))
+    registry = exported(made)
     made._folder = tmp_path / "gone"
     await made.advance(time.monotonic() + 2)
     told = value(registry, "wattgate_meter_faults_total", fault="meter_not_kept")
@@ -123,8 +128,7 @@ async def test_a_meter_that_cannot_be_kept_goes_on_and_says_so(tmp_path: Path) -
 async def test_what_nothing_meters_is_no_gap_of_a_meter(tmp_path: Path) -> None:
     for engine, gaps in (("upstream", False), ("simulated", True)):
         made = actor(tmp_path, **{"engine.kind": engine, "metering.history.enabled": False})
-        registry = CollectorRegistry()
-        made._export = NodeMetrics(Metrics(registry))
+        registry = exported(made)
         # of an unknown architecture: a model that is fed with work knows no load
         made._node.register(ModelProfile("m"))
         made._node.attach("replica")
@@ -221,8 +225,7 @@ async def test_grams_of_a_marginal_source_are_a_series_of_their_own(tmp_path: Pa
         ("marginal", "operational_marginal", "operational"),
     ):
         made = actor(tmp_path, **{"metering.history.enabled": False})
-        registry = CollectorRegistry()
-        made._export = NodeMetrics(Metrics(registry))
+        registry = exported(made)
         await made.attach("replica", [ModelProfile("m")])
         for task in made._tasks:
             # from here by hand: the intensity stays what it is set to
@@ -238,8 +241,7 @@ async def test_grams_of_a_marginal_source_are_a_series_of_their_own(tmp_path: Pa
 @pytest.mark.parametrize("policy", ["reserved", "by_time", "by_flops", "none"])
 async def test_device_time_under_another_idle_policy_is_counted(tmp_path: Path, policy: str) -> None:
     made = actor(tmp_path, **{"metering.history.enabled": False, "metering.idle_policy": policy})
-    registry = CollectorRegistry()
-    made._export = NodeMetrics(Metrics(registry))
+    registry = exported(made)
     made._node.register(ModelProfile("m"))
     made._node.attach("replica")
     await submit(made)
@@ -254,8 +256,7 @@ async def test_device_time_under_another_idle_policy_is_counted(tmp_path: Path, 
 async def test_prices_of_the_operator_give_costs_in_metrics_receipts_and_the_history(tmp_path: Path) -> None:
     prices = {"metering.price_per_device_hour": 3.6, "metering.price_per_kwh": 0.25}
     made = actor(tmp_path, **prices)
-    registry = CollectorRegistry()
-    made._export = NodeMetrics(Metrics(registry))
+    registry = exported(made)
     peaks = {"peak_flops": 1e12, "bandwidth_bytes_per_second": 1e12}
     bytes_each = {"weight_bytes_each": 2.0, "kv_bytes_each": 2.0}
     made._node.register(
