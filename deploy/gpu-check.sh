@@ -1,7 +1,7 @@
 #!/bin/sh
 # On a machine with an NVIDIA GPU: metering against the device's own energy counter, MFU and the books, on the real
 # engine; then the integration tests. NOT RUN HERE: this repository's machines have no GPU; its refusals are tested.
-# Usage: deploy/gpu-check.sh [pytest arguments]. PYTHON names the interpreter (.venv/bin/python), MODEL another model.
+# Usage: deploy/gpu-check.sh [pytest arguments]. PYTHON names the interpreter (.venv/bin/python), MODEL another model, CONFIG a configuration.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -13,5 +13,5 @@ if ! command -v "$python" >/dev/null 2>&1; then
   echo "no Python at $python: make a virtual environment with \`pip install .[gpu]\`, or set PYTHON" >&2
   exit 1
 fi
-"$python" -m deploy.gpu_check ${MODEL:+--model "$MODEL"}
+"$python" -m deploy.gpu_check ${MODEL:+--model "$MODEL"} ${CONFIG:+--config "$CONFIG"}
 exec "$python" -m pytest -q tests/integration/serving tests/integration/metering tests/integration/engines "$@"

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from metering.hardware.nvml import list_gpus
 from metering.hardware.visible import VARIABLE, visible_devices
@@ -98,14 +99,14 @@ def engine_sees_a_gpu() -> None:
         raise NotChecked("this environment's torch sees no GPU: it has the CPU build; pip install .[gpu] in a new one")
 
 
-def measure(model: str | None, count: Callable[[], float]) -> Figures:
+def measure(path: Path | None, model: str | None, count: Callable[[], float]) -> Figures:
     import httpx
 
     from serving.config_sources import load_config
     from serving.placement.supervisor import Supervisor
 
     flags = {"server.port": 0, "engine.model": model, "cache.tier": "off"}
-    with Supervisor(load_config(None, flags).config, print) as gateway, httpx.Client(timeout=300) as client:
+    with Supervisor(load_config(path, flags).config, print) as gateway, httpx.Client(timeout=300) as client:
         name = client.get(f"{gateway.url}/v1/models").json()["data"][0]["id"]
 
         def ask(number: int) -> bool:
@@ -142,14 +143,15 @@ def measure(model: str | None, count: Callable[[], float]) -> Figures:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="Hugging Face id or folder; the bundled model is too small for a GPU's MFU.")
-    model = parser.parse_args().model
+    parser.add_argument("--config", type=Path, help="A configuration as `wattgate serve` takes; default: the defaults.")
+    asked = parser.parse_args()
     try:
         count = counters()
         engine_sees_a_gpu()
     except NotChecked as missing:
         print(f"nothing was checked: {missing}", file=sys.stderr)
         sys.exit(1)
-    found = verdicts(measure(model, count))
+    found = verdicts(measure(asked.config, asked.model, count))
     for what, holds, figures in found:
         print(f"{'ok  ' if holds else 'FAIL'}  {what}: {figures}")
     sys.exit(0 if all(holds for _, holds, _ in found) else 1)

@@ -34,19 +34,24 @@ def write(folder: Path, name: str, where: dict[str, Any], result: dict[str, Any]
     print(table, flush=True)
 
 
-async def run(wanted: list[str], requests: int, pairs: int, folder: Path) -> None:
+async def run(wanted: list[str], requests: int, clients: int, pairs: int, folder: Path, path: Path | None) -> None:
     where = machine()
-    config = load_config(None, {"admission.max_concurrency": 16, "engine.vllm.max_batch": 16}, {}).config
-    # without the memory's bandwidth no roofline is drawn, and the weights fall back to FLOPs
-    ensure_calibration(engine_cores(SETTINGS.vllm, sorted(os.sched_getaffinity(0))), print)
+    if path is None:
+        config = load_config(None, {"admission.max_concurrency": 16, "engine.vllm.max_batch": 16}, {}).config
+        settings = SETTINGS
+        # without the memory's bandwidth no roofline is drawn, and the weights fall back to FLOPs
+        ensure_calibration(engine_cores(SETTINGS.vllm, sorted(os.sched_getaffinity(0))), print)
+    else:
+        config = load_config(path, {}, {}).config
+        settings = config.engine
     made: list[Stack] = []
-    engine = VllmEngine(SETTINGS, lambda steps: made[0].link.steps(steps) if made else None, print)
+    engine = VllmEngine(settings, lambda steps: made[0].link.steps(steps) if made else None, print)
     await engine.start()
     try:
         if "mixed" in wanted:
             async with stack(engine, config) as first:
                 made[:] = [first]
-                result = await mixed.mixed_run(first, requests=requests, clients=16)
+                result = await mixed.mixed_run(first, requests=requests, clients=clients)
             write(folder, "mixed", where, result, mixed.table(result))
         if "overhead" in wanted:
             async with stack(engine, config) as second:
@@ -61,10 +66,14 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("parts", nargs="*", metavar="mixed|overhead")
     options.add_argument("--requests", type=int, default=500)
+    options.add_argument("--clients", type=int, default=16, help="of the mixed run")
     options.add_argument("--pairs", type=int, default=20)
     options.add_argument("--out", type=Path, default=RESULTS)
+    options.add_argument("--config", type=Path, help="as `wattgate serve` takes it; default: bundled model, batch 16")
     asked = options.parse_args()
-    asyncio.run(run(asked.parts or ["mixed", "overhead"], asked.requests, asked.pairs, asked.out))
+    asyncio.run(
+        run(asked.parts or ["mixed", "overhead"], asked.requests, asked.clients, asked.pairs, asked.out, asked.config)
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from metering.hardware.nvml import list_gpus
+
 FOLDER = Path(__file__).parents[1] / "results"
 
 
@@ -25,6 +27,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": name,
         "cores": os.cpu_count(),
+        **({"gpus": [gpu.name for gpu in gpus]} if (gpus := list_gpus()) else {}),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "python": platform.python_version(),
         "load_before": os.getloadavg()[0],

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from metering.architecture import load_architecture
-from serving.bundled_model import bundled_model_folder
+from serving.bundled_model import BUNDLED_MODEL, bundled_model_folder
 from serving.config import GatewayConfig
 from serving.config_sources import load_config
 from serving.placement.metering_setup import node_hardware
@@ -30,21 +31,22 @@ def tell(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-def configuration(flags: dict[str, Any] | None = None) -> GatewayConfig:
-    return load_config(None, {"cache.tier": "off", "server.port": 0, **(flags or {})}, environment={}).config
+def configuration(flags: dict[str, Any] | None = None, path: Path | None = None) -> GatewayConfig:
+    return load_config(path, {"cache.tier": "off", "server.port": 0, **(flags or {})}, environment={}).config
 
 
-def bench_of(config: GatewayConfig, *, most_cap: int = 32) -> GatewayBench:
+def bench_of(config: GatewayConfig, *, most_cap: int = 32, clients: int = CLIENTS) -> GatewayBench:
     hardware = node_hardware(config).detected
-    architecture = load_architecture(bundled_model_folder())
+    model = config.engine.model
+    architecture = load_architecture(bundled_model_folder() if model == BUNDLED_MODEL else model)
     return GatewayBench(
-        config, Slo(), hardware, most_cap, tell, architecture=architecture, clients=CLIENTS, warm_up_requests=8
+        config, Slo(), hardware, most_cap, tell, architecture=architecture, clients=clients, warm_up_requests=8
     )
 
 
-def machine() -> dict[str, Any]:
+def machine(config: GatewayConfig | None = None) -> dict[str, Any]:
     return {
-        "processor": node_hardware(configuration()).detected.name,  # type: ignore[union-attr]
+        "processor": node_hardware(config or configuration()).detected.name,  # type: ignore[union-attr]
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "load_average": [round(load, 2) for load in os.getloadavg()],

@@ -14,6 +14,7 @@ import os
 import time
 from pathlib import Path
 
+from serving.tuning.lengths import Lengths
 from serving.tuning.setting import Setting
 from serving.tuning.synthetic import Synthetic
 from tests.bench.tuning.stage import CLIENTS, OUTPUT, PROMPT, REQUESTS, bench_of, configuration, machine, tell
@@ -28,20 +29,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=640.0, help="start no run after this long")
+    parser.add_argument("--config", type=Path, help="as `wattgate serve` takes it; default: the defaults")
+    parser.add_argument("--caps", type=lambda text: tuple(map(int, text.split(","))), default=CAPS)
+    parser.add_argument("--requests", type=int, default=REQUESTS)
+    parser.add_argument("--clients", type=int, default=CLIENTS)
+    parser.add_argument("--prompt", type=lambda text: Lengths.parse(text, "--prompt"), default=PROMPT)
+    parser.add_argument("--output", type=lambda text: Lengths.parse(text, "--output"), default=OUTPUT)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    before = machine()
+    config = configuration(path=arguments.config)
+    before = machine(config)
     began = time.monotonic()
-    bench = bench_of(configuration())
-    workload = Synthetic(REQUESTS, 1.0, PROMPT, OUTPUT, seed=0).workload()
+    bench = bench_of(config, most_cap=max(arguments.caps), clients=arguments.clients)
+    workload = Synthetic(arguments.requests, 1.0, arguments.prompt, arguments.output, seed=0).workload()
     runs, marks = [], []
     try:
-        for number, cap in enumerate((*CAPS, 1)):
+        for number, cap in enumerate((*arguments.caps, 1)):
             if time.monotonic() - began > arguments.seconds:
                 tell(f"out of time before cap {cap}")
                 break
             asked = workload if cap > 1 else workload.head(ALONE_REQUESTS)
-            bench.clients = CLIENTS if cap > 1 else 1
+            bench.clients = arguments.clients if cap > 1 else 1
             figures = bench.run(Setting(cap), asked, seed=number, hopeless=False)
             marks.append(len(bench.steps))
             tell(
@@ -52,7 +60,12 @@ def main() -> None:
         steps = bench.steps
     finally:
         bench.close()
-        asked_of = {"requests": REQUESTS, "clients": CLIENTS, "prompt_words": str(PROMPT), "output_tokens": str(OUTPUT)}
+        asked_of = {
+            "requests": arguments.requests,
+            "clients": arguments.clients,
+            "prompt_words": str(arguments.prompt),
+            "output_tokens": str(arguments.output),
+        }
         document = {"machine": before, "workload": asked_of, "runs": runs}
         (arguments.out / "sweep.json").write_text(json.dumps(document, indent=1) + "\n")
     with (arguments.out / "steps.jsonl").open("w") as file:
