@@ -34,7 +34,7 @@ from cache.store import (
 _TOMBSTONE = b"-"
 _SAMPLE = 8
 """Members drawn to find the one to evict."""
-_FENCE_SECONDS = 24 * 3600
+_FENCE_SECONDS = 3600
 
 # Each script touches keys of one hash tag only.
 _PUT = """

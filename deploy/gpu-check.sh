@@ -1,6 +1,6 @@
 #!/bin/sh
 # On a machine with an NVIDIA GPU: metering against the device's own energy counter, MFU and the books, on the real
-# engine; then the integration tests. NOT RUN HERE: this repository's machines have no GPU; its refusals are tested.
+# engine; then the integration tests. Run on an H100 (tests/bench/gpu): all but the last folder of tests.
 # Usage: deploy/gpu-check.sh [pytest arguments]. PYTHON names the interpreter (.venv/bin/python), MODEL another model, CONFIG a configuration.
 set -eu
 cd "$(dirname "$0")/.."
@@ -14,4 +14,4 @@ if ! command -v "$python" >/dev/null 2>&1; then
   exit 1
 fi
 "$python" -m deploy.gpu_check ${MODEL:+--model "$MODEL"} ${CONFIG:+--config "$CONFIG"}
-exec "$python" -m pytest -q tests/integration/serving tests/integration/metering tests/integration/engines "$@"
+exec "$python" -m pytest -q tests/integration/metering tests/integration/engines tests/integration/serving "$@"

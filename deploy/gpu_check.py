@@ -1,6 +1,6 @@
 """Does the gateway meter a GPU as the GPU's own energy counter does? ``deploy/gpu-check.sh`` runs it.
 
-NOT RUN HERE (no GPU): the verdicts are tested on figures, the refusals as they are.
+Run on an H100: tests/bench/gpu. Where there is no GPU the verdicts are tested on figures, the refusals as they are.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from serving.engines.base import (
     StepSink,
     WorkSink,
 )
+from serving.engines.core_cause import core_cause, marks, written_since
 from serving.engines.settings import EngineSettings, VllmSettings
 from serving.engines.vllm_recorder import Recording, StepRecorder, current_recording
 from serving.errors import EngineRefused, EngineUnavailable, GatewayError
@@ -201,6 +202,7 @@ class VllmEngine:
             vllm, model, name, revision=settings.revision, gpu=gpu, bf16=not gpu and cpu_has_native_bf16()
         )
         self._tell(f"loading {name} into vLLM on the {'GPU' if gpu else 'CPU'} (about a minute)")
+        before = marks()
         try:
             await self._load(arguments, name)
             self._models += await asyncio.to_thread(_adapters, self._models[0], vllm.lora)
@@ -209,6 +211,7 @@ class VllmEngine:
         except Exception as error:
             # vLLM's own errors name the setting; its last line is the one an operator can act on
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            reason = core_cause(written_since(before)) or reason
             raise EngineStartError(f"vLLM could not load {model}: {reason}") from error
 
     def _resolve_model(self) -> tuple[str, str]:

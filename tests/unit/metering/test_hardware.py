@@ -85,7 +85,7 @@ def test_dense_peaks_and_board_figures(
 def test_unpublished_figures_are_unknown() -> None:
     assert find_device("T4").peak_for("bf16") is None
     assert find_device("H100 NVL").peak_for("fp8") is None
-    assert "idle_watts" in find_device("H100 SXM5").unknown()
+    assert "idle_watts" in find_device("H200 SXM").unknown()
     assert find_device("TPU v5e").max_watts is None
 
 
