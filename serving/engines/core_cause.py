@@ -9,18 +9,22 @@ from pathlib import Path
 
 _STREAMS = (Path("/proc/self/fd/1"), Path("/proc/self/fd/2"))
 _READ_BYTES = 1 << 20
-_CORE = re.compile(r"\(EngineCore[^)]*\).*?\]\s(?P<cause>[A-Za-z_.]*(?:Error|Exception)\b: .+)$", re.MULTILINE)
+_RAISED = re.compile(
+    r"\((?:EngineCore|Worker)[^)]*\).*?\]\s(?P<cause>[A-Za-z_.]*(?:Error|Exception)\b: .+)$", re.MULTILINE
+)
+_ELSEWHERE = "root cause"
+"""In the words of those who only pass on that another process has failed."""
 _LONGEST = 500
 
 
 def core_cause(log: str) -> str | None:
-    """The last exception that an engine core wrote, as ``TypeError: ...``; None: it wrote none.
+    """The last exception that an engine core or a worker of it wrote, as ``TypeError: ...``; None: none did.
 
     >>> core_cause("(EngineCore pid=7) ERROR 11-22 15:37:11 [core.py:1510] ModuleNotFoundError: No module named 'x'")
     "ModuleNotFoundError: No module named 'x'"
     """
-    found = _CORE.findall(log)
-    return found[-1].strip()[:_LONGEST] if found else None
+    found = [cause.strip() for cause in _RAISED.findall(log) if _ELSEWHERE not in cause]
+    return found[-1][:_LONGEST] if found else None
 
 
 def marks(streams: Iterable[Path] = _STREAMS) -> dict[Path, int]:

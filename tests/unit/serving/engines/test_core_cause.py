@@ -23,6 +23,12 @@ def test_the_last_of_several_is_the_cause() -> None:
     assert core_cause(later) == "torch.OutOfMemoryError: CUDA out of memory."
 
 
+def test_a_core_that_only_passes_it_on_is_not_the_cause() -> None:
+    worker = "(Worker pid=4) ERROR 1-1 1:1:1 [multiproc_executor.py:9] SafetensorError: incomplete metadata\n"
+    core = "(EngineCore pid=2) ERROR 1-1 1:1:2 [core.py:9] Exception: it failed. See stack trace for root cause.\n"
+    assert core_cause(worker + core) == "SafetensorError: incomplete metadata"
+
+
 def test_other_processes_exceptions_are_not_the_cores() -> None:
     assert core_cause("(MainProcess pid=3) ERROR 1-1 [a.py:1] ValueError: no\nRuntimeError: See above") is None
 
