@@ -251,7 +251,13 @@ class VllmEngine:
         # it waits for the engine core: when it is loaded again after a sleep, others are served meanwhile
         llm = await asyncio.to_thread(AsyncLLM.from_engine_args, AsyncEngineArgs.from_cli_args(args))
         try:
-            recorder = StepRecorder(self._tell_steps, name, llm.vllm_config.scheduler_config.max_num_batched_tokens)
+            cache = llm.vllm_config.cache_config
+            recorder = StepRecorder(
+                self._tell_steps,
+                name,
+                llm.vllm_config.scheduler_config.max_num_batched_tokens,
+                cache.block_size if cache.enable_prefix_caching else 0,
+            )
             _record_steps(llm.output_processor, recorder)
             tasks = await llm.get_supported_tasks()
             app = build_app(args, tasks, llm.model_config)
@@ -400,7 +406,7 @@ def _record_steps(processor: Any, recorder: StepRecorder) -> None:
     add, process, abort = processor.add_request, processor.process_outputs, processor.abort_requests
 
     def add_request(request: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder.added(request.request_id, len(request.prompt_token_ids or ()))
+        recorder.added(request.request_id, request.prompt_token_ids or ())
         return add(request, *args, **kwargs)
 
     def process_outputs(outputs: Any, timestamp: float | None = None, *args: Any, **kwargs: Any) -> Any:

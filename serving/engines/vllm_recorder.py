@@ -9,7 +9,7 @@ without vLLM.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,6 +22,9 @@ FLUSH_SECONDS = 0.5
 """Longest time that executed work stays unreported; half a metering window."""
 _ABORTED_KEPT = 1024
 """Aborted sequences remembered, because the step that was running may still report for them."""
+_PROMPTS_KEPT = 64
+_BEGINNING_TOKENS = 4096
+"""Of the last prompts computed, to tell what an unseen prefill found in the prefix cache."""
 
 
 @dataclass(slots=True)
@@ -43,6 +46,8 @@ class _Sequence:
     recording: Recording
     prompt_tokens: int
     added_seconds: float
+    beginning: Sequence[int] = ()
+    """First tokens of the prompt."""
     alone: bool = False
     """The engine was idle when it came."""
     context_tokens: int = 0
@@ -59,6 +64,10 @@ class StepRecorder:
     """Accumulates per sequence, flushes about twice a second and when a sequence ends.
 
     Not thread safe: lives on the event loop of the engine client.
+
+    Args:
+        max_step_tokens: of one step of the engine; what an unseen prefill is booked at most.
+        block_tokens: of a block of its prefix cache, which is reused whole; 0: it has none.
     """
 
     def __init__(
@@ -66,11 +75,14 @@ class StepRecorder:
         steps: StepSink,
         model: str,
         max_step_tokens: int,
+        block_tokens: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._step_sink = steps
         self._model = model
         self._max_step_tokens = max_step_tokens
+        self._block_tokens = block_tokens
+        self._beginnings: deque[Sequence[int]] = deque(maxlen=_PROMPTS_KEPT)
         self._clock = clock
         self._live: dict[str, _Sequence] = {}
         self._aborted: OrderedDict[str, _Sequence] = OrderedDict()
@@ -91,8 +103,8 @@ class StepRecorder:
         """Since the engine last gave something for what is inside, or got its first; 0 where nothing is inside."""
         return self._clock() - max(self._last_step_seconds, self._woken_seconds) if self._live else 0.0
 
-    def added(self, internal_id: str, prompt_tokens: int) -> None:
-        """A sequence enters the engine, in the context of the request that asked for it."""
+    def added(self, internal_id: str, prompt: Sequence[int]) -> None:
+        """A sequence enters the engine with these tokens, in the context of the request that asked for it."""
         recording = current_recording.get()
         if recording is not None:
             now = self._clock()
@@ -101,7 +113,8 @@ class StepRecorder:
                 # no interval of steps spans a time without work
                 self._flush_steps()
                 self._woken_seconds = now
-            self._live[internal_id] = _Sequence(recording, prompt_tokens, now, alone)
+            beginning = prompt[:_BEGINNING_TOKENS] if self._block_tokens else ()
+            self._live[internal_id] = _Sequence(recording, len(prompt), now, beginning, alone)
 
     def stepped(self, outputs: Sequence[Any], step_seconds: float | None) -> None:
         """One step's outputs (or a slice of them), before vLLM processes them."""
@@ -163,6 +176,7 @@ class StepRecorder:
         # least a step of it; that much is booked, and marked as modelled.
         now = self._clock()
         recording = sequence.recording
+        reused = self._reused(sequence)
         recording.work(
             WorkRecord(
                 request_id=recording.request_id,
@@ -170,10 +184,20 @@ class StepRecorder:
                 tenant=recording.tenant,
                 started_seconds=sequence.added_seconds,
                 ended_seconds=now,
-                prefill_tokens=min(sequence.prompt_tokens, self._max_step_tokens),
+                prefill_tokens=min(sequence.prompt_tokens - reused, self._max_step_tokens),
+                cached_tokens=reused,
                 method=Method.MODELLED,
             )
         )
+
+    def _reused(self, sequence: _Sequence) -> int:
+        """Tokens that the prefix cache has had for a prompt, going by those computed before it: whole blocks of the
+        longest common beginning, and never the last token.
+        """
+        if not self._block_tokens:
+            return 0
+        common = max((_common(sequence.beginning, other) for other in self._beginnings), default=0)
+        return min(common, sequence.prompt_tokens - 1) // self._block_tokens * self._block_tokens
 
     def _step_of(self, sequence: _Sequence, output: Any, now: float) -> None:
         new_tokens = len(output.new_token_ids)
@@ -225,6 +249,8 @@ class StepRecorder:
             cached_tokens=cached,
         )
         sequence.context_tokens = sequence.prompt_tokens
+        if sequence.beginning:
+            self._beginnings.append(sequence.beginning)
 
     def _record(self, sequence: _Sequence, started: float, ended: float, **work: int) -> None:
         recording = sequence.recording
@@ -274,3 +300,10 @@ class StepRecorder:
         sequence = self._live.pop(internal_id, None) or self._aborted.pop(internal_id, None)
         if sequence is not None:
             self._flush(sequence)
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    for at, (mine, theirs) in enumerate(zip(one, other, strict=False)):
+        if mine != theirs:
+            return at
+    return min(len(one), len(other))

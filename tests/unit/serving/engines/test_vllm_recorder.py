@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from serving.engines.vllm_recorder import FLUSH_SECONDS, Recording, StepRecorder
 from tests.unit.serving.engines.contract import totals
 from tests.unit.serving.fakes import ManualClock
 
+BLOCK_TOKENS = 16
 STEP_TOKENS = 512
 
 
@@ -37,9 +39,12 @@ class Rig:
         self.steps: list[EngineSteps] = []
         self.work: dict[str, list[WorkRecord]] = {}
         self.recordings: dict[str, Recording] = {}
-        self.recorder = StepRecorder(self.steps.append, "m", STEP_TOKENS, self.clock)
+        self.recorder = StepRecorder(self.steps.append, "m", STEP_TOKENS, BLOCK_TOKENS, self.clock)
 
-    def add(self, internal_id: str, prompt: int, request_id: str | None = None) -> None:
+    def add(self, internal_id: str, prompt: int | Sequence[int], request_id: str | None = None) -> None:
+        """``prompt``: its tokens, or how many that no other prompt begins with."""
+        if isinstance(prompt, int):
+            prompt = [hash(internal_id), *range(prompt - 1)]
         request_id = request_id or internal_id
         work = self.work.setdefault(request_id, [])
         recording = self.recordings.setdefault(request_id, Recording(request_id, "m", "t", work.append))
@@ -210,11 +215,40 @@ def test_the_step_that_ran_while_a_sequence_was_aborted_is_booked_too() -> None:
     assert totals(rig.work["a"]) == (10, 0, 3)
 
 
+@pytest.mark.parametrize(
+    ("shared", "own", "reused"),
+    [(40, 20, 32), (40, 0, 32), (15, 30, 0), (32, 0, 16), (48, 100, 48)],
+    ids=["whole blocks", "of a prompt seen before", "less than a block", "never the last token", "of a longer prompt"],
+)
+def test_an_unseen_prefill_reuses_the_blocks_that_an_earlier_prompt_begins_with(
+    shared: int, own: int, reused: int
+) -> None:
+    rig = Rig()
+    rig.add("first", [*range(shared), *range(1000, 1040)])
+    rig.step("first")
+    rig.step(Output("first", finish_reason="stop"))
+    rig.add("second", [*range(shared), *range(2000, 2000 + own)])
+    rig.clock.advance(1)
+    rig.recorder.aborted(["second"])
+    (record,) = rig.work["second"]
+    assert (record.cached_tokens, record.prefill_tokens) == (reused, min(shared + own - reused, STEP_TOKENS))
+    assert record.method is Method.MODELLED
+
+
+def test_a_prompt_that_was_never_computed_is_reused_by_nobody() -> None:
+    rig = Rig()
+    rig.add("first", range(64))
+    rig.add("second", range(64))
+    rig.step()
+    rig.recorder.aborted(["first", "second"])
+    assert [record.cached_tokens for record in rig.work["first"] + rig.work["second"]] == [0, 0]
+
+
 def test_an_unknown_abort_or_output_is_left_alone() -> None:
     rig = Rig()
     rig.recorder.aborted(["nobody"])
     rig.step("nobody")
-    rig.recorder.added("outside", 10)
+    rig.recorder.added("outside", range(10))
     rig.step("outside")
     assert rig.recorder.running == 0
     assert rig.work == {}
