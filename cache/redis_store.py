@@ -35,6 +35,7 @@ _TOMBSTONE = b"-"
 _SAMPLE = 8
 """Members drawn to find the one to evict."""
 _FENCE_SECONDS = 3600
+"""Of a lease's counter, 160 bytes a missed prompt: longer than a run goes on after another has taken its lease over."""
 
 # Each script touches keys of one hash tag only.
 _PUT = """

@@ -1,7 +1,8 @@
 #!/bin/sh
 # On a machine with an NVIDIA GPU: metering against the device's own energy counter, MFU and the books, on the real
 # engine; then the integration tests. Run on an H100 (tests/bench/gpu): all but the last folder of tests.
-# Usage: deploy/gpu-check.sh [pytest arguments]. PYTHON names the interpreter (.venv/bin/python), MODEL another model, CONFIG a configuration.
+# Usage: deploy/gpu-check.sh [pytest arguments]. PYTHON names the interpreter (.venv/bin/python), MODEL another model,
+# WATTGATE_CONFIG a configuration (from the repository's root).
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -13,5 +14,5 @@ if ! command -v "$python" >/dev/null 2>&1; then
   echo "no Python at $python: make a virtual environment with \`pip install .[gpu]\`, or set PYTHON" >&2
   exit 1
 fi
-"$python" -m deploy.gpu_check ${MODEL:+--model "$MODEL"} ${CONFIG:+--config "$CONFIG"}
+"$python" -m deploy.gpu_check ${MODEL:+--model "$MODEL"} ${WATTGATE_CONFIG:+--config "$WATTGATE_CONFIG"}
 exec "$python" -m pytest -q tests/integration/metering tests/integration/engines tests/integration/serving "$@"

@@ -10,11 +10,17 @@ from pathlib import Path
 _STREAMS = (Path("/proc/self/fd/1"), Path("/proc/self/fd/2"))
 _READ_BYTES = 1 << 20
 _RAISED = re.compile(
-    r"\((?:EngineCore|Worker)[^)]*\).*?\]\s(?P<cause>[A-Za-z_.]*(?:Error|Exception)\b: .+)$", re.MULTILINE
+    r"^.*\((?:EngineCore|Worker)[^)]*\) ERROR [^\]]*\]\s(?P<cause>[A-Za-z_.]*(?:Error|Exception)\b(?:: .+)?)$",
+    re.MULTILINE,
 )
 _ELSEWHERE = "root cause"
 """In the words of those who only pass on that another process has failed."""
 _LONGEST = 500
+
+
+def told_elsewhere(reason: str) -> bool:
+    """Whether vLLM's error only says that another process has failed."""
+    return _ELSEWHERE in reason
 
 
 def core_cause(log: str) -> str | None:
@@ -23,7 +29,7 @@ def core_cause(log: str) -> str | None:
     >>> core_cause("(EngineCore pid=7) ERROR 11-22 15:37:11 [core.py:1510] ModuleNotFoundError: No module named 'x'")
     "ModuleNotFoundError: No module named 'x'"
     """
-    found = [cause.strip() for cause in _RAISED.findall(log) if _ELSEWHERE not in cause]
+    found = [cause.strip() for cause in _RAISED.findall(log) if not told_elsewhere(cause)]
     return found[-1][:_LONGEST] if found else None
 
 

@@ -34,7 +34,7 @@ from serving.engines.base import (
     StepSink,
     WorkSink,
 )
-from serving.engines.core_cause import core_cause, marks, written_since
+from serving.engines.core_cause import core_cause, marks, told_elsewhere, written_since
 from serving.engines.settings import EngineSettings, VllmSettings
 from serving.engines.vllm_recorder import Recording, StepRecorder, current_recording
 from serving.errors import EngineRefused, EngineUnavailable, GatewayError
@@ -211,7 +211,8 @@ class VllmEngine:
         except Exception as error:
             # vLLM's own errors name the setting; its last line is the one an operator can act on
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            reason = core_cause(written_since(before)) or reason
+            if told_elsewhere(reason):
+                reason = core_cause(written_since(before)) or reason
             raise EngineStartError(f"vLLM could not load {model}: {reason}") from error
 
     def _resolve_model(self) -> tuple[str, str]:

@@ -82,7 +82,8 @@ class StepRecorder:
         self._model = model
         self._max_step_tokens = max_step_tokens
         self._block_tokens = block_tokens
-        self._beginnings: deque[Sequence[int]] = deque(maxlen=_PROMPTS_KEPT)
+        self._beginnings: deque[tuple[str, Sequence[int]]] = deque(maxlen=_PROMPTS_KEPT)
+        """With the model: an adapter's keys and values are no other's."""
         self._clock = clock
         self._live: dict[str, _Sequence] = {}
         self._aborted: OrderedDict[str, _Sequence] = OrderedDict()
@@ -192,12 +193,16 @@ class StepRecorder:
 
     def _reused(self, sequence: _Sequence) -> int:
         """Tokens that the prefix cache has had for a prompt, going by those computed before it: whole blocks of the
-        longest common beginning, and never the last token.
+        longest common beginning, and never the last token. What was evicted since, or has another salt, is not known.
         """
         if not self._block_tokens:
             return 0
-        common = max((_common(sequence.beginning, other) for other in self._beginnings), default=0)
-        return min(common, sequence.prompt_tokens - 1) // self._block_tokens * self._block_tokens
+        most = max(0, sequence.prompt_tokens - 1) // self._block_tokens * self._block_tokens
+        found = 0
+        for model, other in self._beginnings:
+            if model == sequence.recording.model:
+                found = _grown(sequence.beginning, other, found, most, self._block_tokens)
+        return found
 
     def _step_of(self, sequence: _Sequence, output: Any, now: float) -> None:
         new_tokens = len(output.new_token_ids)
@@ -249,8 +254,9 @@ class StepRecorder:
             cached_tokens=cached,
         )
         sequence.context_tokens = sequence.prompt_tokens
-        if sequence.beginning:
-            self._beginnings.append(sequence.beginning)
+        prompt = (sequence.recording.model, sequence.beginning)
+        if sequence.beginning and prompt not in self._beginnings:
+            self._beginnings.append(prompt)
 
     def _record(self, sequence: _Sequence, started: float, ended: float, **work: int) -> None:
         recording = sequence.recording
@@ -302,8 +308,12 @@ class StepRecorder:
             self._flush(sequence)
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    for at, (mine, theirs) in enumerate(zip(one, other, strict=False)):
-        if mine != theirs:
-            return at
-    return min(len(one), len(other))
+def _grown(one: Sequence[int], other: Sequence[int], found: int, most: int, block: int) -> int:
+    """How far two prompts are equal in whole blocks, ``found`` at least; by slices, for it holds the event loop up."""
+    if one[:found] != other[:found]:
+        return found
+    while found < most and one[found : found + block] == other[found : found + block]:
+        if len(other) < found + block or len(one) < found + block:
+            break
+        found += block
+    return found

@@ -34,7 +34,9 @@ MOST_MORE = 0.20
 HANDFUL = 8
 FILLING = ("redis", "resident MB")
 """Not judged: answers are kept for an hour and settlements for a quarter of one, so that it fills for as long. What
-would be a leak there is a key that never expires: these are counted."""
+would be a leak there is a key that never expires, or the cache's memory above its bound: these are."""
+OVER = 1.1
+"""Of ``maxmemory``: Redis evicts at the next command, and clients' buffers count too."""
 
 
 async def mixed(url: str, stop: asyncio.Event, ended: list[Ended], gone: list[int], seed: int) -> None:
@@ -73,6 +75,9 @@ def sample(house: House) -> dict[str, dict[str, float]]:
         with contextlib.suppress(redis.RedisError), redis.Redis(unix_socket_path=str(socket)) as server:
             held = server.info("keyspace").get("db0", {"keys": 0, "expires": 0})
             out["redis"]["lasting keys"] = out["redis"].get("lasting keys", 0.0) + held["keys"] - held["expires"]
+            memory = server.info("memory")
+            if memory["maxmemory"]:
+                out["redis"]["over its bound"] = float(memory["used_memory"] > OVER * memory["maxmemory"])
     with contextlib.suppress(httpx.HTTPError):
         out["gateway replica"]["tasks"] = house.gateway.metric("wattgate_event_loop_tasks")
     return dict(out)
@@ -111,6 +116,9 @@ def risen(rows: list[dict[str, Any]]) -> list[str]:
         if (row["process"], row["figure"]) == FILLING:
             continue
         then, now = row["then"], row["in the end"]
+        if row["figure"] == "over its bound":
+            out += [f"{row['process']}: memory is above its bound"] if now else []
+            continue
         most = then * (1 + MOST_GROWTH) + 2 if row["figure"] == "resident MB" else then * (1 + MOST_MORE) + HANDFUL
         if now > most:
             out.append(f"{row['process']}: {row['figure']} rose from {then:.1f} to {now:.1f}")

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ SETTINGS = EngineSettings(kind="vllm", vllm=VllmSettings(max_batch=16, max_conte
 
 def write(folder: Path, name: str, where: dict[str, Any], result: dict[str, Any], table: str) -> None:
     folder.mkdir(exist_ok=True)
-    command = f"python -m tests.bench.metering {name}"
+    command = " ".join(["python -m tests.bench.metering", *sys.argv[1:]])
     document = {"command": command, "machine": where} | result
     (folder / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
     origin = (

@@ -1,4 +1,4 @@
-"""The real engine as all these benchmarks use it: the bundled model, the defaults, no response cache."""
+"""The real engine as all these benchmarks use it: the bundled model and the defaults unless told, no response cache."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def main() -> None:
                 f"cap {cap}: {figures['output_tokens_per_second']:.1f} tokens/s, itl p95 "
                 f"{figures['itl_p95_seconds']:.3f} s, {figures['grams_per_1k_output_tokens']} g/1k"
             )
-            runs.append({"cap": cap, "load_average": round(os.getloadavg()[0], 2), **figures})
+            runs.append({"cap": cap, "clients": bench.clients, "load_average": round(os.getloadavg()[0], 2), **figures})
         steps = bench.steps
     finally:
         bench.close()
