@@ -18,11 +18,13 @@ DEPLOYED = Path(__file__).parents[3] / "deploy" / "prometheus"
 
 
 class PrometheusProcess:
-    def __init__(self, gateway_url: str, folder: Path, key: str | None = None, hold: str | None = None) -> None:
-        """``hold`` stands in for the time that alerts wait before they fire."""
+    def __init__(
+        self, gateway_url: str, folder: Path, key: str | None = None, hold: str | None = None, every: str = "1s"
+    ) -> None:
+        """``hold`` stands in for the time that alerts wait before they fire; ``every``: between two looks."""
         binary = program("prometheus")
         config = yaml.safe_load((DEPLOYED / "prometheus.yaml").read_text())
-        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["global"] = {"scrape_interval": every, "evaluation_interval": every}
         (job,) = config["scrape_configs"]
         job.pop("authorization")
         job["http_sd_configs"] = [{"url": f"{gateway_url}/metrics/targets", "refresh_interval": "1s"}]
@@ -34,7 +36,7 @@ class PrometheusProcess:
             shutil.copy(DEPLOYED / name, folder / name)
             rules = yaml.safe_load((folder / name).read_text())
             for group in rules["groups"]:
-                group["interval"] = "1s"
+                group["interval"] = every
                 for rule in group["rules"]:
                     if hold is not None and "for" in rule:
                         rule["for"] = hold
