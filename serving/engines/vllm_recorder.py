@@ -9,7 +9,7 @@ without vLLM.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class _Sequence:
     recording: Recording
     prompt_tokens: int
     added_seconds: float
-    beginning: Sequence[int] = ()
+    beginning: tuple[int, ...] = ()
     """First tokens of the prompt."""
     alone: bool = False
     """The engine was idle when it came."""
@@ -82,7 +82,7 @@ class StepRecorder:
         self._model = model
         self._max_step_tokens = max_step_tokens
         self._block_tokens = block_tokens
-        self._beginnings: deque[tuple[str, Sequence[int]]] = deque(maxlen=_PROMPTS_KEPT)
+        self._beginnings: OrderedDict[tuple[str, tuple[int, ...]], None] = OrderedDict()
         """With the model: an adapter's keys and values are no other's."""
         self._clock = clock
         self._live: dict[str, _Sequence] = {}
@@ -114,7 +114,7 @@ class StepRecorder:
                 # no interval of steps spans a time without work
                 self._flush_steps()
                 self._woken_seconds = now
-            beginning = prompt[:_BEGINNING_TOKENS] if self._block_tokens else ()
+            beginning = tuple(prompt[:_BEGINNING_TOKENS]) if self._block_tokens else ()
             self._live[internal_id] = _Sequence(recording, len(prompt), now, beginning, alone)
 
     def stepped(self, outputs: Sequence[Any], step_seconds: float | None) -> None:
@@ -254,9 +254,10 @@ class StepRecorder:
             cached_tokens=cached,
         )
         sequence.context_tokens = sequence.prompt_tokens
-        prompt = (sequence.recording.model, sequence.beginning)
-        if sequence.beginning and prompt not in self._beginnings:
-            self._beginnings.append(prompt)
+        if sequence.beginning:
+            self._beginnings[sequence.recording.model, sequence.beginning] = None
+            if len(self._beginnings) > _PROMPTS_KEPT:
+                self._beginnings.popitem(last=False)
 
     def _record(self, sequence: _Sequence, started: float, ended: float, **work: int) -> None:
         recording = sequence.recording
