@@ -26,7 +26,7 @@ class Counters:
     """Gaps in a source's sequence that were given up; falls when one arrives after all."""
     records: int = 0
     late_records: int = 0
-    """Arrived after their window had closed: booked in the next open one."""
+    """Measured, and arrived after their window had closed: booked in the next open one."""
     malformed_records: int = 0
     """Refused: negative tokens, an interval that ends before it starts, or the like."""
     skewed_records: int = 0

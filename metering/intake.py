@@ -14,7 +14,7 @@ from metering.node_settings import NodeSettings
 from metering.sources import Source
 from metering.weights import WorkModel
 from metering.windows import Span, Window
-from metering.work import EngineSteps, WorkBatch, WorkRecord
+from metering.work import EngineSteps, Method, WorkBatch, WorkRecord
 
 MOST_EARLY_FINISHES = 10_000
 """Finished ids kept whose records have not come yet (batches out of order)."""
@@ -161,7 +161,8 @@ class Intake:
         account = self._account(source, record, now_seconds)
         account.count(record, work)
         if record.started_seconds < first_open_seconds:
-            self._counters.late_records += 1
+            # modelled work comes when its request ends: there is nothing to repair
+            self._counters.late_records += record.method is Method.MEASURED
             missed = first_open_seconds - record.started_seconds
             if missed >= MUCH_OF_A_RECORD * (record.ended_seconds - record.started_seconds):
                 account.note("much of its work was reported after its window had closed: booked in the next")

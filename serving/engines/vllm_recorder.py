@@ -158,12 +158,15 @@ class StepRecorder:
                 self._aborted.popitem(last=False)
 
     def flush(self) -> float | None:
-        """Report everything executed so far; the start of the oldest prefill that has not shown its first token."""
+        """Report everything executed so far; when the oldest work began that is under way: a prefill that has not
+        shown its first token, or the step that the sequences being decoded are in.
+        """
         pending: float | None = None
         for sequence in self._live.values():
             self._flush(sequence)
-            if sequence.context_tokens == 0 and (pending is None or sequence.added_seconds < pending):
-                pending = sequence.added_seconds
+            since = sequence.added_seconds if sequence.context_tokens == 0 else self._last_step_seconds
+            if pending is None or since < pending:
+                pending = since
         self._flush_steps()
         return pending
 

@@ -135,6 +135,17 @@ def test_after_the_grace_time_a_window_closes_without_the_laggard_and_its_work_i
     assert any("reported after its window had closed" in note for note in receipt.notes)
 
 
+def test_late_work_that_was_told_when_its_request_ended_is_noted_but_no_fault(world):
+    node = world.node(world.constant())
+    node.submit(world.batch(1, 9.0), 9.0)
+    node.tick(9.0)
+    late = world.record("late", 0.2, 0.8, method=Method.MODELLED)
+    node.submit(world.batch(2, 10.0, [late], ["late"]), 10.0)
+    node.tick(10.0)
+    assert any("reported after its window had closed" in note for note in node.receipt("t", "late", 10.0).notes)
+    assert node.counters.late_records == 0
+
+
 def test_the_same_batch_twice_is_booked_once(world):
     node = world.node(world.constant())
     batch = world.batch(1, 1.0, [world.record("r", 0.0, 1.0)], ["r"])

@@ -332,12 +332,14 @@ def test_decode_steps_are_output_tokens_less_one_per_sequence_whatever_the_inter
         rig.add(str(number), prompt=4 + number)
         made[str(number)] = 0
     live = set(made)
+    promised = 0.0
     for pick, what, seconds in choices:
         if not live:
             break
         name = sorted(live)[pick % len(live)]
         if what == "flush":
-            rig.recorder.flush()
+            pending = rig.recorder.flush()
+            promised = rig.clock() if pending is None else pending
         elif what == "abort":
             if made[name]:
                 rig.recorder.aborted([name])
@@ -353,6 +355,43 @@ def test_decode_steps_are_output_tokens_less_one_per_sequence_whatever_the_inter
         prefill = 4 + int(name) if tokens else 0
         assert totals(rig.work[name]) == (prefill, 0, max(0, tokens - 1))
     assert rig.recorder.running == len(live)
+
+
+@given(
+    choices=st.lists(
+        st.tuples(
+            st.integers(0, 3), st.sampled_from(["step", "step", "step", "flush", "flush", "abort"]), st.floats(0.01, 0.7)
+        ),
+        max_size=60,
+    )
+)
+def test_no_work_began_before_what_an_earlier_flush_said_was_the_oldest_under_way(
+    choices: list[tuple[int, str, float]],
+) -> None:
+    rig = Rig()
+    live: set[str] = set()
+    promised, seen = 0.0, 0
+    for number, (pick, what, seconds) in enumerate(choices):
+        if len(live) <= pick:
+            rig.add(str(number), prompt=9)
+            live.add(str(number))
+        name = sorted(live)[pick % len(live)]
+        told = None
+        if what == "flush":
+            rig.clock.advance(seconds)
+            pending = rig.recorder.flush()
+            told = rig.clock() if pending is None else pending
+        elif what == "abort":
+            rig.recorder.aborted([name])
+            live.discard(name)
+        else:
+            rig.step(*sorted(live), seconds=seconds)
+        records = [record for work in rig.work.values() for record in work]
+        since = sorted(record.started_seconds for record in records)
+        assert sum(started < promised for started in since) <= seen
+        if told is not None:
+            promised = told
+            seen = sum(started < promised for started in since)
 
 
 def test_step_totals_hold_prompts_decoded_tokens_and_their_context() -> None:
