@@ -40,6 +40,8 @@ _START_SECONDS = 180.0
 """For gateway and Prometheus to be up before the trace of intensity begins to count."""
 _ALERT_SECONDS = 300.0
 REAL_MODEL = "smollm2-135m-instruct"
+_READING_SECONDS = 2.0
+"""Between an answer and a client's next question: a calm hour is not a load test."""
 
 
 @dataclass(slots=True)
@@ -129,6 +131,7 @@ def killed_engine(folder: Path, calm_seconds: float, drawn: Callable[[Prometheus
 
     def one(url: str, number: int) -> None:
         chat(url, f"Tell of the number {number}.", tokens=32, model=REAL_MODEL)
+        time.sleep(_READING_SECONDS)
 
     with running(folder, "engine: {kind: vllm}\n") as (gateway, prometheus), load(gateway.url, one, clients=2):
         watcher = Watcher(prometheus, watched)
