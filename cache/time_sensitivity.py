@@ -4,68 +4,86 @@ from __future__ import annotations
 
 import re
 
-_ASSETS = (
-    r"(?:bitcoins?|btc|ethereum|eth|crypto|gold|silver|crude|oil|petrol|gasoline|diesel|natural gas|shares?|stocks?"
-    r"|ouro|prata|dólar|euro|petróleo|gasolina|ações|oro|plata|acciones|argent|pétrole|essence|actions"
-    r"|goldes?|silber|öl|benzin|aktien?|tesla|apple stock|nvidia)"
-)
-"""What is traded by the minute."""
-_TIME_SIGNS = {
-    "en": (
-        "today|tonight|tomorrow|yesterday|nowadays|latest|newest|breaking news|this (?:morning|evening|week|month|year)"
-        "|(?:right|just|even|as of|open|on|until|up to) now|at the moment|what time is it|what(?:'s| is) the time"
-        "|what day is it|(?:who|what|where|which|how \\w+)(?:'s|'re| is| are)\\b[^.?!]{0,60}\\bnow(?= *(?:[?.!]|$))"
-        "|(?:currently|at present)|(?<!my )(?<!your )(?<!our )(?<!their )(?<!direct )(?<!alternating )(?<!electric )"
-        "(?<!eddy )(?<!ocean )current (?!account|password|email|flow|through|in (?:a|the) (?:circuit|wire)|density"
-        "|transformer|divider)\\w+"
-        "|weather forecast|weather (?:like )?(?:in|for|at)|(?:what(?:'s| is)|how(?:'s| is)) the weather"
-        "|will it (?:rain|snow)"
-        "|exchange rate|(?:stock|share|market) prices?|(?:price|worth|value) of (?:a |one )?"
-        + _ASSETS
-        + "|"
-        + _ASSETS
-        + " price|live score|news (?:about|on|from)"
-    ),
-    "pt": (
-        "hoje|amanhã|ontem|neste momento|agora mesmo|atualmente|est[ae] (?:manhã|noite|semana|mês|ano)|que horas são"
-        "|(?:qual|quem|quanto|onde)\\b[^.?!]{0,60}\\bagora(?= *(?:[?.!]|$))|cotação"
-        "|(?:presidente|versão|taxa|cotação|valor|governo|ministr[oa]|preço|população|situação) atual"
-        "|previsão do tempo|como está o tempo|vai chover|(?:preço|valor) d[oae] " + _ASSETS + "|notícias"
-    ),
-    "es": (
-        "hoy|ayer|ahora mismo|actualmente|en este momento|est[ea] (?:mañana|noche|semana|mes|año)|qué hora es"
-        "|(?<!la )mañana|pronóstico del tiempo|qué tiempo hace|va a llover"
-        "|(?:presidente|versión|tasa|valor|gobierno|ministr[oa]|precio|población|situación) actual|cotización"
-        "|(?:precio|valor) del? " + _ASSETS + "|noticias"
-    ),
-    "fr": (
-        "aujourd['’]hui|demain|hier|en ce moment|actuellement|cette (?:semaine|année)|ce (?:matin|soir|mois)"
-        "|quelle heure est-il|(?:président|version|taux|valeur|gouvernement|ministre|prix|population|situation)"
-        " actuel(?:le)?"
-        "|météo|quel temps fait-il|va-t-il pleuvoir|(?:prix|cours|valeur) (?:du|de la|de l['’]|des) ?(?:or|"
-        + _ASSETS[3:-1]
-        + ")"
-        + "|actualités"
-    ),
-    "de": (
-        "heute|gestern|derzeit|zurzeit|im moment|gerade jetzt|diese[nrs]? (?:woche|monat|jahr)|wie spät ist es"
-        "|wettervorhersage|wie (?:ist|wird) das wetter|wetter in|wird es regnen|(?<!mein )(?<!meine )(?<!meinen )"
-        "aktuell(?:e|er|en|es)? (?!passwort|konto)\\w+|neueste[nrs]?|(?<!am )(?<!jeden )(?<!guten )morgen"
-        "|wechselkurs|aktienkurs"
-        "|(?:preis|kurs|wert) (?:von|des|der) " + _ASSETS + "|nachrichten über"
-    ),
-    "it": "oggi|domani|ieri|adesso|attualmente|in questo momento|che ore sono|previsioni del tempo|che tempo fa",
-}
-"""What an answer that depends on the moment is asked with. Words that are as often timeless (price, current as in
-electric current, now as in what now) count only where what stands beside them makes them a matter of the moment."""
-_TIME = re.compile(r"(?<!\w)(?:" + "|".join(_TIME_SIGNS.values()) + r")(?!\w)", re.IGNORECASE)
-
+from cache.language.detect import detect
+from cache.language.lexicon import LANGUAGES
+from cache.language.normalise import fold, normalise
+from cache.language.tokens import tokenise
+from cache.time_signs import CLOCK, SCRIPT_SIGNS, SIGNS, TITLES, TOOLS, WORKS
 
 _TIME_CHARACTERS = 2000
+_NEIGHBOURHOOD = 200
+"""Characters on either side of a sign by which its language is told: enough of them, and never a long text's all."""
+
+_MARKS_LEFT_OUT = "\u0640\u064b\u064c\u064d\u064e\u064f\u0650\u0651\u0652\u0653\u0654\u0655"
+_ONE_LETTER = str.maketrans("łıёأإآىة", "liеااايه", _MARKS_LEFT_OUT)
+"""Letters that are written one for another in haste, and Arabic marks that are mostly left out."""
+
+
+def _plain(text: str) -> str:
+    """Folded further than for comparing texts: what is asked without accents asks the same."""
+    text = fold(text)
+    return text if text.isascii() else text.translate(_ONE_LETTER)
+
+
+def _between_spaces(sign: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w)(?:{_plain(sign)})(?!\w)")
+
+
+_ROWS = {name: _between_spaces(sign) for name, sign in SIGNS.items()}
+_SCRIPT_ROWS = {name: re.compile(_plain(sign)) for name, sign in SCRIPT_SIGNS.items()}
+_ANY = _between_spaces("|".join(SIGNS.values()))
+"""Most texts have no sign of any language: one search, and no language to tell."""
+_CLOCK = _between_spaces(CLOCK)
+_TOOLS = re.compile(rf"(?<![\w.]){TOOLS}(?![\w+#])")
+_QUOTED = re.compile(r"[\"„][^\"]{1,300}\"|「[^」]{1,300}」|(?<!\w)'.{1,300}?'(?!\w)")
+"""As ``normalise`` leaves them; an apostrophe stands behind a letter."""
+_WORKS = re.compile(rf"\b{WORKS}\b")
+_TITLES = re.compile(rf"(?<=[^\W\d_] ){TITLES}\b(?! [A-Z])")
+_WORD = re.compile(r"\w")
 
 
 def time_sensitive(text: str) -> bool:
     """Words whose answer changes with the clock, near the beginning or the end: the search must not stall the loop."""
     if len(text) > 2 * _TIME_CHARACTERS:
         text = text[:_TIME_CHARACTERS] + "\n" + text[-_TIME_CHARACTERS:]
-    return _TIME.search(text) is not None
+    text = _own_words(normalise(text))
+    plain = _plain(text)
+    rows = _ROWS if _ANY.search(plain) is not None else {}
+    if not plain.isascii():
+        rows = rows | _SCRIPT_ROWS
+    languages: dict[int, str] = {}
+    for name, row in rows.items():
+        for match in row.finditer(plain):
+            if _reads_the_clock(plain, match.start()):
+                continue
+            place = match.start() // _NEIGHBOURHOOD
+            if place not in languages:
+                languages[place] = _language_around(text, place)
+            # One language's word is another's: French hier is yesterday, German hier is here.
+            if languages[place] == name or languages[place] not in LANGUAGES:
+                return True
+    return False
+
+
+def warm_up() -> None:
+    """Read what is read on first use, the tables that tell languages apart: it would hold up the loop."""
+    time_sensitive("Is the pharmacy open now?")
+
+
+def _own_words(text: str) -> str:
+    """Without what is quoted, as in: translate 'see you tomorrow'; without titles. All of it where all is a quote."""
+    outside = _QUOTED.sub(" ", text)
+    if _WORD.search(outside) is None:
+        outside = text
+    return _TITLES.sub(" ", outside) if _WORKS.search(outside.casefold()) else outside
+
+
+def _reads_the_clock(plain: str, start: int) -> bool:
+    """How to get today's date in Python is asked, and not the date."""
+    return _CLOCK.match(plain, start) is not None and _TOOLS.search(plain) is not None
+
+
+def _language_around(text: str, place: int) -> str:
+    """Folding moves a sign by a few characters at most; what stands around it is the same."""
+    start = place * _NEIGHBOURHOOD
+    return detect(tokenise(text[max(0, start - _NEIGHBOURHOOD) : start + 2 * _NEIGHBOURHOOD]))

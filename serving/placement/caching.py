@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from cache.redis_store import RedisStore
 from cache.settings import CacheSettings
 from cache.shared_labels import SharedLabels
 from cache.tiers import ResponseCache
+from cache.time_sensitivity import warm_up
 from serving.cache_settings import CacheSettings as CacheSection
 from serving.config import GatewayConfig
 from serving.grey_zone import GreyZone
@@ -114,6 +116,7 @@ async def build_cache(
     secret = settings.tenant_secret.get_secret_value().encode()
     observer = MetricsObserver(metrics)
     store = RedisStore(redis_url, secret=secret, observer=observer) if redis_url else None
+    await asyncio.to_thread(warm_up)
     wanted = settings.tier == "semantic" and store is not None
     judgement = await build_judgement(settings, metrics, tell) if wanted else None
     embedder = judgement.embedder if judgement else None
