@@ -59,6 +59,8 @@ class Lookup:
     """What the judge saw, for shadow verification."""
     candidates: tuple[CachedAnswer, ...] = field(default=(), repr=False)
     """The stored answers of ``neighbours``, same order."""
+    chosen: int | None = None
+    """Position in ``neighbours`` of the one served or judged best."""
     budget: Budget | None = field(default=None, repr=False)
     started_seconds: float = 0.0
     """Monotonic."""
@@ -66,6 +68,11 @@ class Lookup:
     @property
     def hit(self) -> bool:
         return self.outcome.hit
+
+    @property
+    def judged(self) -> tuple[Neighbour, CachedAnswer] | None:
+        """The neighbour served or judged best, and its stored answer."""
+        return None if self.chosen is None else (self.neighbours[self.chosen], self.candidates[self.chosen])
 
     @property
     def shareable(self) -> bool:

@@ -186,12 +186,7 @@ async def _bury(cache: ResponseCache, dying: list[tuple[float, str]], now_second
 
 def _result(request: Recorded, lookup: Lookup, stream: Sequence[Recorded]) -> Replayed:
     source = None if lookup.answer is None else stream[_number(lookup.answer.body())]
-    nearest = source if lookup.tier == "semantic" else None
-    if nearest is None and lookup.similarity is not None:
-        for neighbour, answer in zip(lookup.neighbours, lookup.candidates, strict=True):
-            if neighbour.similarity == lookup.similarity:
-                nearest = stream[_number(answer.body())]
-                break
+    nearest = None if lookup.judged is None else stream[_number(lookup.judged[1].body())]
     why = f"guard:{lookup.guard}" if lookup.guard else lookup.why
     return Replayed(request, lookup.hit, source, why, lookup.tier == "semantic", lookup.score, nearest)
 

@@ -85,7 +85,7 @@ class SemanticTier:
         self._observer.judged(verdict.why, verdict.guard)
         lookup.score, lookup.guard, lookup.why = verdict.score, verdict.guard, verdict.why
         if 0 <= verdict.index < len(live):
-            lookup.similarity = live[verdict.index].similarity
+            lookup.chosen, lookup.similarity = verdict.index, live[verdict.index].similarity
             if verdict.serve:
                 return live[verdict.index].answer
         return None

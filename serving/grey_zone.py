@@ -67,10 +67,10 @@ class GreyZone:
             return None
         if lookup.identity is None or lookup.identity.text is None or lookup.identity.conversation:
             return None
-        for neighbour, answer in zip(lookup.neighbours, lookup.candidates, strict=True):
-            if neighbour.similarity == lookup.similarity:
-                return neighbour.text, lookup.identity.text, answer
-        return None
+        if lookup.judged is None:
+            return None
+        neighbour, answer = lookup.judged
+        return neighbour.text, lookup.identity.text, answer
 
     @staticmethod
     def _worth_it(score: float, payload: Mapping[str, Any], answer: CachedAnswer) -> bool:

@@ -1,7 +1,7 @@
 """Shadow verification: a share of semantic hits also runs on the model, and the agreement of both answers is a label.
 
 A near miss needs no run of its own: its request ran anyway, and that answer is compared with the one refused.
-Agreement is judged on the safe side (see ``agree``): answers that only differ by sampling count as wrong. How often
+Agreement is judged on the safe side (see ``serving.agreement``): answers that only differ by sampling count as wrong. How often
 that happens depends on model and temperature, so it is measured as it goes: one verification in five runs the request
 twice and compares the two fresh answers, and answers to questions that a guard kept apart are compared as well. Both
 error rates enter the false-hit ratio, its bounds, and the threshold (``cache.comparator``).
@@ -13,22 +13,19 @@ import asyncio
 import logging
 import math
 import random
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-
-import numpy as np
 
 from cache.embedding import Embedder
 from cache.entry import CachedAnswer
 from cache.evidence import Evidence, Kind, VerifiedLabel
 from cache.judge import ConformalPolicy, Policy
-from cache.language.normalise import normalise
 from cache.lookup import Lookup
 from cache.shared_labels import SharedLabels
 from cache.store import StoreUnavailable
 from cache.vcache import VCachePolicy
+from serving.agreement import agree
 from serving.grey_zone import VERIFIED
 from serving.metrics import Metrics
 
@@ -36,8 +33,6 @@ log = logging.getLogger("wattgate")
 
 TENANT = "shadow"
 """Shadow runs are booked under this name, never to the tenant whose request they repeat."""
-_SAME_MEANING_COSINE = 0.9
-"""Chosen on the strict side: with encoders of this size answers of other content reach the eighties."""
 _MOST_WAITING = 8
 """Verifications under way; beyond it hits are not sampled."""
 _TWICE = 0.2
@@ -48,7 +43,6 @@ _CATCH_UP_SECONDS = 5.0
 """Between two looks at what other replicas have verified; taken when a request comes by, never by a timer."""
 _LABELS_AT_ONCE = 20
 """Then others' work goes on: a replica that joins reads up to 6,000, and every 20th fits the threshold (some ms)."""
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 Run = Callable[[Lookup], Awaitable[dict[str, Any] | None]]
 """Answers a lookup's request on the model at the lowest priority; None where there was no room."""
@@ -100,17 +94,16 @@ class ShadowVerifier:
     def missed(self, lookup: Lookup, fresh: Mapping[str, Any]) -> None:
         """After a request ran whose best neighbour the threshold refused, or a guard: that one for comparison only."""
         self._catch_up()
-        if self._share <= 0.0 or lookup.similarity is None:
+        if self._share <= 0.0 or lookup.judged is None:
             return
         if lookup.guard is not None and self._rng.random() >= _APART:
             return
         if lookup.guard is None and (not lookup.score or lookup.why == "contested"):
             return
-        for neighbour, answer in zip(lookup.neighbours, lookup.candidates, strict=True):
-            if neighbour.similarity == lookup.similarity and len(self._tasks) < _MOST_WAITING:
-                kind: Kind = "refused" if lookup.guard is None else "different"
-                self._start(self._compare(lookup, answer.body(), fresh, kind, answer))
-                return
+        if len(self._tasks) < _MOST_WAITING:
+            answer = lookup.judged[1]
+            kind: Kind = "refused" if lookup.guard is None else "different"
+            self._start(self._compare(lookup, answer.body(), fresh, kind, answer))
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -155,6 +148,9 @@ class ShadowVerifier:
             self._metrics.add("wattgate_cache_shadow_total", 1, "failed")
             return
         agreed = await agree(a, b, self._embedder)
+        if agreed is None:
+            self._metrics.add("wattgate_cache_shadow_total", 1, "failed")
+            return
         label = VerifiedLabel(kind, lookup.score or 0.0, agreed)
         self._keep(label)
         if label.judged:
@@ -212,18 +208,6 @@ class ShadowVerifier:
         put("wattgate_cache_threshold_ratio", self._policy.threshold)
         for kind, (count, trials) in (("false_alarm", comparator.false_alarms), ("miss", comparator.misses)):
             put("wattgate_cache_comparator_error_ratio", count / trials if trials else math.nan, kind)
-
-
-async def agree(a: str, b: str, embedder: Embedder) -> bool:
-    """Equal after normalisation; or the same numbers, and a cosine that only rewordings reach."""
-    if normalise(a).casefold() == normalise(b).casefold():
-        return True
-    if sorted(_NUMBER.findall(a)) != sorted(_NUMBER.findall(b)):
-        return False
-    first, second = await embedder.embed(a), await embedder.embed(b)
-    if first is None or second is None:
-        return False
-    return float(np.dot(first, second)) >= _SAME_MEANING_COSINE
 
 
 def text_of(body: Mapping[str, Any]) -> str | None:

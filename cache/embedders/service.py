@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import queue
 import threading
 import time
@@ -75,13 +76,32 @@ class ThreadedEmbedder:
         found, vector = self._recall(text)
         if found:
             return vector
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Vector | None] = loop.create_future()
-        self._jobs.put(_Job(text, self._clock() + self._deadline, loop, future))
         try:
-            return await asyncio.wait_for(future, self._deadline)
+            return await asyncio.wait_for(self._submit(text, self._clock() + self._deadline), self._deadline)
         except TimeoutError:
             return None
+
+    async def embed_in_time(self, text: str) -> Vector | None:
+        """Without deadline, for whoever nobody waits for; and nothing new is kept: questions alone are asked again."""
+        if not text.strip() or len(text) > self.window_tokens * _LONGEST_WORD_PIECE:
+            return None
+        found, vector = self._recall(text)
+        if found:
+            return vector
+        vector = await self._submit(text, math.inf)
+        with self._lock:
+            self._known.pop(text, None)
+        return vector
+
+    def patient(self) -> PatientEmbedder:
+        """The same encoder and thread, without the deadline of a request."""
+        return PatientEmbedder(self)
+
+    def _submit(self, text: str, expires: float) -> asyncio.Future[Vector | None]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Vector | None] = loop.create_future()
+        self._jobs.put(_Job(text, expires, loop, future))
+        return future
 
     def encode_now(self, texts: Sequence[str]) -> list[Vector | None]:
         """Blocking, in the caller's thread, without deadline: evaluation and training, never beside ``embed``."""
@@ -160,3 +180,25 @@ class ThreadedEmbedder:
             while len(self._known) > self._capacity:
                 self._known.popitem(last=False)
         return [vectors[text] for text in texts]
+
+
+class PatientEmbedder:
+    """The ``Embedder`` seam off the path of requests."""
+
+    def __init__(self, service: ThreadedEmbedder) -> None:
+        self._service = service
+
+    @property
+    def id(self) -> str:
+        return self._service.id
+
+    @property
+    def dimension(self) -> int:
+        return self._service.dimension
+
+    @property
+    def window_tokens(self) -> int:
+        return self._service.window_tokens
+
+    async def embed(self, text: str) -> Vector | None:
+        return await self._service.embed_in_time(text)

@@ -92,7 +92,7 @@ def build_shadow(
     return ShadowVerifier(
         share=settings.shadow_share,
         evidence=judgement.evidence,
-        embedder=judgement.embedder,
+        embedder=judgement.answer_embedder or judgement.embedder,
         metrics=metrics,
         policy=judgement.judge.policy,
         vcache=judgement.vcache,

@@ -28,6 +28,8 @@ class Judgement:
     evidence: Evidence
     vcache: VCachePolicy | None = None
     """With that policy only: it learns from labels, too."""
+    answer_embedder: Embedder | None = None
+    """For answers that are compared off the path of requests; None: as for questions."""
 
     @property
     def calibrator(self) -> Calibrator:
@@ -84,7 +86,7 @@ async def build_judgement(
         prior = shipped_calibration() if calibration.on_your_traffic else None
         calibrator = Calibrator(calibration, settings.max_wrong, prior=prior)
         policy, vcache = build_policy(settings, calibrator)
-        judgement = Judgement(embedder, GuardedJudge(policy), Evidence(calibrator), vcache)
+        judgement = Judgement(embedder, GuardedJudge(policy), Evidence(calibrator), vcache, embedder.patient())
         await asyncio.to_thread(judgement.judge.warm_up)
         labels = label_file(settings, judgement.labels_version)
         if labels is not None:

@@ -111,6 +111,26 @@ async def test_after_the_deadline_it_is_a_miss(encoder: GatedEncoder) -> None:
     service.close()
 
 
+async def test_a_patient_caller_gets_what_a_request_would_not_have_waited_for(encoder: GatedEncoder) -> None:
+    service = ThreadedEmbedder(encoder, deadline_seconds=0.01)
+    waiting = asyncio.ensure_future(service.patient().embed("an answer"))
+    assert await service.embed("late") is None
+    encoder.gate.set()
+    assert await waiting is not None
+    service.close()
+
+
+async def test_answers_do_not_push_questions_out_of_memory(encoder: GatedEncoder) -> None:
+    service = ThreadedEmbedder(encoder, deadline_seconds=5.0, lru_entries=2)
+    encoder.gate.set()
+    await service.embed("a question")
+    for number in range(3):
+        await service.patient().embed(f"answer {number}")
+    await service.embed("a question")
+    assert [text for batch in encoder.batches for text in batch].count("a question") == 1
+    service.close()
+
+
 @pytest.mark.parametrize("text", ["", "  \n", "one two three four five six seven", "x" * 10_000])
 async def test_nothing_outside_the_window_takes_part(
     encoder: GatedEncoder, embedder: ThreadedEmbedder, text: str

@@ -28,7 +28,7 @@ from serving.grey_zone import VERIFIED
 from serving.label_file import LabelFile
 from serving.metrics import Metrics
 from serving.own_calls import OwnCalls
-from serving.shadow import ShadowVerifier, agree
+from serving.shadow import ShadowVerifier
 from tests.unit.serving.conftest import House
 
 BODY = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Press the red button."}}]}'
@@ -50,6 +50,7 @@ def looked_up(score: float, *, hit: bool) -> Lookup:
         similarity=0.9,
         neighbours=(Neighbour("q", 0.9),),
         candidates=(answer,),
+        chosen=0,
     )
 
 
@@ -162,16 +163,25 @@ async def test_no_room_for_a_run_is_no_label() -> None:
     assert bench.registry.get_sample_value("wattgate_cache_shadow_total", {"outcome": "skipped"}) == 1
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "same"),
-    [
-        ("Four minutes.", "four  minutes.", True),
-        ("Boil it 4 minutes.", "Boil it 5 minutes.", False),
-        ("Yes, of course.", "Paris lies on the Seine.", False),
-    ],
-)
-async def test_answers_agree_only_where_it_is_safe(a: str, b: str, same: bool) -> None:
-    assert await agree(a, b, HashEmbedder()) is same
+async def test_an_answer_that_cannot_be_embedded_is_no_label_and_tightens_nothing() -> None:
+    bench = Bench()
+    bench.shadow._embedder = HashEmbedder(window_tokens=0)
+    threshold = bench.calibrator.threshold
+    await bench.hit("There is no such thing here at all, ask somebody else.")
+    assert bench.kept == []
+    assert (bench.calibrator.tightened, bench.calibrator.threshold) == (0, threshold)
+    assert bench.gauge("wattgate_cache_shadow_total", outcome="failed") == 1
+    assert math.isnan(bench.ratio("estimate"))
+
+
+async def test_of_neighbours_equally_near_the_judged_one_is_compared() -> None:
+    bench = Bench()
+    lookup = looked_up(0.7, hit=False)
+    other = replace(lookup.candidates[0], body_bytes=BODY.replace(b"red", b"large and old"))
+    tied = replace(lookup, neighbours=2 * lookup.neighbours, candidates=(other, *lookup.candidates), chosen=1)
+    bench.shadow.missed(tied, body("Press the red button."))
+    await bench.settle()
+    assert bench.kept == [VerifiedLabel("refused", 0.7, True)]
 
 
 def test_labels_survive_and_a_torn_line_is_left_out(tmp_path: Path) -> None:
