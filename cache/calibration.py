@@ -168,6 +168,16 @@ class Calibration:
         }
 
     @classmethod
+    def from_bytes(cls, content: bytes) -> Calibration:
+        """Raises ValueError, as ``from_dict`` does."""
+        try:
+            data = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", "a number has too many digits, or it is nested too deeply, or not UTF-8")
+            raise ValueError(f"calibration: not JSON ({reason})") from None
+        return cls.from_dict(data)
+
+    @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Calibration:
         """Raises ValueError naming what is missing or out of range."""
         try:

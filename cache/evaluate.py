@@ -6,7 +6,6 @@ from its second request on (``conversation_sightings``) would make every one of 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from cache.admission import Limits, refuse_request, refuse_semantic
 from cache.calibration import wilson
 from cache.embedding import Vector
 from cache.identity import CHAT_PATH, Identity, identify
+from cache.json_lines import name_or_number, read_json_lines
 from cache.judge import GuardedJudge
 from cache.judgement import Neighbour, Verdict
 
@@ -66,17 +66,7 @@ def read_pairs(lines: Iterable[bytes | str]) -> list[LabelledPair]:
         PairsError: naming the line, what is wrong, and what was expected.
     """
     out: list[LabelledPair] = []
-    for number, raw in enumerate(lines, start=1):
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8") if isinstance(raw, bytes) else raw
-        except UnicodeDecodeError:
-            raise PairsError(f"line {number}: not UTF-8") from None
-        if not line.strip():
-            continue
-        try:
-            data = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise PairsError(f"line {number}: not JSON ({getattr(error, 'msg', 'nested too deeply')})") from None
+    for number, data in read_json_lines(lines, PairsError):
         out.append(_pair(data, number))
     if not out:
         raise PairsError('no pairs: expected lines {"id", "a", "b", "same_answer"}')
@@ -91,8 +81,8 @@ def _pair(data: Any, number: int) -> LabelledPair:
             raise PairsError(f"line {number}: `{key}` is missing")
     if not isinstance(data["same_answer"], bool):
         raise PairsError(f"line {number}: `same_answer` must be true or false")
-    if isinstance(data["id"], bool | list | dict | None):
-        raise PairsError(f"line {number}: `id` must be a string or a number")
+    if not name_or_number(data["id"]):
+        raise PairsError(f"line {number}: `id` must be a string or a finite number")
     category = data.get("category")
     return LabelledPair(
         data["id"],

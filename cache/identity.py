@@ -148,7 +148,11 @@ def identify(
     variants: Sequence[str],
 ) -> Identity:
     """Identity of a request. ``tenant`` is the keyed hash, ``variants`` the allowed ``name@revision`` in any order."""
-    body = {name: _number(value) for name, value in payload.items() if name not in UNRELATED_FIELDS}
+    body = {
+        name: _messages(value) if name == "messages" else value if name in _READ_BY_THE_MODEL else _numbers(value)
+        for name, value in payload.items()
+        if name not in UNRELATED_FIELDS and value is not None
+    }
     place = {"tenant": tenant, "path": path, "model": model, "variants": sorted(set(variants))}
     exact = hashlib.sha256(b"exact\0" + canonical({**place, "body": body})).digest()
     scopes = Scopes(model=model, tenant=tenant)
@@ -162,9 +166,41 @@ def identify(
     return Identity(tenant, scopes, exact, partition, unicodedata.normalize("NFC", text), conversation)
 
 
-def _number(value: Any) -> Any:
+_READ_BY_THE_MODEL = frozenset({"prompt", "tools", "functions", "documents", "chat_template_kwargs"})
+"""Fields that a chat template writes out: there 1.0 is another text than 1, and null another than nothing."""
+_DEEPEST = 50
+"""Levels below which a value is taken as it is: what follows could be nested as deeply as a client likes."""
+
+
+def _numbers(value: Any, levels: int = _DEEPEST) -> Any:
     """1.0 and 1 are one JSON number."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, dict) and levels:
+        return {name: _numbers(inner, levels - 1) for name, inner in value.items()}
+    if isinstance(value, list) and levels:
+        return [_numbers(inner, levels - 1) for inner in value]
+    return value
+
+
+def _messages(messages: Any) -> Any:
+    """A field that is null is not there, and one part of text is the text: a model is given the same."""
+    if not isinstance(messages, list):
+        return messages
+    return [
+        {name: _content(value) if name == "content" else value for name, value in message.items() if value is not None}
+        if isinstance(message, dict)
+        else message
+        for message in messages
+    ]
+
+
+def _content(content: Any) -> Any:
+    if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
+        part = content[0]
+        if part.keys() == {"type", "text"} and part["type"] == "text" and isinstance(part["text"], str):
+            return part["text"]
+    return content
 
 
 def _split(path: str, body: dict[str, Any]) -> tuple[str, dict[str, Any], bool] | None:

@@ -7,16 +7,15 @@ requests want the same answer) stay outside: they are looked at when all is over
 from __future__ import annotations
 
 import heapq
-import json
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cache.calibration import Label, wilson
+from cache.calibration import Calibration, Label, wilson
 from cache.control import CacheControl
 from cache.identity import CHAT_PATH, Address
+from cache.json_lines import apart, finite, name_or_number, read_json_lines
 from cache.lookup import CacheRequest, Lookup
 from cache.store import Budget, StoreUnavailable
 from cache.tiers import ResponseCache
@@ -58,8 +57,15 @@ class Replayed:
     """The neighbour judged best, served or not."""
 
     def line(self) -> dict[str, Any]:
-        source = None if self.source is None else self.source.id
-        return {"id": self.request.id, "hit": self.hit, "source": source, "why": self.why}
+        """``source`` is whose answer was served, ``nearest`` whose was judged best, with its ``score``; or null."""
+        return {
+            "id": self.request.id,
+            "hit": self.hit,
+            "source": None if self.source is None else self.source.id,
+            "why": self.why,
+            "score": None if self.score is None else round(self.score, 6),
+            "nearest": None if self.nearest is None else self.nearest.id,
+        }
 
     @property
     def wrong(self) -> bool:
@@ -80,17 +86,7 @@ def read_stream(lines: Iterable[bytes | str]) -> list[Recorded]:
         StreamError: naming the line, what is wrong, and what was expected.
     """
     out: list[Recorded] = []
-    for number, raw in enumerate(lines, start=1):
-        try:
-            text = raw.decode("utf-8-sig" if number == 1 else "utf-8") if isinstance(raw, bytes) else raw
-        except UnicodeDecodeError:
-            raise StreamError(f"line {number}: not UTF-8") from None
-        if not text.strip():
-            continue
-        try:
-            data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise StreamError(f"line {number}: not JSON ({getattr(error, 'msg', 'nested too deeply')})") from None
+    for number, data in read_json_lines(lines, StreamError):
         request = _recorded(data, number)
         if out and request.seconds < out[-1].seconds:
             raise StreamError(
@@ -110,10 +106,10 @@ def _recorded(data: Any, number: int) -> Recorded:
         if key not in data:
             raise StreamError(f"line {number}: `{key}` is missing")
     for key in ("id", "tenant", "intent_id"):
-        if isinstance(data[key], bool | list | dict | None):
-            raise StreamError(f"line {number}: `{key}` must be a string or a number")
+        if not name_or_number(data[key]):
+            raise StreamError(f"line {number}: `{key}` must be a string or a finite number")
     seconds = data["t"]
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+    if not finite(seconds):
         raise StreamError(f"line {number}: `t` must be a number of seconds")
     messages = data["messages"]
     if not isinstance(messages, list) or not messages or not all(isinstance(item, dict) for item in messages):
@@ -122,7 +118,7 @@ def _recorded(data: Any, number: int) -> Recorded:
     if not isinstance(no_cache, bool):
         raise StreamError(f"line {number}: `no_cache` must be true or false")
     return Recorded(
-        data["id"], float(seconds), str(data["tenant"]), messages, str(data["intent_id"]), no_cache=no_cache
+        data["id"], float(seconds), apart(data["tenant"]), messages, apart(data["intent_id"]), no_cache=no_cache
     )
 
 
@@ -239,6 +235,11 @@ def report(results: Sequence[Replayed], lookup_seconds: float) -> dict[str, Any]
         "curve": curve(results),
         "why": dict(sorted(whys.items(), key=lambda item: -item[1])),
     }
+
+
+def labels_of(results: Sequence[Replayed], source: str) -> Calibration:
+    """What verifying every judgement would have taught, with ``intent_id`` for the verification."""
+    return Calibration(tuple(label for result in results if (label := result.label) is not None), source, True)
 
 
 def curve(results: Sequence[Replayed]) -> list[dict[str, float]]:

@@ -57,7 +57,9 @@ class KeyRing:
     def load(self, stored: Iterable[StoredKey]) -> None:
         """Take over the key file's present content; the configured keys stay."""
         known = list(self._configured)
+        self._named = {key.tenant for key in known} | set(self._tenants)
         for key in stored:
+            self._named.add(key.tenant)
             if key.revoked is None:
                 expires = None if key.expires is None else datetime.fromisoformat(key.expires)
                 known.append(_Known(key.tenant, bytes.fromhex(key.digest), expires))
@@ -66,10 +68,15 @@ class KeyRing:
     def grant(self, tenants: Mapping[str, TenantSettings], default: TenantSettings) -> None:
         """Replace what the tenants may do, live."""
         self._tenants, self._default = dict(tenants), default
+        self._named |= set(tenants)
 
     @property
     def open(self) -> bool:
         return not self._closed and not self._configured
+
+    def names(self, tenant: str) -> bool:
+        """Whether a key or a setting names this tenant, be it a revoked key; True where nothing names any."""
+        return not self._named or self.open or tenant in self._named
 
     def tenant(self, authorization: str | None) -> str:
         """Raises ``Unauthenticated`` for a missing, unknown, expired or revoked key, ``Forbidden`` for the admin's."""

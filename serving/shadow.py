@@ -1,10 +1,11 @@
 """Shadow verification: a share of semantic hits also runs on the model, and the agreement of both answers is a label.
 
 A near miss needs no run of its own: its request ran anyway, and that answer is compared with the one refused.
-Agreement is judged on the safe side (see ``serving.agreement``): answers that only differ by sampling count as wrong. How often
-that happens depends on model and temperature, so it is measured as it goes: one verification in five runs the request
-twice and compares the two fresh answers, and answers to questions that a guard kept apart are compared as well. Both
-error rates enter the false-hit ratio, its bounds, and the threshold (``cache.comparator``).
+Agreement is judged on the safe side (see ``serving.agreement``): answers that only differ by sampling count as wrong,
+and what cannot be compared is no label. How often sampling does that depends on model and temperature, so it is
+measured as it goes: one verification in five runs the request twice and compares the two fresh answers, and answers to
+questions that a guard kept apart are compared as well. Both error rates enter the false-hit ratio, its bounds, and the
+threshold (``cache.comparator``).
 """
 
 from __future__ import annotations

@@ -85,12 +85,27 @@ class CachePages:
             raise InvalidRequest("Name exactly one of ?tenant=, ?model= and ?all=true.", param="tenant")
         if asker is not None and tenant != asker:
             raise Forbidden("This key may clear its own tenant's answers only.", code="not_yours")
-        result = await self._cache().upkeep.invalidate(tenant=tenant, model=model, everything=everything)
+        cache = self._cache()
+        self._check_names(tenant, model)
+        result = await cache.upkeep.invalidate(tenant=tenant, model=model, everything=everything)
         if result.done and self._events is not None:
             cleared = "everything" if everything else f"model {model}" if model is not None else f"tenant {tenant}"
             who = "an operator" if asker is None else f"tenant {asker}"
             await asyncio.to_thread(self._events.record, "cache_epoch", f"cache cleared: {cleared}, by {who}", model)
         return _done(result)
+
+    def _check_names(self, tenant: str | None, model: str | None) -> None:
+        """A slip in a name would be answered as done, and everything would still be served."""
+        if tenant is not None and not self._keys.names(tenant):
+            raise NotFound(f"No key here is of tenant {tenant!r}.", param="tenant", code="tenant_not_found")
+        served = sorted(each.name for each in self._gateway.engine.models())
+        # an engine that is away serves none, and what it served may be cleared
+        if model is not None and served and model not in served:
+            raise NotFound(
+                f"Model {model!r} is not served here; served: {', '.join(served)}.",
+                param="model",
+                code="model_not_found",
+            )
 
     async def feedback(self, request: Request) -> Response:
         tenant = self._keys.tenant(request.headers.get("authorization"))

@@ -86,7 +86,7 @@ def evaluate_pairs(
         labels = (
             shipped_calibration()
             if judge.calibration is None
-            else Calibration.from_dict(json.loads(judge.calibration.read_bytes()))
+            else Calibration.from_bytes(judge.calibration.read_bytes())
         )
         calibrator = Calibrator(
             labels, judge.max_wrong, prior=shipped_calibration() if labels.on_your_traffic else None
@@ -100,7 +100,7 @@ def evaluate_pairs(
     except OSError as error:
         _refuse(f"{judge.calibration or judge.embedder}: cannot be read ({error.strerror or error})")
     except (ValueError, RuntimeError) as error:
-        _refuse(f"{judge.calibration}: not JSON ({error})" if isinstance(error, json.JSONDecodeError) else str(error))
+        _refuse(f"{judge.calibration}: {error}" if str(error).startswith("calibration: ") else str(error))
     try:
         judged = evaluate(labelled, GuardedJudge(chosen), encoder)
     finally:
@@ -129,12 +129,21 @@ def replay_stream(
     ],
     judge: JudgeOptions = _JUDGE,
     ttl_seconds: Annotated[float, typer.Option("--ttl", help="Life of an answer on the stream's clock, s.")] = 86400.0,
-    decisions: Annotated[Path | None, typer.Option(help='Write lines {"id", "hit", "source", "why"} here.')] = None,
+    decisions: Annotated[
+        Path | None, typer.Option(help='Write lines {"id", "hit", "source", "why", "score", "nearest"} here.')
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write what the judgements would have taught here, as --calibration takes it: replay the first half "
+            "of a stream with this, the second half with that."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON.")] = False,
 ) -> None:
     """Send a recorded stream through the whole cache, on a Redis of its own, without a model."""
     from cache.calibration import wilson
-    from cache.replay import StreamError, read_stream, report
+    from cache.replay import StreamError, labels_of, read_stream, report
     from serving.cache_replay import ReplayRefused, run_replay
     from serving.cache_settings import CacheSettings
 
@@ -160,6 +169,8 @@ def replay_stream(
         _refuse(_first_problem(error))
     if decisions is not None:
         _write_lines(decisions, [each.line() for each in results])
+    if labels is not None:
+        _write_lines(labels, [labels_of(results, f"replay of {stream.name}").as_dict()])
     result = {
         "max_wrong": judge.max_wrong,
         "policy": judge.policy.value,

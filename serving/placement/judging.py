@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,7 +54,7 @@ def read_calibration(settings: CacheSettings) -> Calibration:
     if settings.calibration is None:
         return shipped_calibration()
     try:
-        return Calibration.from_dict(json.loads(settings.calibration.read_bytes()))
+        return Calibration.from_bytes(settings.calibration.read_bytes())
     except ValueError as error:
         raise ValueError(f"{settings.calibration}: {error}") from None
 

@@ -101,6 +101,39 @@ def test_one_number_has_one_key_but_true_is_not_one() -> None:
     assert address({**CHAT, "x": True}) != address({**CHAT, "x": 1})
 
 
+def test_numbers_within_a_field_have_one_key_save_where_a_model_reads_them() -> None:
+    assert address({**CHAT, "logit_bias": {"5": 1.0}}) == address({**CHAT, "logit_bias": {"5": 1}})
+    assert address({**CHAT, "logit_bias": {"5": 1.5}}) != address({**CHAT, "logit_bias": {"5": 1}})
+    assert address({**CHAT, "stop": [[1.0]]}) == address({**CHAT, "stop": [[1]]})
+    one, other = ({"parameters": {"default": number}} for number in (1, 1.0))
+    assert address({**CHAT, "tools": [one]}) != address({**CHAT, "tools": [other]})
+
+
+def test_null_is_as_good_as_absent() -> None:
+    assert address({**CHAT, "presence_penalty": None, "tools": None}) == address()
+    system, user = CHAT["messages"]
+    assert address({**CHAT, "messages": [system, {**user, "name": None}]}) == address()
+    schema = {"type": "json_schema", "json_schema": {"const": None}}
+    assert address({**CHAT, "response_format": schema}) != address(
+        {**CHAT, "response_format": {**schema, "json_schema": {}}}
+    )
+
+
+def test_one_part_of_text_is_the_text() -> None:
+    parted = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in CHAT["messages"]]
+    assert address({**CHAT, "messages": parted}) == address()
+    assert of({**CHAT, "messages": parted}).text == "Capital of France?"
+    two = [{"type": "text", "text": "Capital of "}, {"type": "text", "text": "France?"}]
+    assert address({**CHAT, "messages": [CHAT["messages"][0], {"role": "user", "content": two}]}) != address()
+
+
+def test_fields_nested_too_deeply_to_walk_have_a_key() -> None:
+    deep: Any = 1.0
+    for _ in range(900):
+        deep = [deep]
+    assert address({**CHAT, "x": deep}) != address()
+
+
 def test_only_the_last_user_text_may_differ_within_a_partition() -> None:
     other = of(asking("Capital of Spain?"))
     assert other.address(Epochs()).partition == address().partition
@@ -116,7 +149,7 @@ def test_only_the_last_user_text_may_differ_within_a_partition() -> None:
         [{"role": "developer", "content": "Be brief."}, CHAT["messages"][1]],
         [*CHAT["messages"], {"role": "assistant", "content": "Paris"}, CHAT["messages"][1]],
         [CHAT["messages"][0], {**CHAT["messages"][1], "name": "bob"}],
-        [CHAT["messages"][0], {"role": "user", "content": [{"type": "text", "text": "Capital of France?"}]}],
+        [CHAT["messages"][0], {"role": "user", "content": [{"type": "text", "text": "Capital of France?", "x": 1}]}],
     ],
     ids=["system", "no system", "developer", "history", "name", "form"],
 )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from cache.calibration import Calibration
+from cache.judgement import Neighbour, Verdict
 from cache.memory import MemoryStore
-from cache.replay import Recorded, Replayed, StreamClock, StreamError, read_stream, replay, report
+from cache.replay import Recorded, Replayed, StreamClock, StreamError, labels_of, read_stream, replay, report
 from cache.settings import CacheSettings
 from cache.tiers import ResponseCache
 from tests.unit.cache.fakes import SECRET, Threshold, Words
@@ -33,9 +36,9 @@ async def run(*lines: str, **settings: Any) -> list[Replayed]:
 async def test_a_hit_names_the_request_whose_answer_was_served() -> None:
     results = await run(line(1), line(2), line(3, "something quite different"))
     assert [result.line() for result in results] == [
-        {"id": 1, "hit": False, "source": None, "why": "absent"},
-        {"id": 2, "hit": True, "source": 1, "why": "exact"},
-        {"id": 3, "hit": False, "source": None, "why": results[2].why},
+        {"id": 1, "hit": False, "source": None, "why": "absent", "score": None, "nearest": None},
+        {"id": 2, "hit": True, "source": 1, "why": "exact", "score": None, "nearest": None},
+        {"id": 3, "hit": False, "source": None, "why": "below_threshold", "score": results[2].score, "nearest": 1},
     ]
     figures = report(results, 1.0)
     assert figures["hit_rate"] == pytest.approx(1 / 3)
@@ -66,6 +69,37 @@ async def test_tenants_are_apart() -> None:
     assert [result.hit for result in results] == [False, False]
 
 
+async def test_a_number_and_its_digits_are_two_tenants_and_two_intents() -> None:
+    results = await run(line(1, tenant=1), line(2, tenant="1"), line(3, tenant=1.0, intent_id=5))
+    assert [result.hit for result in results] == [False, False, True]
+    assert results[2].wrong
+
+
+async def test_what_one_half_of_a_stream_teaches_calibrates_the_other() -> None:
+    texts = ["How do I reset my password?", "How do I reset a password?", "How do I reset my broken router?"]
+    intents = ["password", "password", "router"]
+    lines = [line(n, text, intent_id=intent) for n, (text, intent) in enumerate(zip(texts, intents, strict=True))]
+    learned = labels_of(await run(*lines), "half")
+    again = Calibration.from_bytes(json.dumps(learned.as_dict()).encode())
+    assert again.on_your_traffic
+    assert [label.right for label in again.labels] == [True, False]
+
+
+async def test_of_neighbours_equally_near_the_one_judged_is_named() -> None:
+    class Last(Threshold):
+        async def judge(self, asked: str, neighbours: Sequence[Neighbour]) -> Verdict:
+            return Verdict(False, len(neighbours) - 1, 0.5, "score")
+
+    clock = StreamClock()
+    cache = ResponseCache(
+        secret=SECRET, store=MemoryStore(), embedder=Words(), judge=Last(), monotonic=clock, settings=CacheSettings()
+    )
+    lines = [line(1, "reset my password"), line(2, "Reset My Password"), line(3, "please reset my password")]
+    results, _ = await replay(read_stream(lines), cache, clock)
+    judged = [result.nearest.id for result in results if result.nearest is not None]
+    assert judged == [1, 2]
+
+
 async def test_an_answer_lives_on_the_streams_clock() -> None:
     results = await run(line(1), line(2, t=50), line(3, t=101.5), ttl_seconds=100.0)
     assert [result.hit for result in results] == [False, True, False]
@@ -84,6 +118,11 @@ def test_violations_are_counted_where_they_are() -> None:
         ("{", "line 2: not JSON"),
         ("[]", "line 2: expected an object"),
         (line(1).replace('"t"', '"u"'), "line 2: `t` is missing"),
+        ('{"id": ' + "7" * 5000 + "}", "line 2: a number has too many digits"),
+        (line(1, messages=[{"content": "x"}]).replace('"x"', 150 * "[" + 150 * "]"), "nested too deeply"),
+        (line(1).replace('"t": 1', '"t": 1' + 400 * "0"), "line 2: `t` must be a number"),
+        (line(float("nan")), "line 2: `id`"),  # type: ignore[arg-type]
+        (line(1, tenant=float("inf")), "line 2: `tenant`"),
         (line(1, t="noon"), "line 2: `t` must be a number"),
         (line(1, t=float("nan")), "line 2: `t` must be a number"),
         (line(1, messages="Hi"), "line 2: `messages`"),

@@ -90,6 +90,11 @@ def test_odd_texts_are_decided_without_failing(text: str) -> None:
         ('{"id": "x", "a": "q", "b": 3, "same_answer": true}', "line 2: `b` must be"),
         ('{"id": "x", "a": "q", "b": [], "same_answer": true}', "line 2: `b` must be"),
         ('{"id": "x", "a": "q", "b": "r", "same_answer": 1}', "line 2: `same_answer`"),
+        ('{"id": ' + "7" * 5000 + "}", "line 2: a number has too many digits"),
+        ('{"id": NaN, "a": "q", "b": "r", "same_answer": true}', "line 2: `id` must be"),
+        ('{"id": 1e999, "a": "q", "b": "r", "same_answer": true}', "line 2: `id` must be"),
+        ('{"id": "x", "a": ' + 5000 * "[", "line 2: not JSON"),
+        ('{"id": 1, "a": [{"role": "user", "content": ' + 150 * "[" + 150 * "]" + "}]}", "nested too deeply"),
         (b"\xff\xfe", "line 2: not UTF-8"),
     ],
 )

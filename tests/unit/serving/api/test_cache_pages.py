@@ -65,6 +65,20 @@ async def test_the_operator_clears_a_model_or_all(shared: House, query: str) -> 
     assert await verdict(shared, **A) == "MISS"
 
 
+@pytest.mark.parametrize(("query", "param"), [("tenant=typo", "tenant"), ("model=typo", "model")])
+async def test_a_name_that_is_not_known_is_404_and_clears_nothing(shared: House, query: str, param: str) -> None:
+    await stored(shared, **A)
+    refused = await delete(shared, "/v1/cache", query, **ADMIN)
+    assert (refused.status, refused.error["param"]) == (404, param)
+    assert "typo" in refused.error["message"]
+    assert await verdict(shared, **A) == "HIT-EXACT"
+
+
+async def test_without_keys_any_tenant_may_be_named(house: House) -> None:
+    assert (await delete(house, "/v1/cache", "tenant=anybody")).status == 200
+    assert (await delete(house, "/v1/cache", "model=typo")).status == 404
+
+
 async def test_clearing_is_an_event_that_names_who_and_what(new_house: NewHouse, tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     house = new_house(keys=KeyRing({"a": "key-a"}, admin_key="boss"), events=log)

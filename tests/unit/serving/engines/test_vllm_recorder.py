@@ -360,9 +360,7 @@ def test_decode_steps_are_output_tokens_less_one_per_sequence_whatever_the_inter
 @given(
     choices=st.lists(
         st.tuples(
-            st.integers(0, 3),
-            st.sampled_from(["step", "step", "step", "flush", "flush", "abort"]),
-            st.floats(0.01, 0.7),
+            st.integers(0, 3), st.sampled_from(["step", "step", "step", "flush", "flush", "abort"]), st.floats(0.01, 0.7)
         ),
         max_size=60,
     )
