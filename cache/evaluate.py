@@ -1,4 +1,4 @@
-"""Labelled pairs through the judge that serves: for each, an empty cache, A stored, B asked.
+"""Labelled pairs through the cache that serves: for each, an empty one in memory, A stored, B asked.
 
 Conversations are judged as if their history had been seen before: on an empty cache the rule that a history is indexed
 from its second request on (``conversation_sightings``) would make every one of them a miss.
@@ -6,23 +6,33 @@ from its second request on (``conversation_sightings``) would make every one of 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
-from cache.admission import Limits, refuse_request, refuse_semantic
+from cache.admission import refuse_semantic
 from cache.calibration import wilson
-from cache.embedding import Vector
+from cache.control import Outcome
+from cache.embedding import Embedder, Vector
 from cache.identity import CHAT_PATH, Identity, identify
 from cache.json_lines import name_or_number, read_json_lines
-from cache.judge import GuardedJudge
-from cache.judgement import Neighbour, Verdict
+from cache.judgement import Judge
+from cache.lookup import CacheRequest, Lookup
+from cache.memory import MemoryStore
+from cache.settings import CacheSettings
+from cache.tiers import ResponseCache
 
 _TENANT = "0" * 32
 _MODEL = "eval"
-_LIMITS = Limits()
+_SECRET = b"guards nothing: one tenant, in memory"
+_SETTINGS = CacheSettings(conversation_sightings=1)
+_ANSWER = {
+    "id": "eval",
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "A"}, "finish_reason": "stop"}],
+}
+_BATCH = 64
 
 
 class BatchEncoder(Protocol):
@@ -103,56 +113,86 @@ def _messages(value: Any, key: str, number: int) -> list[dict[str, Any]]:
 
 def evaluate(
     pairs: Sequence[LabelledPair],
-    judge: GuardedJudge,
+    judge: Judge,
     encoder: BatchEncoder,
     progress: Callable[[int], None] | None = None,
 ) -> list[Decision]:
     """One decision a pair, in order. Never raises for odd texts."""
-    identities = [(_identity(pair.a), _identity(pair.b)) for pair in pairs]
-    texts = list(
-        dict.fromkeys(
-            identity.text
-            for a, b in identities
-            if a.partition_digest == b.partition_digest and a.exact_digest != b.exact_digest
-            for identity in (a, b)
-            if identity.text is not None
-        )
-    )
+    texts: dict[str, None] = {}
+    for pair in pairs:
+        a, b = _identity(pair.a), _identity(pair.b)
+        if a.partition_digest == b.partition_digest and a.exact_digest != b.exact_digest:
+            texts.update(dict.fromkeys(text for text in (a.text, b.text) if text is not None))
+    wanted = list(texts)
     vectors: dict[str, Vector | None] = {}
-    for start in range(0, len(texts), 64):
-        vectors.update(zip(texts[start : start + 64], encoder.encode_now(texts[start : start + 64]), strict=True))
+    for start in range(0, len(wanted), _BATCH):
+        batch = wanted[start : start + _BATCH]
+        vectors.update(zip(batch, encoder.encode_now(batch), strict=True))
         if progress is not None:
             progress(start)
-    return [_decide(pair, a, b, judge, vectors) for pair, (a, b) in zip(pairs, identities, strict=True)]
+    return asyncio.run(_decide_all(pairs, judge, _Embedded(vectors)))
+
+
+class _Embedded:
+    """The ``Embedder`` seam over vectors that are there already, made in batches and without a deadline."""
+
+    id, window_tokens = "eval", 0
+
+    def __init__(self, vectors: dict[str, Vector | None]) -> None:
+        self._vectors = vectors
+        self.dimension = next((len(vector) for vector in vectors.values() if vector is not None), 1)
+
+    async def embed(self, text: str) -> Vector | None:
+        return self._vectors.get(text)
+
+
+async def _decide_all(pairs: Sequence[LabelledPair], judge: Judge, embedder: Embedder) -> list[Decision]:
+    return [await _decide(pair, judge, embedder) for pair in pairs]
+
+
+async def _decide(pair: LabelledPair, judge: Judge, embedder: Embedder) -> Decision:
+    cache = ResponseCache(
+        secret=_SECRET, store=MemoryStore(), embedder=embedder, judge=judge, settings=_SETTINGS, monotonic=lambda: 0.0
+    )
+    try:
+        first = await cache.lookup(_request(pair.a))
+        await cache.store(first, _ANSWER, variant=_MODEL)
+        second = await cache.lookup(_request(pair.b))
+    finally:
+        await cache.close()
+    if second.hit and second.tier != "semantic":
+        score, why, similarity = 1.0, "exact", 1.0
+    elif second.judged is not None:
+        score, similarity = second.score or 0.0, second.similarity
+        why = f"guard:{second.guard}" if second.guard else "served" if second.hit else second.why
+    else:
+        score, why, similarity = 0.0, _why_alone(first, second), None
+    return Decision(pair.id, second.hit, score, why, pair.same_answer, pair.category, similarity)
+
+
+def _why_alone(first: Lookup, second: Lookup) -> str:
+    """Why B met no neighbour, of which A was the only one it could have met."""
+    for lookup in (first, second):
+        if lookup.outcome is Outcome.BYPASS:
+            return f"admission:{lookup.why}"
+    for lookup in (first, second):
+        text = lookup.identity.text if lookup.identity else None
+        refused = refuse_semantic(lookup.request.payload, text, _SETTINGS.limits)
+        if refused is not None:
+            return f"admission:{refused.value}"
+    if first.partition != second.partition:
+        return "partition"
+    return "window" if second.why in ("absent", "not_embedded", "no_neighbours") else second.why
+
+
+def _request(messages: list[dict[str, Any]]) -> CacheRequest:
+    return CacheRequest(
+        tenant=_TENANT, path=CHAT_PATH, payload={"messages": messages}, model=_MODEL, variants=(_MODEL,), now=0.0
+    )
 
 
 def _identity(messages: list[dict[str, Any]]) -> Identity:
     return identify(tenant=_TENANT, path=CHAT_PATH, payload={"messages": messages}, model=_MODEL, variants=(_MODEL,))
-
-
-def _decide(
-    pair: LabelledPair, a: Identity, b: Identity, judge: GuardedJudge, vectors: dict[str, Vector | None]
-) -> Decision:
-    def decision(hit: bool, score: float, why: str, similarity: float | None = None) -> Decision:
-        return Decision(pair.id, hit, score, why, pair.same_answer, pair.category, similarity)
-
-    refused = refuse_request(CHAT_PATH, {"messages": pair.a}) or refuse_request(CHAT_PATH, {"messages": pair.b})
-    if refused is not None:
-        return decision(False, 0.0, f"admission:{refused.value}")
-    if a.exact_digest == b.exact_digest:
-        return decision(True, 1.0, "exact", 1.0)
-    refused = refuse_semantic({}, a.text, _LIMITS) or refuse_semantic({}, b.text, _LIMITS)
-    if refused is not None:
-        return decision(False, 0.0, f"admission:{refused.value}")
-    if a.text is None or b.text is None or a.partition_digest != b.partition_digest:
-        return decision(False, 0.0, "partition")
-    stored, asked = vectors.get(a.text), vectors.get(b.text)
-    if stored is None or asked is None:
-        return decision(False, 0.0, "window")
-    similarity = float(np.clip(np.dot(stored, asked), -1.0, 1.0))
-    verdict: Verdict = judge.decide(b.text, [Neighbour(a.text, similarity, entry_id=str(pair.id), model=_MODEL)])
-    why = f"guard:{verdict.guard}" if verdict.guard else verdict.why
-    return decision(verdict.serve, verdict.score, why, similarity)
 
 
 def rate(count: int, total: int) -> dict[str, Any]:
