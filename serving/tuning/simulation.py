@@ -2,7 +2,7 @@
 
 Time jumps from event to event: while nothing arrives and nobody ends, any number of decode steps is one jump whose
 length is a closed form. Requests go to the replicas in turn, so each replica is simulated by itself, and memory is
-that of the workload's columns.
+that of the workload's columns. A repeat or a shared prefix is cached only on a replica that has seen it.
 
 Not simulated: preemption (a sequence reserves its whole length before it starts), failures, and a response cache
 whose entries expire.
@@ -19,13 +19,14 @@ import numpy as np
 
 from metering.errors import BadInput
 from serving.tuning.engine_model import EngineModel
+from serving.tuning.packing import SMALLEST_CHUNK, pack_prompts
+from serving.tuning.replica_cache import ReplicaCache
 from serving.tuning.workload import Flags, Floats, Integers, Workload
 
 _BINS_PER_E = 50
 """Histogram of the token gaps: bins of 2 %."""
 _BIN_OFFSET = 1000
 _BINS = 2000
-_SMALLEST_CHUNK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class Limits:
     """Time of an answer from the response cache."""
 
     def __post_init__(self) -> None:
-        if self.cap < 1 or self.max_batched_tokens < _SMALLEST_CHUNK or (self.max_queue or 0) < 0:
-            raise BadInput(f"a cap of at least 1 and steps of at least {_SMALLEST_CHUNK} tokens are needed: {self}")
+        if self.cap < 1 or self.max_batched_tokens < SMALLEST_CHUNK or (self.max_queue or 0) < 0:
+            raise BadInput(f"a cap of at least 1 and steps of at least {SMALLEST_CHUNK} tokens are needed: {self}")
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def simulate(
             f"{model.device}: give each replica more devices"
         )
     count = len(workload)
-    computed = _computed(workload, limits)
+    computed = workload.prompt_tokens.copy()
+    caching = limits.prefix_caching and ReplicaCache.needed(workload)
     first, end = np.full(count, np.nan), np.full(count, np.nan)
     hit = (workload.repeat_of >= 0) if limits.response_cache else np.zeros(count, dtype=bool)
     engine_requests = np.flatnonzero(~hit)
@@ -106,7 +108,8 @@ def simulate(
     busy = 0.0
     for number in range(min(replicas, max(1, len(engine_requests)))):
         mine = engine_requests[number::replicas]
-        replica = _Replica(model, limits, counts)
+        cache = ReplicaCache(workload, mine, model.kv_tokens) if caching else None
+        replica = _Replica(model, limits, counts, cache)
         share = None if clients is None else clients // replicas + (number < clients % replicas)
         replica.run(workload, computed, mine, arrival, first, end, share)
         refused += replica.refused
@@ -133,18 +136,6 @@ def simulate(
     )
 
 
-def _computed(workload: Workload, limits: Limits) -> Integers:
-    """Prompt tokens that are computed: all but a common prefix that an earlier request left in the cache."""
-    if not limits.prefix_caching:
-        return workload.prompt_tokens.copy()
-    seen = np.cumsum(workload.prefix_tokens > 0) > 1
-    cached = np.where(seen, workload.prefix_tokens, 0)
-    # an equal prompt is in the cache but for its last token, which is always computed
-    cached = np.where(workload.repeat_of >= 0, workload.prompt_tokens - 1, cached)
-    computed: Integers = np.maximum(1, workload.prompt_tokens - cached)
-    return computed
-
-
 def _answer_hits(workload: Workload, hit: Flags, hit_seconds: float, first: Floats, end: Floats) -> None:
     """A repeat is answered at once, or with the original where that still runs (single flight)."""
     index = np.flatnonzero(hit)
@@ -157,8 +148,9 @@ def _answer_hits(workload: Workload, hit: Flags, hit_seconds: float, first: Floa
 class _Replica:
     """One engine. Local names in ``run``: this loop is the whole cost of a simulation."""
 
-    def __init__(self, model: EngineModel, limits: Limits, gap_counts: Integers) -> None:
+    def __init__(self, model: EngineModel, limits: Limits, gap_counts: Integers, cache: ReplicaCache | None) -> None:
         self._model = model
+        self._cache = cache
         self._limits = limits
         self._counts = gap_counts
         self.refused = 0
@@ -176,12 +168,14 @@ class _Replica:
         end: Floats,
         clients: int | None,
     ) -> None:
-        """Fill ``first`` and ``end`` (absolute seconds) at the indices ``mine``; of a closed loop ``arrival`` too."""
+        """Fill ``first`` and ``end`` (absolute seconds) at the indices ``mine``, and ``computed`` where there is a
+        cache; of a closed loop ``arrival`` too.
+        """
         arrivals = arrival[mine].tolist()
         if clients is not None:
             arrivals[clients:] = [math.inf] * len(arrivals[clients:])
         prompts, outputs = workload.prompt_tokens[mine].tolist(), workload.output_tokens[mine].tolist()
-        to_compute = computed[mine].tolist()
+        cache, to_compute, cached = self._cache, computed[mine].tolist(), [0] * len(arrivals)
         firsts, ends = [math.nan] * len(arrivals), [math.nan] * len(arrivals)
         limits, model = self._limits, self._model
         cap, most_queued = limits.cap, math.inf if limits.max_queue is None else limits.max_queue
@@ -214,6 +208,9 @@ class _Replica:
                 if reserved + needed > memory:
                     break
                 reserved += needed
+                if cache is not None:
+                    to_compute[index] = cache.admit(index, prompts[index], outputs[index])
+                    cached[index] = prompts[index] - to_compute[index]
                 prefilling.append([queue.popleft(), 0])
             if not prefilling and not decoding:
                 if upcoming >= total:
@@ -222,19 +219,8 @@ class _Replica:
                 continue
             done: list[int] = []
             if prefilling:
-                room = max(_SMALLEST_CHUNK, limits.max_batched_tokens - decoding)
-                tokens, pairs = 0, 0.0
-                while prefilling and tokens < room:
-                    entry = prefilling[0]
-                    index, before = entry
-                    chunk = min(to_compute[index] - before, room - tokens)
-                    tokens += chunk
-                    # each token attends to the cached part, to what was computed before, and to half its own chunk
-                    pairs += chunk * (prompts[index] - to_compute[index] + before + (chunk + 1) / 2)
-                    entry[1] = before + chunk
-                    if entry[1] == to_compute[index]:
-                        done.append(index)
-                        prefilling.popleft()
+                room = max(SMALLEST_CHUNK, limits.max_batched_tokens - decoding)
+                tokens, pairs, done = pack_prompts(prefilling, room, to_compute, cached)
                 jump = 1
                 seconds = max(
                     fixed + each * decoding + prompt * tokens + read * context + pair * pairs
@@ -283,6 +269,8 @@ class _Replica:
                     decoding += 1
                     context += prompts[index] + 1
         first[mine], end[mine] = firsts, ends
+        if cache is not None:
+            computed[mine] = to_compute
         if clients is not None:
             arrival[mine] = arrivals
         self.steps, self.sequence_steps, self.busy_seconds = steps, sequence_steps, busy

@@ -181,6 +181,29 @@ def test_a_shared_prefix_is_computed_once(engine_model):
     assert run.computed_prompt_tokens.tolist() == [200] + [50] * 99
 
 
+def test_each_replica_computes_a_shared_prefix_itself(engine_model):
+    asked = workload(100, prompt="200", prefix_tokens=150, prefix_ratio=1.0)
+    run = simulate(asked, engine_model, Limits(), replicas=4)
+    assert run.computed_prompt_tokens.tolist() == [200] * 4 + [50] * 96
+
+
+def test_more_replicas_find_fewer_repeats(engine_model):
+    asked = workload(2000, prompt="200", repeat_ratio=0.6)
+    computed = [
+        int(simulate(asked, engine_model, Limits(), replicas=count).computed_prompt_tokens.sum()) for count in (1, 4, 40)
+    ]
+    assert computed == sorted(computed)
+    assert computed[2] > 1.5 * computed[0]
+
+
+def test_a_repeat_of_a_refused_request_is_computed(engine_model):
+    asked = workload(300, 1000.0, prompt="200", repeat_ratio=0.5)
+    run = simulate(asked, engine_model, Limits(1, max_queue=2))
+    ran = ~np.isnan(run.e2e_seconds)
+    keys = np.where(asked.repeat_of >= 0, asked.repeat_of, np.arange(300))[ran]
+    assert np.sum(run.computed_prompt_tokens[ran] == 200) == len(set(keys.tolist()))
+
+
 def test_a_request_that_cannot_fit_is_refused_beforehand(engine_model):
     with pytest.raises(BadInput, match="give each replica more devices"):
         simulate(workload(), replace(engine_model, kv_tokens=100), Limits())
