@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from metering.errors import BadInput
+from serving.tuning.arrivals import DAY_SECONDS, ArrivalProcess, Arrivals
 from serving.tuning.lengths import Lengths
-from serving.tuning.workload import Floats, Workload
-
-Arrivals = Literal["poisson", "gamma", "diurnal"]
-_GRID_POINTS = 4096
-_DAY_SECONDS = 86_400.0
+from serving.tuning.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +26,9 @@ class Synthetic:
     output: Lengths
     arrivals: Arrivals = "poisson"
     burstiness: float = 2.0
-    """``gamma``: coefficient of variation of the gaps; 1 is Poisson, above it bursts."""
-    day_seconds: float = _DAY_SECONDS
-    """``diurnal``: one period."""
+    """This and the next two: see :class:`ArrivalProcess`."""
+    day_seconds: float = DAY_SECONDS
     amplitude: float = 0.8
-    """``diurnal``: the rate swings between (1 - amplitude) and (1 + amplitude) of the mean, lowest at the start."""
     prefix_tokens: int = 0
     prefix_ratio: float = 0.0
     """Share of the requests whose prompt begins with the common prefix of ``prefix_tokens``."""
@@ -45,23 +39,22 @@ class Synthetic:
     def __post_init__(self) -> None:
         if self.requests < 1:
             raise BadInput(f"a workload needs at least one request, got {self.requests}")
-        if not 0 < self.rate_per_second < float("inf"):
-            raise BadInput(f"the rate must be positive, got {self.rate_per_second} requests/s")
-        if not self.burstiness > 0:
-            raise BadInput(f"burstiness is a coefficient of variation above 0, got {self.burstiness}")
-        if not 0 <= self.amplitude <= 1 or not self.day_seconds > 0:
-            raise BadInput("a diurnal rate needs an amplitude of 0..1 and a positive period")
+        self.process()  # refuses its own values
         for name, ratio in (("shared prefix", self.prefix_ratio), ("repeat", self.repeat_ratio)):
             if not 0 <= ratio <= 1:
                 raise BadInput(f"the {name} share is a ratio of 0..1, got {ratio}")
         if self.prefix_tokens < 0:
             raise BadInput(f"the shared prefix has at least 0 tokens, got {self.prefix_tokens}")
 
+    def process(self) -> ArrivalProcess:
+        """How requests arrive."""
+        return ArrivalProcess(self.rate_per_second, self.arrivals, self.burstiness, self.day_seconds, self.amplitude)
+
     def workload(self) -> Workload:
         """Draw it."""
         random = np.random.default_rng(self.seed)
         count = self.requests
-        arrivals = self._arrivals(random)
+        arrivals = self.process().draw(random, count)
         prompt, output = self.prompt.draw(random, count), self.output.draw(random, count)
         shares = random.random(count) < self.prefix_ratio
         prefix = np.where(shares, np.minimum(self.prefix_tokens, prompt), 0)
@@ -77,19 +70,3 @@ class Synthetic:
             prompt[i], output[i], prefix[i] = prompt[original], output[original], prefix[original]
         name = f"{self.arrivals}, {self.rate_per_second:g} requests/s, seed {self.seed}"
         return Workload(arrivals, prompt, output, prefix, repeat_of, name=name)
-
-    def _arrivals(self, random: np.random.Generator) -> Floats:
-        count, mean_gap = self.requests, 1 / self.rate_per_second
-        if self.arrivals == "gamma":
-            shape = 1 / self.burstiness**2
-            return np.cumsum(random.gamma(shape, mean_gap / shape, count))
-        unit = np.cumsum(random.exponential(1.0, count))
-        if self.arrivals == "poisson":
-            return unit * mean_gap
-        # an inhomogeneous Poisson process is a unit one seen through the inverse of its cumulative rate
-        # (time-rescaling theorem): rate(t) = mean (1 - amplitude cos(2 pi t / day))
-        phase = np.linspace(0.0, 1.0, _GRID_POINTS)
-        cumulative = phase - self.amplitude * np.sin(2 * np.pi * phase) / (2 * np.pi)
-        days, rest = np.divmod(unit * mean_gap / self.day_seconds, 1.0)
-        arrivals: Floats = (days + np.interp(rest, cumulative, phase)) * self.day_seconds
-        return arrivals

@@ -5,7 +5,7 @@ A workload is columns, not objects: a million requests take some 30 MB.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class Workload:
     """Index of an earlier request that this one equals word for word; -1: none."""
     texts: tuple[str, ...] | None = field(default=None, compare=False)
     name: str = ""
+    timed: bool = True
+    """False: nothing said when these requests arrive; until ``arriving`` says so, all do at 0."""
 
     def __post_init__(self) -> None:
         count = len(self.arrival_seconds)
@@ -69,15 +71,19 @@ class Workload:
 
     def head(self, count: int) -> Workload:
         """The first ``count`` requests."""
-        return Workload(
-            self.arrival_seconds[:count],
-            self.prompt_tokens[:count],
-            self.output_tokens[:count],
-            self.prefix_tokens[:count],
-            self.repeat_of[:count],
-            None if self.texts is None else self.texts[:count],
-            self.name,
+        return replace(
+            self,
+            arrival_seconds=self.arrival_seconds[:count],
+            prompt_tokens=self.prompt_tokens[:count],
+            output_tokens=self.output_tokens[:count],
+            prefix_tokens=self.prefix_tokens[:count],
+            repeat_of=self.repeat_of[:count],
+            texts=None if self.texts is None else self.texts[:count],
         )
+
+    def arriving(self, arrival_seconds: Floats, how: str) -> Workload:
+        """The same requests at these times. ``how`` is added to the name."""
+        return replace(self, arrival_seconds=arrival_seconds, timed=True, name=f"{self.name}, {how}")
 
     def at_rate(self, rate_per_second: float) -> Workload:
         """The same requests with arrivals stretched to this mean rate.
@@ -88,12 +94,13 @@ class Workload:
         if not rate_per_second > 0:
             raise BadInput(f"the rate must be positive, got {rate_per_second} requests/s")
         if self.rate_per_second == 0:
-            raise BadInput("these requests all arrive at once: there is no rate to change; use a closed loop")
+            raise BadInput(
+                "these requests all arrive at once: there is no rate to change; say how they arrive (--arrivals "
+                "poisson), or use a closed loop"
+            )
         first = self.arrival_seconds[0]
         arrivals = first + (self.arrival_seconds - first) * (self.rate_per_second / rate_per_second)
-        return Workload(
-            arrivals, self.prompt_tokens, self.output_tokens, self.prefix_tokens, self.repeat_of, self.texts, self.name
-        )
+        return replace(self, arrival_seconds=arrivals)
 
     def describe(self) -> dict[str, Any]:
         """What a report says of its workload."""

@@ -1,4 +1,7 @@
-"""Workloads from JSONL files: conversations (ShareGPT's form) and the gateway's log of lengths and arrival times."""
+"""Workloads from JSONL files: conversations (ShareGPT's form) and the gateway's log of lengths and arrival times.
+
+Times count from the first arrival, whatever the file counts them from.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ import numpy as np
 import orjson
 
 from metering.errors import BadInput
-from serving.tuning.workload import Workload
+from serving.tuning.workload import Floats, Workload
 
 _ERRORS_SHOWN = 5
 _TOKENS_PER_WORD = 4 / 3
 """OpenAI's rule of thumb for English, 100 tokens are about 75 words; the gateway's own count replaces it in results."""
-_Row = tuple[float, int, int, int, int]
-"""Arrival, prompt, output, prefix, repeat of."""
+_Row = tuple[float | None, int, int, int, int]
+"""Arrival (None: not said), prompt, output, prefix, repeat of."""
 _Logged = tuple[float, int, int, bool]
 """Arrival, prompt, output, hit."""
 
@@ -31,7 +34,8 @@ def read_workload(path: Path) -> Workload:
     A line is either ``{"arrival_seconds": 0.5, "prompt_tokens": 80, "output_tokens": 40}`` (optionally
     ``prefix_tokens`` and ``repeat_of``, a line's index from 0), which carries no text, or a conversation
     ``{"conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]}`` (also ``messages`` with
-    ``role`` and ``content``); a conversation may have an ``arrival_seconds``, else all arrive at 0.
+    ``role`` and ``content``), of which only the first question is asked, and as many tokens as its answer has are
+    asked for. Conversations may have ``arrival_seconds``, all of them or none: then the workload is not ``timed``.
 
     Raises:
         BadInput: unreadable, empty or broken lines, each with its number.
@@ -46,9 +50,13 @@ def read_workload(path: Path) -> Workload:
 def parse_workload(lines: Iterable[bytes], name: str) -> Workload:
     """See :func:`read_workload`."""
     rows: list[_Row] = []
+    numbers: list[int] = []
+    """The line of each row."""
     logged: list[_Logged] = []
     texts: list[str] = []
     faults: list[str] = []
+    kinds: dict[str, int] = {}
+    """The first line of each kind."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -56,6 +64,7 @@ def parse_workload(lines: Iterable[bytes], name: str) -> Workload:
             value = orjson.loads(line)
             if isinstance(value, dict) and "arrived_at_seconds" in value:
                 logged.append(_logged(value))
+                kinds.setdefault("a line of a gateway's log", number)
                 continue
             row, text = _row(value, len(rows))
         except orjson.JSONDecodeError:
@@ -65,32 +74,48 @@ def parse_workload(lines: Iterable[bytes], name: str) -> Workload:
             faults.append(f"line {number}: {error}")
             continue
         rows.append(row)
+        numbers.append(number)
+        kinds.setdefault("lengths alone" if text is None else "a conversation", number)
         if text is not None:
             texts.append(text)
     if faults:
         more = f"; and {len(faults) - _ERRORS_SHOWN} more" if len(faults) > _ERRORS_SHOWN else ""
         raise BadInput(f"{name}: {'; '.join(faults[:_ERRORS_SHOWN])}{more}")
-    if logged and rows:
-        raise BadInput(f"{name} mixes lines of a gateway's log with others: use one kind")
+    if len(kinds) > 1:
+        found = ", ".join(f"line {number} is {kind}" for kind, number in kinds.items())
+        raise BadInput(f"{name} mixes kinds of lines ({found}): use one kind")
     if logged:
         rows = _in_order(logged)
     if not rows:
         raise BadInput(f"{name} has no requests: write one JSON object a line")
-    if texts and len(texts) != len(rows):
-        raise BadInput(f"{name} mixes conversations with lines that only have lengths: use one kind")
-    arrivals, prompt, output, prefix, repeats = (np.array(column) for column in zip(*rows, strict=True))
-    if np.any(np.diff(arrivals) < 0):
-        first = int(np.argmax(np.diff(arrivals) < 0)) + 2
-        raise BadInput(f"{name}: request {first} arrives before the one above it: sort the file by arrival_seconds")
+    arrivals = _arrivals(rows, numbers, name)
+    prompt, output, prefix, repeats = (np.array(column) for column in list(zip(*rows, strict=True))[1:])
     return Workload(
-        arrivals.astype(np.float64),
+        np.zeros(len(rows)) if arrivals is None else arrivals - arrivals[0],
         prompt.astype(np.int64),
         output.astype(np.int64),
         prefix.astype(np.int64),
         repeats.astype(np.int64),
         tuple(texts) if texts else None,
         name,
+        timed=arrivals is not None,
     )
+
+
+def _arrivals(rows: list[_Row], numbers: list[int], name: str) -> Floats | None:
+    """None where no row has one."""
+    said = [row[0] for row in rows if row[0] is not None]
+    if not said:
+        return None
+    if len(said) < len(rows):
+        first = next(number for row, number in zip(rows, numbers, strict=True) if row[0] is None)
+        raise BadInput(f"{name}: line {first} has no arrival_seconds, and others have: all need it, or none")
+    arrivals = np.array(said, dtype=np.float64)
+    early = np.flatnonzero(np.diff(arrivals) < 0)
+    if len(early):
+        first = numbers[int(early[0]) + 1]
+        raise BadInput(f"{name}: line {first} arrives before the one above it: sort the file by arrival_seconds")
+    return arrivals
 
 
 def write_workload(workload: Workload) -> Iterator[bytes]:
@@ -138,7 +163,7 @@ def _row(value: Any, index: int) -> tuple[_Row, str | None]:
         raise ValueError("expected an object")
     if "conversations" in value or "messages" in value:
         prompt, answer = _conversation(value)
-        arrival = _number(value, "arrival_seconds", 0.0)
+        arrival = None if "arrival_seconds" not in value else _number(value, "arrival_seconds", None)
         return (arrival, _estimate(prompt), _estimate(answer), 0, -1), prompt
     arrival = _number(value, "arrival_seconds", None)
     prompt_tokens, output_tokens = _whole(value, "prompt_tokens", 1), _whole(value, "output_tokens", 1)

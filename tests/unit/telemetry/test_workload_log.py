@@ -62,7 +62,7 @@ def test_broken_lines_of_a_log_are_named() -> None:
     lines = [good, b'{"arrived_at_seconds": 1, "prompt_tokens": 0, "output_tokens": 4}', good[:-1] + b',"hit":1}']
     with pytest.raises(BadInput, match=r"line 2: prompt_tokens .* line 3: hit must be true or false"):
         parse_workload(lines, "log")
-    with pytest.raises(BadInput, match="mixes lines of a gateway's log"):
+    with pytest.raises(BadInput, match="line 1 is a line of a gateway's log, line 2 is lengths alone"):
         parse_workload([good, b'{"arrival_seconds": 0, "prompt_tokens": 3, "output_tokens": 4}'], "log")
 
 

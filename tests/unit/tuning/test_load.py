@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from metering.errors import BadInput
 from serving.tuning.lengths import Lengths
 from serving.tuning.load import closed_loop, open_loop
 from serving.tuning.outcome import Outcome
-from serving.tuning.prompts import PromptMaker
+from serving.tuning.prompts import NONCE_WORDS, PromptMaker
 from serving.tuning.synthetic import Synthetic
 
 
@@ -106,3 +107,12 @@ def test_prompts_repeat_and_share_as_the_workload_says():
     assert len({texts[i] for i in originals}) == len(originals)
     shared = {" ".join(texts[i].split()[:6]) for i in originals if asked.prefix_tokens[i]}
     assert len(shared) == 1
+
+
+def test_texts_of_a_file_begin_alike_in_one_run_and_otherwise_in_another():
+    asked = replace(workload(3), texts=("who?", "why?", "who?"), repeat_of=np.array([-1, -1, 0]))
+    first, second = ([PromptMaker(asked, seed).text(i) for i in range(3)] for seed in (0, 1))
+    assert first[0] == first[2] != first[1]
+    assert first[0].endswith(" who?")
+    assert not set(first) & set(second)
+    assert first[0].split()[:NONCE_WORDS] == first[1].split()[:NONCE_WORDS] != second[0].split()[:NONCE_WORDS]

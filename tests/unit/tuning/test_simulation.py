@@ -190,7 +190,8 @@ def test_each_replica_computes_a_shared_prefix_itself(engine_model):
 def test_more_replicas_find_fewer_repeats(engine_model):
     asked = workload(2000, prompt="200", repeat_ratio=0.6)
     computed = [
-        int(simulate(asked, engine_model, Limits(), replicas=count).computed_prompt_tokens.sum()) for count in (1, 4, 40)
+        int(simulate(asked, engine_model, Limits(), replicas=count).computed_prompt_tokens.sum())
+        for count in (1, 4, 40)
     ]
     assert computed == sorted(computed)
     assert computed[2] > 1.5 * computed[0]

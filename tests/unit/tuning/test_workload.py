@@ -4,10 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.errors import BadInput
+from serving.tuning.arrivals import ArrivalProcess
 from serving.tuning.lengths import Lengths
 from serving.tuning.synthetic import Synthetic
 from serving.tuning.workload_file import parse_workload, read_workload, write_workload
 
+TALK = b'{%s"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}'
 PROMPT, OUTPUT = Lengths("fixed", 100), Lengths("fixed", 20)
 
 
@@ -32,11 +34,22 @@ def test_bursty_gaps_vary_as_asked_and_poisson_gaps_by_one():
     assert bursty.std() / bursty.mean() == pytest.approx(3.0, rel=0.2)
 
 
-def test_a_diurnal_rate_is_low_at_night_and_high_at_noon():
+def test_a_diurnal_rate_is_high_in_one_half_and_low_in_the_other():
     workload = synthetic(arrivals="diurnal", day_seconds=100.0, amplitude=0.8)
     hour = workload.arrival_seconds % 100.0
-    night, noon = np.sum((hour < 10) | (hour > 90)), np.sum((hour > 40) & (hour < 60))
-    assert noon > 5 * night
+    peak, night = np.sum((hour > 15) & (hour < 35)), np.sum((hour > 65) & (hour < 85))
+    assert peak > 5 * night
+
+
+def test_the_beginning_of_a_day_has_the_mean_rate():
+    assert synthetic(arrivals="diurnal").rate_per_second == pytest.approx(5.0, rel=0.1)
+
+
+def test_less_than_a_day_is_told_by_its_share():
+    process = ArrivalProcess(20.0, "diurnal")
+    assert process.part_of_a_day(10_000) == pytest.approx(500 / 86_400)
+    assert process.part_of_a_day(20 * 86_400) is None
+    assert ArrivalProcess(20.0).part_of_a_day(10_000) is None
 
 
 def test_the_seed_decides():
@@ -85,7 +98,8 @@ def test_a_written_workload_reads_back_the_same(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_bytes(b"".join(write_workload(workload)))
     read = read_workload(path)
-    for column in ("arrival_seconds", "prompt_tokens", "output_tokens", "prefix_tokens", "repeat_of"):
+    assert read.arrival_seconds == pytest.approx(workload.arrival_seconds - workload.arrival_seconds[0])
+    for column in ("prompt_tokens", "output_tokens", "prefix_tokens", "repeat_of"):
         assert np.array_equal(getattr(read, column), getattr(workload, column))
     assert read.texts is None
 
@@ -100,6 +114,15 @@ def test_conversations_are_read_in_both_forms():
     workload = parse_workload(lines, "chat.jsonl")
     assert workload.texts == ("one two three", "q")
     assert workload.output_tokens.tolist() == [1, 8]
+    assert not workload.timed
+    assert workload.arriving(np.array([0.0, 2.0]), "drawn").timed
+
+
+def test_times_count_from_the_first_arrival():
+    row = b'{"arrival_seconds": %d, "prompt_tokens": 1, "output_tokens": 1}'
+    workload = parse_workload([row % 36_000, row % 36_002], "log.jsonl")
+    assert workload.arrival_seconds.tolist() == [0.0, 2.0]
+    assert workload.timed
 
 
 def test_every_broken_line_is_named_with_its_number():
@@ -128,10 +151,22 @@ def test_more_faults_than_one_can_read_are_counted():
         (
             [
                 b'{"arrival_seconds": 5, "prompt_tokens": 1, "output_tokens": 1}',
+                b"",
+                b"",
+                b'{"arrival_seconds": 5, "prompt_tokens": 1, "output_tokens": 1}',
                 b'{"arrival_seconds": 1, "prompt_tokens": 1, "output_tokens": 1}',
             ],
-            "request 2 arrives before",
+            "line 5 arrives before",
         ),
+        (
+            [
+                b"",
+                b'{"arrival_seconds": 5, "prompt_tokens": 1, "output_tokens": 1}',
+                TALK % b"",
+            ],
+            "line 2 is lengths alone, line 3 is a conversation",
+        ),
+        ([TALK % b'"arrival_seconds": 2, ', b"", TALK % b""], "line 3 has no arrival_seconds"),
         ([b'{"arrival_seconds": 5, "prompt_tokens": 1, "output_tokens": 1, "repeat_of": 0}'], "not an earlier"),
     ],
 )
