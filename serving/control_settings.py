@@ -24,9 +24,9 @@ class CapControlSettings(BaseModel):
     """Within the promise the cap is raised as long as that gives more tokens/s, the same model's MFU by another name.
     carbon: while the grid is dirty, within `relaxed_slo`."""
     relaxed_slo: tuple[str, ...] = ()
-    """Objective carbon: the promise that holds instead while the grid's intensity is above the threshold; looser."""
+    """Objective carbon: the looser bounds while the grid's intensity is high; a bound of `slo` without one here stays."""
     threshold_grams_per_kwh: float | None = Field(default=None, ge=0)
-    """Objective carbon: grid intensity above which `relaxed_slo` holds."""
+    """Objective carbon: grid intensity above which `relaxed_slo` holds, until it is below 95 % of this."""
     lowest_cap: int = Field(default=1, ge=1)
     """The cap is never cut below this."""
     highest_cap: int | None = Field(default=None, ge=1)

@@ -19,6 +19,9 @@ from enum import StrEnum
 from metering.errors import BadInput
 from serving.tuning.slo import Slo
 
+CLEAN_RATIO = 0.95
+"""Of the intensity's threshold: hysteresis, so that an intensity that hovers there does not turn the promise with it."""
+
 
 class Reason(StrEnum):
     """Why the cap moved, or stayed."""
@@ -89,8 +92,9 @@ class ControlSettings:
     hold_windows: int = 12
     """So long no raise above a cap that was undone or cut: the range is not probed without end."""
     carbon_slo: Slo | None = None
-    """Objective carbon: holds instead of ``slo`` while intensity is above the threshold."""
+    """Objective carbon: its bounds hold instead of those of ``slo`` while the grid is dirty; see ``relaxed``."""
     threshold_grams_per_kwh: float | None = None
+    """The grid is dirty from above this on, until below ``CLEAN_RATIO`` of it."""
     dry_run: bool = False
     """Decide and log, but say that nothing is to be changed."""
 
@@ -114,6 +118,13 @@ class ControlSettings:
                     f"the relaxed promise {bound} is tighter than {allowed[bound.metric]:g} s: while the grid is dirty "
                     "batches are to be larger; loosen it"
                 )
+
+    @property
+    def relaxed(self) -> Slo:
+        """The promise while the grid is dirty: a bound that ``carbon_slo`` does not loosen stays as it is in ``slo``."""
+        looser = {bound.metric: bound for bound in self.carbon_slo.bounds} if self.carbon_slo is not None else {}
+        kept = [looser.pop(bound.metric, bound) for bound in self.slo.bounds]
+        return Slo((*kept, *looser.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,17 +170,14 @@ class State:
     last_seen: tuple[int, float] | None = None
     """Cap and inter-token time of the last window at another cap."""
     here: tuple[int, float] | None = None
+    dirty: bool = False
+    """Objective carbon: the relaxed promise holds."""
 
 
 def decide(state: State, window: Window, settings: ControlSettings) -> tuple[State, Decision]:
     """One window: the next state, and what to do. Pure: equal inputs give equal decisions."""
-    relaxed = (
-        settings.carbon_slo is not None
-        and settings.threshold_grams_per_kwh is not None
-        and window.intensity_grams_per_kwh is not None
-        and window.intensity_grams_per_kwh > settings.threshold_grams_per_kwh
-    )
-    slo = settings.carbon_slo if relaxed and settings.carbon_slo is not None else settings.slo
+    state = replace(state, dirty=_dirty(state, window, settings))
+    slo = settings.relaxed if state.dirty else settings.slo
     state = _remember(state, window)
     wanted, reason = _wanted(state, window, settings, slo)
     wanted = min(max(wanted, settings.lowest_cap), settings.highest_cap)
@@ -189,6 +197,14 @@ def decide(state: State, window: Window, settings: ControlSettings) -> tuple[Sta
         moved and not settings.dry_run,
     )
     return _after(state, window, settings, slo, decision), decision
+
+
+def _dirty(state: State, window: Window, settings: ControlSettings) -> bool:
+    """Where the intensity is not known, the promise is not relaxed."""
+    threshold, seen = settings.threshold_grams_per_kwh, window.intensity_grams_per_kwh
+    if threshold is None or seen is None:
+        return False
+    return seen > threshold or (state.dirty and seen >= CLEAN_RATIO * threshold)
 
 
 _MOVES = (

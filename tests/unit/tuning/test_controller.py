@@ -192,6 +192,23 @@ def test_a_new_slo_is_held_within_a_minute():
     assert np.mean([value <= 0.03 for value in after]) > 0.7
 
 
+def test_a_bound_that_is_not_loosened_holds_while_the_grid_is_dirty():
+    carbon = replace(SETTINGS, carbon_slo=Slo.parse(["itl_p95<=0.3"]), threshold_grams_per_kwh=300.0)
+    late = {"ttft_p95_seconds": 60.0, "waiting_mean": 0.0, "intensity_grams_per_kwh": 500.0}
+    _, decision = decide(State(16, default=8), window(**late), carbon)
+    assert decision.slo == "ttft_p95<=2s, itl_p95<=0.3s"
+    assert decision.reason is Reason.TTFT_BROKEN_BY_STEPS
+
+
+def test_an_intensity_about_the_threshold_does_not_turn_the_promise_with_it():
+    carbon = replace(SETTINGS, carbon_slo=Slo.parse(["itl_p95<=0.2"]), threshold_grams_per_kwh=300.0)
+    state, relaxed = State(16), []
+    for intensity in (299, 301, 299, 290, 286, 284, 299, 301, None, 299):
+        state, decision = decide(state, window(intensity_grams_per_kwh=intensity), carbon)
+        relaxed.append("0.2s" in decision.slo)
+    assert relaxed == [False, True, True, True, True, False, False, True, False, False]
+
+
 def test_carbon_lowers_the_energy_of_a_token_while_the_grid_is_dirty():
     carbon = replace(SETTINGS, carbon_slo=Slo.parse(["itl_p95<=0.15"]), threshold_grams_per_kwh=300.0)
     overload = RECORDED["overload"]
