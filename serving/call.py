@@ -39,6 +39,8 @@ class Call:
     """Monotonic: when it had its slot and the engine was asked; None where it never was."""
     first_token_seconds: float | None = None
     """Monotonic."""
+    told_tokens: int = 0
+    """Tokens whose times the cap's controller was told as they came."""
     usage: dict[str, Any] | None = None
     endings: list[str] = field(default_factory=list)
     """How the answer's choices ended, as the engine says it."""

@@ -18,13 +18,14 @@ class CapControlSettings(BaseModel):
     mode: Literal["off", "dry_run", "on"] = "off"
     """off: the cap stays at `admission.max_concurrency`. dry_run: decide and log, change nothing. on: move the cap."""
     slo: tuple[str, ...] = ()
-    """The promise: `ttft_p95<=2s` (queue included), `itl_p95<=100ms` (each request's mean time of a token), or both.
-    Tighter: smaller batches, more joules a token."""
+    """The promise: `ttft_p95<=2s` (queue included), `itl_p95<=100ms` (gaps between tokens, as `load` and `tune` bound
+    them; an answer that is not streamed, or has several choices, counts with its mean gap), or both. Tighter: smaller
+    batches, more joules a token."""
     objective: Literal["mfu", "carbon"] = "mfu"
     """Within the promise the cap is raised as long as that gives more tokens/s, the same model's MFU by another name.
     carbon: while the grid is dirty, within `relaxed_slo`."""
     relaxed_slo: tuple[str, ...] = ()
-    """Objective carbon: the looser bounds while the grid's intensity is high; a bound of `slo` without one here stays."""
+    """Objective carbon: looser bounds while the grid's intensity is high; a bound of `slo` without one here stays."""
     threshold_grams_per_kwh: float | None = Field(default=None, ge=0)
     """Objective carbon: grid intensity above which `relaxed_slo` holds, until it is below 95 % of this."""
     lowest_cap: int = Field(default=1, ge=1)

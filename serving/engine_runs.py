@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Protocol
 
 from serving.admission.queue import AdmissionQueue
 from serving.api.forms import form_of
@@ -13,6 +14,13 @@ from serving.engines.base import Engine, EngineAnswer, EngineModel, EngineReques
 from serving.errors import InvalidRequest, NotFound
 from serving.meter_link import MeterLink, Trace
 from serving.metrics import Metrics
+
+
+class TokenWatch(Protocol):
+    """Who looks on while an engine streams."""
+
+    def watch(self, call: Call, answer: EngineAnswer) -> Callable[[bytes], None] | None:
+        """What is to be called with each frame as it comes; None where nobody wants to know."""
 
 
 class EngineRuns:
@@ -33,6 +41,11 @@ class EngineRuns:
         self.meter = meter
         self._metrics = metrics
         self._clock = clock
+        self.token_watch: TokenWatch | None = None
+
+    def watch(self, call: Call, answer: EngineAnswer) -> Callable[[bytes], None] | None:
+        """See ``TokenWatch``."""
+        return None if self.token_watch is None else self.token_watch.watch(call, answer)
 
     def cap_of(self, model: str) -> AdmissionQueue:
         """The queue before the model's engine."""

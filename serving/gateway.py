@@ -209,7 +209,10 @@ class Gateway:
         alone = RunAlone(context)
 
         async def frames() -> AsyncIterator[bytes]:
+            watch = self.runs.watch(call, answer)
             async for frame in answer.frames:
+                if watch is not None:
+                    watch(frame)
                 yield frame
             alone.result = Ran(self.meter.provisional(trace, call.outcome.value), answer.first_token_seconds())
             # a slow reader of a complete answer holds no slot of the engine
@@ -288,7 +291,10 @@ class Gateway:
                 # another model's answer is not given as this one's
                 if self.cache is not None and turn is not None and answer.fallback is None:
                     outbound = await stack.enter_async_context(self.cache.offer(turn, flight))
+                watch = self.runs.watch(call, answer)
                 async for frame in answer.frames:
+                    if watch is not None:
+                        watch(frame)
                     await flight.room()
                     flight.publish(frame)
                     if storable:

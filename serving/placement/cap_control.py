@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Container, Mapping
 from typing import Protocol
 
+from serving.call import Call
 from serving.config import GatewayConfig
 from serving.control_settings import CapControlSettings
-from serving.engines.base import Engine
+from serving.engines.asked import asked_sequences
+from serving.engines.base import Engine, EngineAnswer
 from serving.errors import DeadlineExceeded
 from serving.meter_link import MeterLink
 from serving.metrics import Metrics
@@ -21,6 +23,11 @@ from serving.tuning.controller import Controller, Decision
 from serving.tuning.observer import WindowObserver
 from serving.tuning.slo import Slo
 
+_TOKEN = b'"finish_reason":null'
+"""In the frames with a token but the last, as vLLM, SGLang and our own engines write them; a stream of another shape
+is judged when it has ended."""
+_OPENING = b'"role":'
+_NOTHING_SAID = b'"content":""'
 _TOO_LATE = DeadlineExceeded.status
 
 
@@ -89,8 +96,16 @@ class CapControl:
 
     def _open(self) -> None:
         self._opened = self._clock()
-        self._observer = WindowObserver(self._opened)
+        self._observer.reset(self._opened)
         self._late = 0
+
+    def watch(self, call: Call, answer: EngineAnswer) -> Callable[[bytes], None] | None:
+        """A stream's tokens as they come, as ``wattgate load`` counts them: between frames with content. Of several
+        choices in one stream the frames are not one after the other: those are judged when they have ended.
+        """
+        if self._controller is None or not call.stream or asked_sequences(call.path, call.payload) > 1:
+            return None
+        return _Stream(call, answer, self._observer, self._clock).frame
 
     def ended(self, request: Ended) -> None:
         """Of the requests that the engine answered, and of those whose deadline passed: without them overload would
@@ -104,6 +119,11 @@ class CapControl:
         tokens, first = request.use.output_tokens, request.first_token_seconds
         if late:
             self._late += 1
+        if request.told_tokens:
+            # several tokens may have come in one frame
+            self._observer.answered(None, None, max(0, tokens - request.told_tokens))
+            return
+        if late:
             # its first token would have come later still
             self._observer.answered(request.seconds if first is None else first, None, tokens)
             return
@@ -156,6 +176,37 @@ class CapControl:
             self._events.record("cap", sentence(decision), model)
 
 
+class _Stream:
+    """One stream's frames: on its hot path, so no more than a look at the clock and a count."""
+
+    __slots__ = ("_answer", "_call", "_clock", "_gap", "_last", "_observer")
+
+    def __init__(self, call: Call, answer: EngineAnswer, observer: WindowObserver, clock: Callable[[], float]) -> None:
+        self._call = call
+        self._answer = answer
+        self._observer = observer
+        self._gap = observer.gaps.add
+        self._clock = clock
+        self._last: float | None = None
+
+    def frame(self, frame: bytes) -> None:
+        # it stands near the end: from there it is found in a third of the time
+        if frame.rfind(_TOKEN) < 0:
+            return
+        last = self._last
+        if last is None:
+            opening = _OPENING in frame and _NOTHING_SAID in frame
+            if opening or self._answer.first_token_seconds() is None:
+                return
+            now = self._clock()
+            self._observer.first_token(now - self._call.received_seconds)
+        else:
+            now = self._clock()
+            self._gap(now - last)
+        self._last = now
+        self._call.told_tokens += 1
+
+
 def _kept(promise: Slo, seen: Mapping[str, float | None]) -> bool | None:
     """Whether a window kept the promise; None where a bounded figure was not seen and no other broke its bound."""
     shares = [None if (value := seen[bound.metric]) is None else value / bound.seconds for bound in promise.bounds]
@@ -165,7 +216,7 @@ def _kept(promise: Slo, seen: Mapping[str, float | None]) -> bool | None:
 
 
 class CapControls:
-    """The controllers of all engines, each with its own windows; an ``EndedSink``."""
+    """The controllers of all engines, each with its own windows; an ``EndedSink`` and a ``TokenWatch``."""
 
     def __init__(self, controls: Mapping[str, CapControl], served_by: Mapping[str, str]) -> None:
         """``controls`` by model, or the only one; ``served_by``: names that clients ask for, to their model."""
@@ -173,10 +224,18 @@ class CapControls:
         self._served_by = served_by
 
     def ended(self, request: Ended) -> None:
-        alone = next(iter(self._controls)) if len(self._controls) == 1 else ""
-        control = self._controls.get(self._served_by.get(request.model or "", alone))
+        control = self._of(request.model)
         if control is not None:
             control.ended(request)
+
+    def watch(self, call: Call, answer: EngineAnswer) -> Callable[[bytes], None] | None:
+        """See ``TokenWatch``."""
+        control = self._of(call.model)
+        return None if control is None else control.watch(call, answer)
+
+    def _of(self, model: str | None) -> CapControl | None:
+        alone = next(iter(self._controls)) if len(self._controls) == 1 else ""
+        return self._controls.get(self._served_by.get(model or "", alone))
 
     def close(self) -> None:
         return None

@@ -129,6 +129,7 @@ class Replica:
         self._control = build_cap_controls(
             config, self._holdable, self.engine, self.meter, self.source, self.metrics, self.events, self.decisions
         )
+        self.gateway.runs.token_watch = self._control
         self.sinks = (*build_sinks(config.telemetry, self.metrics, self.drift), self._control)
         only = [model.name for model in self.engine.models()]
         self._held_caps = HeldCaps(

@@ -42,6 +42,8 @@ class Ended:
     output_tokens: int = 0
     endings: tuple[str, ...] = ()
     """How the answer's choices ended, as the engine says it: stop, length, refusal."""
+    told_tokens: int = 0
+    """Tokens whose times the cap's controller knows already."""
     use: Use = NOTHING
     work: str | None = None
     """How the engine's work was obtained: measured, modelled or simulated."""
@@ -110,6 +112,7 @@ def ended_call(call: Call, gateway: Gateway, *, status: int, error: str | None, 
         prompt_tokens=int((call.usage or {}).get("prompt_tokens") or 0),
         output_tokens=int((call.usage or {}).get("completion_tokens") or 0),
         endings=tuple(call.endings),
+        told_tokens=call.told_tokens,
         use=use_of(call, gateway),
         work=gateway.engine.method.value,
         asked=asked,

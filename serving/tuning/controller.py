@@ -20,7 +20,7 @@ from metering.errors import BadInput
 from serving.tuning.slo import Slo
 
 CLEAN_RATIO = 0.95
-"""Of the intensity's threshold: hysteresis, so that an intensity that hovers there does not turn the promise with it."""
+"""Of the intensity's threshold: hysteresis, so that an intensity that hovers there does not turn the promise too."""
 
 
 class Reason(StrEnum):
@@ -121,7 +121,7 @@ class ControlSettings:
 
     @property
     def relaxed(self) -> Slo:
-        """The promise while the grid is dirty: a bound that ``carbon_slo`` does not loosen stays as it is in ``slo``."""
+        """The promise while the grid is dirty: a bound of ``slo`` that ``carbon_slo`` does not loosen stays."""
         looser = {bound.metric: bound for bound in self.carbon_slo.bounds} if self.carbon_slo is not None else {}
         kept = [looser.pop(bound.metric, bound) for bound in self.slo.bounds]
         return Slo((*kept, *looser.values()))

@@ -19,13 +19,13 @@ class ReplicaCache:
 
     def __init__(self, workload: Workload, mine: Integers, kv_tokens: int | None) -> None:
         """``mine``: indices of the requests that come to this replica."""
-        self._prefix = workload.prefix_tokens[mine].tolist()
+        self._prefix: list[int] = workload.prefix_tokens[mine].tolist()
         originals = workload.repeat_of[mine]
         keys = np.where(originals >= 0, originals, mine)
         # only what comes again here is remembered: an original may run on this replica, or only its repeats
         _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
         self._keys: list[int] = np.where(counts[inverse] > 1, keys, _SHARED).tolist()
-        self._memory = math.inf if kv_tokens is None else kv_tokens
+        self._memory: float = math.inf if kv_tokens is None else kv_tokens
         self._written = 0
         self._used: dict[int, int] = {}
         """Tokens written when each entry was last used."""

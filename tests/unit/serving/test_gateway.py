@@ -13,7 +13,8 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from cache.store import StoreUnavailable
-from serving.engines.base import EngineRequest, EngineStatus
+from serving.call import Call
+from serving.engines.base import EngineAnswer, EngineRequest, EngineStatus
 from serving.errors import EngineRefused, EngineUnavailable
 from tests.unit.serving.conftest import House
 from tests.unit.serving.engines.contract import until
@@ -84,6 +85,23 @@ async def test_frames_leave_as_they_come(house: House) -> None:
     assert house.engine.running == 1
     step.set()
     assert (await exchange.end()).done
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_who_looks_on_is_shown_each_frame_of_a_run_and_none_of_a_hit(house: House, shared: bool) -> None:
+    frames: list[bytes] = []
+
+    class Watch:
+        def watch(self, call: Call, answer: EngineAnswer) -> Callable[[bytes], None]:
+            return frames.append
+
+    house.gateway.runs.token_watch = Watch()
+    headers = {} if shared else {"cache_control": "no-store, no-cache"}
+    await house.send(house.chat(stream=True), **headers)
+    run = len(frames)
+    assert run == len(list(answer_frames(house.engine.requests[0])))
+    await house.send(house.chat(stream=True), **headers)
+    assert len(frames) == (run if shared else 2 * run)
 
 
 # The cache.

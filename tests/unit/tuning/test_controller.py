@@ -115,7 +115,7 @@ def test_above_the_threshold_the_second_bound_holds():
     _, unknown = decide(State(16), window(**slow), carbon)
     assert clean.cap < 16 < dirty.cap
     assert unknown.cap < 16
-    assert dirty.slo == "itl_p95<=0.2s"
+    assert dirty.slo == "ttft_p95<=2s, itl_p95<=0.2s"
 
 
 @given(
