@@ -25,7 +25,13 @@ def load(
     clients: Annotated[
         int | None, typer.Option(min=1, help="Closed loop: so many clients, each waiting for its answer.")
     ] = None,
-    slo: Annotated[list[str] | None, typer.Option(help="Bound, as ttft_p95<=500ms; may be repeated.")] = None,
+    slo: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Bound, as ttft_p95<=500ms; may be repeated. itl is of the gaps between tokens: of all answers' for "
+            "the run, of each answer's own for the goodput."
+        ),
+    ] = None,
     warm_up: Annotated[int, typer.Option(min=0, help="Requests before, not counted.")] = 0,
     peak_flops: Annotated[
         str | None,
@@ -42,6 +48,7 @@ def load(
     MFU and MBU are the gateway's own, from /metrics. WATTGATE_API_KEY is sent if set, and WATTGATE_ADMIN_KEY for
     /metrics."""
     from metering.units import FLOP_RATE, parse_quantity
+    from serving.tuning.goodput import goodput
     from serving.tuning.measure import Drive, GatewayAway, measure
     from serving.tuning.slo import Slo
     from serving.tuning.statistics import DevicePeaks, summarise
@@ -78,6 +85,7 @@ def load(
             "workload": asked.describe(),
             **summarise(outcomes, bounds, DevicePeaks(peak)),
         }
+        figures |= goodput(outcomes, bounds, figures["seconds"])
         told = watch.figures()
         figures |= {"mbu_ratio": told["mbu_ratio"]} | ({} if peak is not None else {"mfu_ratio": told["mfu_ratio"]})
     print_figures(figures, as_json=as_json, title=f"Load on {name}")

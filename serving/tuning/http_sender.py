@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -126,14 +127,19 @@ class _Reading:
         )
 
 
-async def settle(session: aiohttp.ClientSession, url: str, outcomes: list[Outcome]) -> list[Outcome]:
-    """The outcomes with their final receipts where the gateway has them by now, provisional ones otherwise."""
+async def settle(
+    session: aiohttp.ClientSession, url: str, outcomes: Sequence[Outcome], *, at_once: int = 32
+) -> list[Outcome]:
+    """The outcomes with their final receipts where the gateway has them by now, provisional ones otherwise (their
+    ``cost.status`` says which). ``at_once``: receipts asked for together.
+    """
+    permits = asyncio.Semaphore(at_once)
 
     async def one(outcome: Outcome) -> Outcome:
-        if outcome.cost.receipt_id is None or (outcome.cost.cache or "").startswith("HIT"):
+        if outcome.cost.receipt_id is None or outcome.cost.hit:
             return outcome
         try:
-            async with session.get(f"{url}/v1/receipts/{outcome.cost.receipt_id}") as response:
+            async with permits, session.get(f"{url}/v1/receipts/{outcome.cost.receipt_id}") as response:
                 if response.status != 200:
                     return outcome
                 receipt = orjson.loads(await response.read())
@@ -141,4 +147,4 @@ async def settle(session: aiohttp.ClientSession, url: str, outcomes: list[Outcom
             return outcome
         return replace(outcome, cost=replace(Cost.of(receipt), cache=outcome.cost.cache))
 
-    return [await one(outcome) for outcome in outcomes]
+    return list(await asyncio.gather(*map(one, outcomes)))

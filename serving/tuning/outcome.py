@@ -20,6 +20,13 @@ class Cost:
     method: str | None = None
     cache: str | None = None
     receipt_id: str | None = None
+    status: str | None = None
+    """provisional: the windows that it worked in were not all closed yet."""
+
+    @property
+    def hit(self) -> bool:
+        """Whether the response cache answered."""
+        return (self.cache or "").startswith("HIT")
 
     @classmethod
     def of(cls, receipt: Mapping[str, Any]) -> Cost:
@@ -35,6 +42,7 @@ class Cost:
             method=receipt.get("method"),
             cache=receipt.get("cache"),
             receipt_id=receipt.get("receipt_id"),
+            status=receipt.get("status"),
         )
 
 

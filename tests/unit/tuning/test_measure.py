@@ -1,12 +1,16 @@
+import asyncio
 import json
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from metering.errors import BadInput
+from serving.tuning.http_sender import settle
 from serving.tuning.lengths import Lengths
 from serving.tuning.measure import Drive, GatewayAway, measure
+from serving.tuning.outcome import Cost, Outcome
 from serving.tuning.statistics import summarise
 from serving.tuning.synthetic import Synthetic
 
@@ -69,6 +73,34 @@ async def test_final_receipts_replace_provisional_ones(monkeypatch):
     monkeypatch.setattr("serving.tuning.measure.SETTLE_SECONDS", 0.0)
     _, outcomes = await drive(FakeGateway(), final_receipts=True)
     assert summarise(outcomes)["joules"] == 24.0
+
+
+async def test_receipts_are_fetched_so_many_at_once_and_told_apart_by_their_status():
+    fetched = {"now": 0, "most": 0}
+    release = asyncio.Event()
+
+    async def receipt(request):
+        fetched["now"] += 1
+        fetched["most"] = max(fetched["most"], fetched["now"])
+        if fetched["now"] == 3:
+            release.set()
+        await release.wait()
+        fetched["now"] -= 1
+        if request.match_info["id"] == "4":
+            return web.json_response({}, status=404)
+        return web.json_response({"receipt_id": request.match_info["id"], "status": "final", "method": "measured"})
+
+    app = web.Application()
+    app.router.add_get("/v1/receipts/{id}", receipt)
+    outcomes = [
+        Outcome(0.0, 0.0, float(i), cost=Cost(receipt_id=str(i), status="provisional", cache="MISS")) for i in range(9)
+    ]
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        settled = await settle(session, str(server.make_url("")).rstrip("/"), outcomes, at_once=3)
+    assert [one.ended_seconds for one in settled] == [float(i) for i in range(9)]
+    assert [i for i, one in enumerate(settled) if one.cost.status == "provisional"] == [4]
+    assert {one.cost.cache for one in settled} == {"MISS"}
+    assert fetched["most"] == 3
 
 
 async def test_a_stream_without_its_end_is_an_error():
