@@ -28,6 +28,7 @@ from serving.engines.base import (
 )
 from serving.engines.settings import EngineSettings
 from serving.engines.simulated_prefix import PrefixCache
+from serving.engines.simulated_steps import StepLoop
 from serving.errors import EngineRefused, EngineUnavailable
 from serving.tuning.engine_library import find_engine_model
 
@@ -75,7 +76,7 @@ class SimulatedEngine:
     ) -> None:
         self._settings = settings.simulated
         name = settings.simulated.engine_model
-        self._fitted = None if name is None else find_engine_model(name)
+        self._batch = None if name is None else StepLoop(find_engine_model(name), sleep, clock)
         self._name = settings.served_model_name or SIMULATED_NAME
         self._step_sink = steps
         self._sleep = sleep
@@ -119,6 +120,8 @@ class SimulatedEngine:
             async with contextlib.aclosing(frames):
                 yield EngineAnswer(frames, first_token_seconds=lambda: run.first_token_seconds)
         finally:
+            if self._batch is not None:
+                self._batch.leave(run)
             self._running -= 1
             self._sequences -= run.sequences
             self._runs.discard(run)
@@ -130,18 +133,15 @@ class SimulatedEngine:
 
     async def close(self) -> None:
         self._started = False
+        if self._batch is not None:
+            await self._batch.close()
 
-    def step_seconds(self, context_tokens: int) -> float:
-        """Of one more token; by a fitted model, which takes all sequences for as long as this one."""
-        if self._fitted is not None:
-            return self._fitted.step_seconds(self._sequences, 0, self._sequences * context_tokens)
+    def step_seconds(self) -> float:
+        """Of one more token, without a fitted model."""
         settings = self._settings
         return settings.step_seconds + settings.step_seconds_per_sequence * max(0, self._sequences - 1)
 
     def prefill_seconds(self, prompt_tokens: int) -> float:
-        if self._fitted is not None:
-            others, pairs = max(0, self._sequences - 1), prompt_tokens * (prompt_tokens + 1) / 2
-            return self._fitted.step_seconds(others, prompt_tokens, others * prompt_tokens, pairs)
         return self._settings.prefill_seconds_per_token * prompt_tokens
 
 
@@ -194,6 +194,10 @@ class _Run:
         self.first_token_seconds: float | None = None
         self._last_seconds = self._started_seconds
         self._made = 0
+        self._joined = False
+        self._taken = 0
+        """Of those made, by the answer."""
+        self._token = asyncio.Event()
         self._booked = 0
         self._booked_seconds = self._started_seconds
         self._batch_sum = 0
@@ -207,21 +211,35 @@ class _Run:
         return self._started_seconds if self._made == 0 else None
 
     async def _advance(self) -> None:
-        """Let the time of one more token pass."""
+        """Let the time of one more token pass. A batch goes on whether or not its tokens are taken."""
         engine = self._engine
+        if engine._batch is None:
+            if self._made == 0:
+                delay = engine.prefill_seconds(self._prompt_tokens - self._cached)
+            else:
+                delay = engine.step_seconds()
+            if delay > 0:
+                await engine._sleep(delay)
+            self.stepped(engine._clock(), engine._sequences)
+            return
+        if not self._joined:
+            self._joined = True
+            engine._batch.join(self, self._prompt_tokens, self._cached, self._tokens, self.sequences)
+        while self._made <= self._taken:
+            self._token.clear()
+            await self._token.wait()
+        self._taken += 1
+
+    def stepped(self, now_seconds: float, batch: int) -> None:
+        """One more token of each sequence, in a step of ``batch`` sequences."""
+        self._last_seconds = now_seconds
         if self._made == 0:
-            delay = engine.prefill_seconds(self._prompt_tokens - self._cached)
-        else:
-            delay = engine.step_seconds(self._prompt_tokens + self._made)
-        if delay > 0:
-            await engine._sleep(delay)
-        self._last_seconds = engine._clock()
-        if self._made == 0:
-            self.first_token_seconds = self._last_seconds
-            engine._prefixes.keep(self._prompt)
+            self.first_token_seconds = now_seconds
+            self._engine._prefixes.keep(self._prompt)
         self._made += 1
-        self._batch_sum += engine._sequences
-        if self._last_seconds - self._booked_seconds >= BOOK_SECONDS:
+        self._batch_sum += batch
+        self._token.set()
+        if now_seconds - self._booked_seconds >= BOOK_SECONDS:
             self.book()
 
     def _usage(self) -> dict[str, Any]:

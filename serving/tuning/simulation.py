@@ -19,7 +19,7 @@ import numpy as np
 
 from metering.errors import BadInput
 from serving.tuning.engine_model import EngineModel
-from serving.tuning.packing import SMALLEST_CHUNK, pack_prompts
+from serving.tuning.packing import MAX_BATCHED_TOKENS, SMALLEST_CHUNK, pack_prompts
 from serving.tuning.replica_cache import ReplicaCache
 from serving.tuning.workload import Flags, Floats, Integers, Workload
 
@@ -35,7 +35,7 @@ class Limits:
 
     cap: int = 32
     """Requests inside the engine at once."""
-    max_batched_tokens: int = 2048
+    max_batched_tokens: int = MAX_BATCHED_TOKENS
     max_queue: int | None = None
     """Waiting requests above which one is refused; None: no limit."""
     prefix_caching: bool = True
