@@ -1,6 +1,7 @@
 """Power models for what nothing can read. Each is a named choice; two of them are never mixed in one series.
 
 ``idle_aware``  P = idle + (max - idle) x utilisation
+``busy``        P = idle + (max - idle) x a utilisation that was fitted, while anything runs
 ``nameplate``   E = W x MFU x seconds x N, W the maximal watts of a unit: the formula of Faiz et al. 2024
                 (LLMCarbon); without idle, so a device without work costs nothing
 """
@@ -163,6 +164,28 @@ class IdleAwarePower:
             return None
         watts = self.idle_watts + (self.max_watts - self.idle_watts) * utilisation
         return round(watts * load.window_seconds * 1e9)
+
+
+@dataclass(frozen=True, slots=True)
+class BusyPower:
+    """P = idle + (max - idle) x ``busy_utilisation`` while a step runs, idle otherwise: a fitted engine's power."""
+
+    component: Component
+    idle_watts: float | None
+    """Of the whole component."""
+    max_watts: float
+    busy_utilisation: float
+    method: Method = Method.MODELLED
+    name: str = "busy"
+
+    def __post_init__(self) -> None:
+        if self.idle_watts is None or not 0 <= self.idle_watts <= self.max_watts:
+            raise PowerUnavailable(f"watts of {self.component.name} must be 0 <= idle <= max")
+
+    def energy_nanojoules(self, load: Load) -> int | None:
+        assert self.idle_watts is not None
+        busy_watts = (self.max_watts - self.idle_watts) * self.busy_utilisation
+        return round((self.idle_watts * load.window_seconds + busy_watts * load.busy_seconds) * 1e9)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,8 +87,9 @@ class SimulatedSettings(_Section):
     seed: int = 0
     """Same seed, same prompts: same answers and the same delays."""
     engine_model: str | None = None
-    """Fitted engine model of `wattgate tune`: a file, or `model@device` of one that it kept. Its step times stand
-    for the three figures below; the declared device stays."""
+    """Fitted engine model of `wattgate tune`: a file, or `model@device` of one that it kept. Its step times, for one
+    batch of all requests, stand for the three figures below; its FLOPs, peak and power, where it knows them, for those
+    of the declared device."""
 
     @field_validator("engine_model")
     @classmethod

@@ -1,7 +1,8 @@
 """A seeded latency model that answers in OpenAI's form and says in every answer that it is one.
 
-Time to first token grows with the prompt, inter-token time with the batch. For planning, fast tests and
-the gateway's own overhead (all delays zero). Its work is booked as ``simulated`` on a declared device.
+Time to first token grows with the prompt, inter-token time with the batch; by a fitted engine model, all requests are
+one batch and take the simulator's time. For planning, fast tests and the gateway's own overhead (all delays zero). Its
+work is booked as ``simulated`` on a declared device.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from serving.engines.base import (
 )
 from serving.engines.settings import EngineSettings
 from serving.engines.simulated_prefix import PrefixCache
+from serving.engines.simulated_shape import shape_with
 from serving.engines.simulated_steps import StepLoop
 from serving.errors import EngineRefused, EngineUnavailable
 from serving.tuning.engine_library import find_engine_model
@@ -76,7 +78,9 @@ class SimulatedEngine:
     ) -> None:
         self._settings = settings.simulated
         name = settings.simulated.engine_model
-        self._batch = None if name is None else StepLoop(find_engine_model(name), sleep, clock)
+        fitted = None if name is None else find_engine_model(name)
+        self._batch = None if fitted is None else StepLoop(fitted, sleep, clock)
+        self._config = SIMULATED_CONFIG if fitted is None or fitted.flops is None else shape_with(fitted.flops)
         self._name = settings.served_model_name or SIMULATED_NAME
         self._step_sink = steps
         self._sleep = sleep
@@ -98,7 +102,7 @@ class SimulatedEngine:
             EngineModel(
                 name=self._name,
                 max_context_tokens=self._settings.max_context_tokens,
-                config=SIMULATED_CONFIG,
+                config=self._config,
                 weight_bytes_each=2.0,
                 dtype="bfloat16",
             ),

@@ -22,7 +22,7 @@ from metering.node import UNMETERED, NodeMeter
 from metering.node_settings import Embodied, NodeSettings
 from metering.power.base import Boundary, Component, LoadPower, PowerMeter, PowerUnavailable
 from metering.power.choose import Candidate, PowerPlan, choose_meter
-from metering.power.model import DRAM_WATTS_PER_GB, CpuPowerModel, IdleAwarePower
+from metering.power.model import DRAM_WATTS_PER_GB, BusyPower, CpuPowerModel, IdleAwarePower
 from metering.power.nvml import NvmlMeter
 from metering.power.rapl import POWERCAP, RaplMeter, find_zones
 from metering.weights import WeightKind
@@ -35,6 +35,8 @@ from serving.metering_settings import MeteringSettings
 from serving.placement.calibration import with_calibration
 from serving.placement.intensity import first_stamp
 from serving.placement.placed import engine_config, placed_models
+from serving.tuning.engine_library import find_engine_model
+from serving.tuning.engine_model import EngineModel as FittedModel
 
 SECONDS_PER_YEAR = 365 * 24 * 3600.0
 """SCI's worked example (ISO/IEC 21031) counts years of 365 days."""
@@ -62,11 +64,13 @@ class NodeHardware:
         return self.detected.uuids if self.detected is not None and not self.engine_cores else ()
 
 
-def simulated_device(settings: EngineSettings) -> Device:
-    """The declared one; under the model's name where it has one, so that two are told apart."""
+def simulated_device(settings: EngineSettings) -> DetectedHardware:
+    """The declared one, or what a fitted engine model knows of its own; under the model's name where it has one, so
+    that two are told apart.
+    """
     source = "declared (simulated)"
     simulated = settings.simulated
-    return Device(
+    device = Device(
         name=f"simulated device {settings.served_model_name}" if settings.served_model_name else "simulated device",
         kind="simulated",
         peak_flops={"bf16": Figure(simulated.peak_flops, source)},
@@ -74,6 +78,29 @@ def simulated_device(settings: EngineSettings) -> Device:
         idle_watts=Figure(simulated.idle_watts, source),
         max_watts=Figure(simulated.max_watts, source),
     )
+    fitted = fitted_engine(settings)
+    if fitted is None:
+        return DetectedHardware(device, 1)
+    source = f"fitted to {fitted.device} (simulated)"
+
+    def each(figure: float) -> Figure:
+        return Figure(figure / fitted.devices, source)
+
+    if fitted.peak_flops is not None:
+        device = replace(device, peak_flops={"bf16": each(fitted.peak_flops)})
+    if fitted.power is not None:
+        # a power by busy time asks for no bandwidth, and that of another device would make an MBU of nothing
+        idle, most = each(fitted.power.idle_watts), each(fitted.power.max_watts)
+        device = replace(device, idle_watts=idle, max_watts=most, bandwidth_bytes_per_second=None)
+    if fitted.embodied_kilograms is not None:
+        device = replace(device, embodied_kilograms=each(fitted.embodied_kilograms))
+    return DetectedHardware(device, fitted.devices)
+
+
+def fitted_engine(settings: EngineSettings) -> FittedModel | None:
+    """What drives a simulated engine; None where its settings do."""
+    name = settings.simulated.engine_model if settings.kind == "simulated" else None
+    return None if name is None else find_engine_model(name)
 
 
 def node_hardware(config: GatewayConfig) -> NodeHardware:
@@ -99,8 +126,8 @@ def _machine_hardware(config: GatewayConfig) -> NodeHardware:
     host_watts = {"idle_watts": metering.host_idle_watts, "max_watts": metering.host_max_watts}
     host = replace(host, device=host.device.overridden(host_watts))
     if engine.kind == "simulated":
-        device = simulated_device(engine).overridden(overrides)
-        return NodeHardware(DetectedHardware(device, 1), (), host)
+        simulated = simulated_device(engine)
+        return NodeHardware(replace(simulated, device=simulated.device.overridden(overrides)), (), host)
     if engine.kind == "upstream":
         detected = detect(device=metering.device, overrides=overrides) if metering.device else None
         return NodeHardware(detected, (), host)
@@ -177,6 +204,10 @@ def power_plan(config: GatewayConfig, hardware: NodeHardware) -> PowerPlan:
         return engine_power(detected, hardware.engine_cores, hardware.host)
     method = Method.SIMULATED if detected.device.kind == "simulated" else Method.MODELLED
     part = "simulated device" if method is Method.SIMULATED else "device"
+    fitted = fitted_engine(config.engine)
+    if fitted is not None and fitted.power is not None:
+        busy = fitted.power.busy_utilisation
+        return choose_meter({part: [Candidate("busy", lambda: _busy_model(detected, busy, method))]})
     return choose_meter({part: [Candidate("idle_aware", lambda: _device_model(detected, method))]})
 
 
@@ -244,7 +275,7 @@ def _gpu_power(detected: DetectedHardware, nvml: Callable[[], Any]) -> list[Cand
     return [Candidate("nvml", counters), Candidate("idle_aware", model)]
 
 
-def _device_model(detected: DetectedHardware, method: Method) -> LoadPower:
+def _device_model(detected: DetectedHardware, method: Method) -> IdleAwarePower:
     device, count = detected.device, detected.count
     if detected.slices:
         slices = ", ".join(detected.slices)
@@ -254,6 +285,11 @@ def _device_model(detected: DetectedHardware, method: Method) -> LoadPower:
     idle = None if device.idle_watts is None else device.idle_watts.value * count
     component = Component(device.name.replace(" ", "_"), Boundary.ACCELERATOR, count)
     return IdleAwarePower(component, idle, device.max_watts.value * count, method=method)
+
+
+def _busy_model(detected: DetectedHardware, busy_utilisation: float, method: Method) -> LoadPower:
+    known = _device_model(detected, method)
+    return BusyPower(known.component, known.idle_watts, known.max_watts, busy_utilisation, method)
 
 
 @dataclass(frozen=True, slots=True)

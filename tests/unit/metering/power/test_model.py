@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from metering.power.base import Boundary, Component, Load, PowerUnavailable
 from metering.power.model import (
+    BusyPower,
     CoreTimes,
     CpuPowerModel,
     IdleAwarePower,
@@ -123,6 +124,13 @@ def test_idle_aware_takes_the_larger_ratio_and_at_most_the_maximal_watts():
 def test_idle_aware_without_idle_watts_is_unavailable():
     with pytest.raises(PowerUnavailable, match="idle watts of gpu are unknown"):
         IdleAwarePower(GPU, None, 350.0)
+
+
+def test_a_fitted_power_is_drawn_while_a_step_runs():
+    power = BusyPower(GPU, 50.0, 350.0, 0.5)
+    assert power.energy_nanojoules(Load(10.0, 4.0, None, None)) == (50 * 10 + 150 * 4) * 10**9
+    with pytest.raises(PowerUnavailable):
+        BusyPower(GPU, None, 350.0, 0.5)
 
 
 def test_nameplate_is_watts_times_mfu_times_seconds_times_count():

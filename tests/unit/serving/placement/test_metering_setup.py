@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -7,13 +8,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from metering.architecture import architecture_from_config
 from metering.hardware.device import DetectedHardware, Device, Figure
-from metering.power.base import PowerUnavailable
+from metering.power.base import Load, PowerUnavailable
 from metering.power.model import DRAM_WATTS_PER_GB, CpuPowerModel, IdleAwarePower
 from metering.work import Method, WorkRecord
 from serving.config import GatewayConfig
 from serving.engines.base import EngineModel
-from serving.engines.simulated import SIMULATED_CONFIG
+from serving.engines.simulated import SIMULATED_CONFIG, SimulatedEngine
 from serving.placement.metering_setup import (
     NodeHardware,
     build_node_meter,
@@ -23,6 +25,8 @@ from serving.placement.metering_setup import (
     node_power,
     power_plan,
 )
+from serving.tuning.engine_model import EngineModel as FittedModel
+from serving.tuning.engine_model import FlopCount, Plane, Power
 from tests.unit.metering.power.test_nvml import FakeGpu, FakeNvml
 from tests.unit.metering.power.test_rapl import Tree
 
@@ -37,6 +41,38 @@ def test_a_simulated_engine_runs_on_its_declared_device_only() -> None:
     assert plan.meters == ()
     assert plan.rejected == ()
     assert [(type(model), model.method) for model in plan.load_models] == [(IdleAwarePower, Method.SIMULATED)]
+
+
+def test_a_simulated_engine_by_a_fitted_model_has_its_power_peak_and_flops(tmp_path: Path) -> None:
+    flops = FlopCount.of(architecture_from_config(SIMULATED_CONFIG))
+    fitted = FittedModel(
+        "m", "H100", (Plane(0.01),), devices=2, power=Power(100.0, 800.0, 0.5), peak_flops=2e15, flops=flops
+    )
+    fitted.save(tmp_path / "model.json")
+    simulated = {"engine_model": str(tmp_path / "model.json")}
+    chosen = config(engine={"kind": "simulated", "simulated": simulated})
+    hardware = node_hardware(chosen)
+    (power,) = power_plan(chosen, hardware).load_models
+    busy, idle = fitted.power.joules(10.0, 4.0) if fitted.power else (0.0, 0.0)
+    assert power.energy_nanojoules(Load(10.0, 4.0, None, None)) == pytest.approx((busy + idle) * 1e9)
+    assert power.component.devices == 2
+    engine = SimulatedEngine(chosen.engine, lambda steps: None)
+    asyncio.run(engine.start())
+    profile = model_profile(engine.models()[0], hardware)
+    assert profile.peak_flops == 2e15
+    assert profile.bandwidth_bytes_per_second is None
+    work = profile.work(WorkRecord("r", "m", "t", 0.0, 1.0, prefill_tokens=100))
+    assert work is not None
+    assert work.flops == pytest.approx(100 * flops.per_token + 5050 * flops.per_pair + flops.per_row, rel=1e-6)
+
+
+def test_the_declared_watts_stay_where_the_fitted_model_knows_none(tmp_path: Path) -> None:
+    FittedModel("m", "d", (Plane(0.01),)).save(tmp_path / "model.json")
+    chosen = config(engine={"kind": "simulated", "simulated": {"engine_model": str(tmp_path / "model.json")}})
+    hardware = node_hardware(chosen)
+    (power,) = power_plan(chosen, hardware).load_models
+    assert isinstance(power, IdleAwarePower)
+    assert (power.idle_watts, power.max_watts) == (50.0, 300.0)
 
 
 def test_an_upstream_elsewhere_has_no_energy_and_says_why() -> None:
