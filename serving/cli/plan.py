@@ -45,7 +45,13 @@ def plan(
         float, typer.Option(help="Share of the roofline that is reached, where nothing was fitted.")
     ] = 0.5,
     replicas: Annotated[int | None, typer.Option(min=1, help="A fleet of so many; default: the smallest.")] = None,
-    slo: Annotated[list[str] | None, typer.Option(help="Bound, as ttft_p95<=500ms; may be repeated.")] = None,
+    slo: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Bound, as ttft_p95<=500ms; may be repeated. itl is of the gaps between tokens; goodput goes by each "
+            "answer's mean gap."
+        ),
+    ] = None,
     objective: Annotated[ObjectiveOption, typer.Option(help="What the best has least of.")] = ObjectiveOption.GRAMS,
     zone: Annotated[list[str] | None, typer.Option(help="Grid zone, as FRA; may be repeated.")] = None,
     intensity: Annotated[str | None, typer.Option(help="Carbon intensity instead of a zone's, as 429.")] = None,
