@@ -93,7 +93,7 @@ def features(pair: Comparison, cosine: float) -> NDArray[np.float64]:
             a.tense != b.tense,
             _inversions(pair),
             a.language == "en",
-            pair.identical,
+            pair.folded,
         ],
         dtype=np.float64,
     )

@@ -25,7 +25,12 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Equal but for case, accents, marks and spaces."""
+        """Equal but for case, sentence marks and spaces."""
+        return self.a.spelt == self.b.spelt and bool(self.a.plain)
+
+    @property
+    def folded(self) -> bool:
+        """Equal but for accents, too."""
         return self.a.plain == self.b.plain and bool(self.a.plain)
 
     @cached_property

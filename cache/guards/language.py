@@ -9,15 +9,10 @@ from cache.language.detect import UNKNOWN
 def language(pair: Comparison) -> str | None:
     if not pair.a.plain or not pair.b.plain:
         return None if pair.a.text == pair.b.text and pair.a.text else "nothing to compare"
-    if pair.identical and _marks(pair.a.text) == _marks(pair.b.text):
+    if pair.identical:
         return None
     if pair.a.language == pair.b.language and pair.words is not None:
         return None
     if UNKNOWN in (pair.a.language, pair.b.language):
         return "language not known and words differ"
     return f"{pair.a.language} against {pair.b.language}"
-
-
-def _marks(text: str) -> tuple[str, ...]:
-    """Symbols that carry meaning where words are not understood; sentence marks do not."""
-    return tuple(c for c in text if not c.isalnum() and not c.isspace() and c not in ".,!?;:'\"。、！？，；：·・؟،-()")

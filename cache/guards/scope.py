@@ -60,9 +60,36 @@ def scope(pair: Comparison) -> str | None:
                 return f"{strong} against can"
     if pair.a.modality and pair.b.modality and not pair.a.modality & pair.b.modality:
         return f"{_list(set(pair.a.modality))} against {_list(set(pair.b.modality))}"
+    often = _how_often(pair)
+    if often is not None:
+        return often
     if _within_itself(pair.a) != _within_itself(pair.b):
         return "one within another on one side"
     return _added(pair, words)
+
+
+_FREQUENCY = {
+    "ever": frozenset({"ever", "jemals", "jamais"}),
+    "always": frozenset({"always", "sempre", "siempre", "toujours", "immer"}),
+    "sometimes": frozenset({"sometimes", "occasionally", "vezes", "veces", "parfois", "quelquefois", "manchmal"}),
+    "usually": frozenset({"usually", "normally", "generally", "normalmente", "geralmente", "generalmente",
+                          "normalement", "normalerweise", "gewohnlich", "meistens"}),
+    "rarely": frozenset({"rarely", "seldom", "hardly", "raramente", "rarement", "selten"}),
+}  # fmt: skip
+
+
+def _how_often(pair: Comparison) -> str | None:
+    """Is it ever right, is it always right; always on one side changes an answer of yes or no."""
+    a, b = _frequencies(pair.a), _frequencies(pair.b)
+    if a and b and a != b:
+        return f"{_list(a)} against {_list(b)}"
+    if "always" in a ^ b and any("yesno" in text.frames for text in (pair.a, pair.b)):
+        return "always on one side"
+    return None
+
+
+def _frequencies(text: Analysis) -> set[str]:
+    return {name for name, signs in _FREQUENCY.items() if not signs.isdisjoint(text.plain)}
 
 
 def _within_itself(text: Analysis) -> bool:

@@ -5,6 +5,30 @@ from __future__ import annotations
 from cache.guards.comparison import Comparison
 from cache.language.affixes import other_compound, other_substance
 from cache.language.analysis import Unit
+from cache.language.lexicon import Lexicon
+from cache.language.typos import distance, slip
+
+_SPELLINGS_TEXT = "our/or re/er ise/ize yse/yze ence/ense ogue/og ll/l ey/ay yre/ire mme/m is/iz c/s ae/e oe/e"
+_SPELLINGS = tuple((left, right) for pair in _SPELLINGS_TEXT.split() for left, right in [pair.split("/")])
+"""Of English words on two shores."""
+_SHORTEST = 4
+
+
+def _letter_apart(unit: Unit, other: Unit, words: Lexicon) -> bool:
+    """Two words that exist, one letter from each other, are two things: ants and aunts, Leder and Leber."""
+    p, q = unit.norm, other.norm
+    if min(len(p), len(q)) < _SHORTEST or unit.light or other.light or distance(p, q, 1) > 1:
+        return False
+    if words.synonyms(unit.key, other.key) or p[:-1] in (q, q[:-1]) or q[:-1] == p or slip(p, q, words, False):
+        return False
+    return not _spelt_elsewhere(p, q) and not _spelt_elsewhere(q, p)
+
+
+def _spelt_elsewhere(british: str, us: str) -> bool:
+    return any(
+        left in british and right in us and british.replace(left, "*", 1) == us.replace(right, "*", 1)
+        for left, right in _SPELLINGS
+    )
 
 
 def substitution(pair: Comparison) -> str | None:
@@ -13,7 +37,7 @@ def substitution(pair: Comparison) -> str | None:
         return None
     for unit in pair.alignment.left_a:
         for other in pair.alignment.left_b:
-            if words.contrasted(unit.key, other.key) or _another_thing(unit, other, words.language):
+            if words.contrasted(unit.key, other.key) or _another_thing(unit, other, words):
                 return f"{unit.norm} against {other.norm}"
     for mine, others in ((pair.left_a, pair.left_b), (pair.left_b, pair.left_a)):
         named = next((unit.norm for unit in mine if unit.entity), None)
@@ -28,8 +52,10 @@ def substitution(pair: Comparison) -> str | None:
     return None
 
 
-def _another_thing(unit: Unit, other: Unit, language: str) -> bool:
-    return other_substance(unit.norm, other.norm) or (language == "de" and other_compound(unit.norm, other.norm))
+def _another_thing(unit: Unit, other: Unit, words: Lexicon) -> bool:
+    if other_substance(unit.norm, other.norm) or _letter_apart(unit, other, words):
+        return True
+    return words.language == "de" and other_compound(unit.norm, other.norm)
 
 
 def _rare(units: tuple[Unit, ...]) -> list[str]:

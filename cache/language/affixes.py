@@ -11,8 +11,8 @@ _PREFIXES_TEXT = {
     "pt": "pre/pos sobre/sub i/e",
     "es": "pre/pos sobre/sub sobre/infra in/e",
     "fr": "sur/sous im/em",
-    "de": "an/ab auf/ab auf/zu ein/aus ein/ab vor/nach ober/unter uber/unter hin/ruck hin/her in/aus be/ent ver/ent "
-    "zu/ab innen/aussen",
+    "de": "an/ab an/aus auf/ab auf/zu ein/aus ein/ab vor/nach ober/unter uber/unter hin/ruck hin/her in/aus be/ent "
+    "ver/ent zu/ab innen/aussen",
 }
 _SHORTEST_REST = 3
 _PREFIXES = {

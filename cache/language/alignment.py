@@ -8,6 +8,7 @@ from cache.language.affixes import opposed_by_prefix, other_substance
 from cache.language.analysis import Analysis, Unit
 from cache.language.lexicon import Lexicon, frequent_words
 from cache.language.stem import related
+from cache.language.typos import slip
 
 SAME, SYNONYM, DERIVED, TYPO, JOINED, ECHO = "same", "synonym", "derived", "typo", "joined", "echo"
 """``echo``: says again what another unit of the same text, already matched, says: recover a forgotten password."""
@@ -47,7 +48,7 @@ def align(a: Analysis, b: Analysis, words: Lexicon) -> Alignment:
                     break
 
     take(lambda x, y: x.norm == y.norm, SAME)
-    take(lambda x, y: x.key == y.key and not _opposed(words, x, y), SAME)
+    take(lambda x, y: (x.key == y.key or _plural(x, y, words)) and not _opposed(words, x, y), SAME)
     if left_a and left_b:
         take(lambda x, y: words.synonyms(x.key, y.key) and not _opposed(words, x, y), SYNONYM)
         if len(left_a) * len(left_b) <= _MOST_TYPO_PAIRS:
@@ -110,48 +111,18 @@ def _derived(x: Unit, y: Unit, words: Lexicon) -> bool:
     return related(x.norm, y.norm, x.key, y.key)
 
 
+def _plural(x: Unit, y: Unit, words: Lexicon) -> bool:
+    """Litre and litres, which lose different endings to the stemmer."""
+    if words.language not in ("pt", "es", "fr") or x.norm[-1:] == y.norm[-1:] or min(len(x.norm), len(y.norm)) < 4:
+        return False
+    return x.norm.removesuffix("s") == y.norm.removesuffix("s")
+
+
 def _is_typo(x: Unit, y: Unit, words: Lexicon) -> bool:
-    """One slip in a word of five letters or more, two in nine of a listed one; never between two listed."""
     p, q = x.norm, y.norm
-    if "_" in p or "_" in q or min(len(p), len(q)) < 4 or abs(len(p) - len(q)) > 2:
+    if "_" in p or "_" in q or _opposed(words, x, y) or other_substance(p, q):
         return False
-    if _opposed(words, x, y) or other_substance(p, q):
-        return False
-    if (p in words.known and q in words.known) or p[0] != q[0] or not (p.isalpha() and q.isalpha()):
-        return False
-    if (x.entity or y.entity) and not (p in words.known or q in words.known):
-        return False
-    if (
-        words.language != "en"
-        and p not in words.known
-        and q not in words.known
-        and x.key not in words.groups
-        and y.key not in words.groups
-        and len(p) < 7
-    ):
-        return False
-    longest = max(len(p), len(q))
-    # Of two words in no list neither is known to be the slip: prednisone and prednisolone are two medicines.
-    listed = p in words.known or q in words.known
-    allowed = 2 if longest >= 9 and listed and not (x.entity or y.entity) else 1
-    return distance(p, q, allowed) <= allowed
-
-
-def distance(p: str, q: str, limit: int) -> int:
-    """Damerau-Levenshtein distance (adjacent transpositions), or more than ``limit`` as soon as it is sure."""
-    before: list[int] = []
-    row = list(range(len(q) + 1))
-    for i, left in enumerate(p, start=1):
-        current = [i]
-        for j, right in enumerate(q, start=1):
-            cost = min(row[j] + 1, current[j - 1] + 1, row[j - 1] + (left != right))
-            if i > 1 and j > 1 and left == q[j - 2] and p[i - 2] == right:
-                cost = min(cost, before[j - 2] + 1)
-            current.append(cost)
-        if min(current) > limit:
-            return limit + 1
-        before, row = row, current
-    return row[-1]
+    return slip(p, q, words, x.entity or y.entity)
 
 
 def _join(left: list[Unit], other: list[Unit], matches: list[Match], swapped: bool = False) -> None:

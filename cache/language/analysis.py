@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from cache.language.detect import UNDECIDED, UNKNOWN, detect
 from cache.language.lexicon import Lexicon, PhraseTable, frequent_words, lexicon, split_elision
+from cache.language.marks import symbols, unmarked
 from cache.language.normalise import normalise
-from cache.language.quantities import UNITS, quantities
+from cache.language.quantities import SIGNS, quantities
 from cache.language.tokens import Token, tokenise
 
 _CLAUSE_MARKS = frozenset(".!?;,:-(")
-_OPERATORS = frozenset("=^*+<>×÷√≤≥≠|&")
+_OPERATORS = frozenset("=^*+<>×÷√≤≥≠")
 """Marks that are part of what is asked, as in an equation."""
 _BOUNDS = {
     word: side
@@ -97,6 +99,10 @@ class Analysis:
     language: str
     plain: tuple[str, ...]
     """Folded tokens without marks, as written."""
+    spelt: tuple[str, ...] = ()
+    """The same with their accents."""
+    symbols: tuple[str, ...] = ()
+    """Marks that are no sentence marks, in order."""
     units: tuple[Unit, ...] = ()
     frames: tuple[str, ...] = ()
     quantities: Counter[str] = field(default_factory=Counter)
@@ -131,13 +137,19 @@ class Analysis:
 @lru_cache(maxsize=8192)
 def analyse(text: str, language: str = "") -> Analysis:
     """``language`` empty: detected. Never raises for any text."""
-    normal = normalise(text)
+    normal = normalise(unmarked(text))
     tokens = tokenise(normal)
-    plain = tuple(token.norm for token in tokens if token.kind != "mark")
+    said = [token for token in tokens if token.kind != "mark"]
+    plain, spelt = tuple(token.norm for token in said), tuple(_accented(token.text) for token in said)
     language = language or detect(tokens)
     if language in (UNKNOWN, UNDECIDED):
-        return Analysis(normal, language, plain)
-    return _Reader(normal, tokens, plain, lexicon(language)).read()
+        return Analysis(normal, language, plain, spelt, symbols(text))
+    read = _Reader(normal, tokens, plain, lexicon(language)).read()
+    return replace(read, spelt=spelt, symbols=symbols(text))
+
+
+def _accented(written: str) -> str:
+    return unicodedata.normalize("NFC", written.casefold())
 
 
 class _Reader:
@@ -199,16 +211,13 @@ class _Reader:
         for quantity in free:
             for place in range(quantity.at, quantity.at + quantity.length):
                 self.used[place] = True
-            if (
-                quantity.at
-                and self.norms[quantity.at - 1] in UNITS
-                and self.norms[quantity.at - 1] in ("$", "euro", "pound", "yen")
-            ):
+            if quantity.at and self.norms[quantity.at - 1] in SIGNS:
                 self.used[quantity.at - 1] = True
         identifiers: Counter[str] = Counter()
         for place, token in enumerate(self.tokens):
             if token.kind == "identifier" and not self.used[place]:
-                identifiers[token.norm] += 1
+                # ls -R is not ls -r
+                identifiers[token.text if token.text.startswith("-") else token.norm] += 1
         quantifiers = self._labels(words.quantifiers, consume=True)
         formats = frozenset(self._labels(words.formats))
         lengths = frozenset(self._labels(words.lengths))
@@ -267,12 +276,21 @@ class _Reader:
             return ()
         return tuple(
             token.norm
-            for token in self.tokens
+            for place, token in enumerate(self.tokens)
             if token.kind == "number"
             or token.norm in _OPERATORS
             or token.norm in ("-", "/")
             or (len(token.norm) == 1 and token.kind == "word")
+            or self._groups(place)
         )
+
+    def _groups(self, place: int) -> bool:
+        """A parenthesis around a part of an expression, not around words."""
+        beside = {"(": place + 1, ")": place - 1}.get(self.norms[place], len(self.tokens))
+        if not 0 <= beside < len(self.tokens):
+            return False
+        token = self.tokens[beside]
+        return token.kind == "number" or len(token.norm) == 1
 
     def _clauses(self) -> list[int]:
         starts = [0]

@@ -7,6 +7,7 @@ BERT-base-uncased vocabulary (Google, Apache-2.0), most frequent first.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from cache.language.stem import stem
 from cache.language.tokens import tokenise
 
 LANGUAGES = ("en", "pt", "es", "fr", "de")
+_WRITTEN = re.compile(r"[^\W\d_]+")
 _ELISIONS = ("l", "d", "qu", "j", "n", "s", "c", "m", "t", "lorsqu", "puisqu", "jusqu")
 
 Phrase = tuple[str, ...]
@@ -247,3 +249,9 @@ def lexicon(language: str) -> Lexicon:
 def detect_words(language: str) -> frozenset[str]:
     """Function words that tell the language."""
     return _words(_read(f"lexicon/{language}.json")["detect"])
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def written_words(language: str) -> frozenset[str]:
+    """Every word of the tables as it is written, with its accents."""
+    return frozenset(_WRITTEN.findall(json.dumps(_read(f"lexicon/{language}.json"), ensure_ascii=False).casefold()))

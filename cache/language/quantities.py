@@ -15,6 +15,16 @@ _UNIT_NAMES = {
     "pound": "gbp quid",
     "yen": "yen jpy iene ienes",
     "real": "reais brl",
+    "rupee": "rupee rupees inr rupia rupias roupie roupies rupien",
+    "won": "won wons krw",
+    "ruble": "ruble rubles rouble roubles rub rublo rublos rubel",
+    "lira": "lira liras",
+    "shekel": "shekel shekels ils",
+    "dong": "dong vnd",
+    "baht": "baht thb",
+    "peso": "peso pesos",
+    "hryvnia": "hryvnia uah",
+    "naira": "naira ngn",
     "s": "sec secs seconds segundo segundos secondes sekunde sekunden",
     "min": "min mins minute minutes minuto minutos minuten",
     "h": "hr hrs hour hours hora horas heure heures stunde stunden",
@@ -59,7 +69,11 @@ _UNIT_NAMES = {
     "kmh": "kmh kph",
 }
 UNITS = {alias: name for name, aliases in _UNIT_NAMES.items() for alias in aliases.split()}
-_CURRENCY = frozenset({"$", "euro", "pound", "yen", "real"})
+_CURRENCY = frozenset({"$", "euro", "pound", "yen", "real", "rupee", "won", "ruble", "lira", "shekel", "dong", "baht",
+                       "peso", "hryvnia", "naira"})  # fmt: skip
+SIGNS = frozenset({"$", "euro", "pound", "yen", "rupee", "won", "ruble", "lira", "shekel", "dong", "baht", "peso",
+                   "hryvnia", "naira"})  # fmt: skip
+"""What a currency's sign is written out as, before its amount."""
 _MULTIPLIERS = {
     "k": 1e3, "thousand": 1e3, "mil": 1e3, "mille": 1e3, "tausend": 1e3, "million": 1e6, "millions": 1e6,
     "milhao": 1e6, "milhoes": 1e6, "millon": 1e6, "millones": 1e6, "millionen": 1e6, "billion": 1e9,

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.language.alignment import align, distance
+from cache.language.alignment import align
 from cache.language.analysis import analyse
 from cache.language.detect import UNKNOWN
 from cache.language.lexicon import LANGUAGES, lexicon
 from cache.language.normalise import fold, normalise
 from cache.language.quantities import quantities
 from cache.language.tokens import tokenise
+from cache.language.typos import distance
 
 
 @given(st.text(max_size=100))
