@@ -52,15 +52,18 @@ def asked(pair: Comparison) -> str | None:
 
 
 def _same_parties(pair: Comparison, a: Asked, b: Asked, words: Lexicon) -> bool:
-    """One verb on both sides, and not the same noun right after the question word: what owls eat, what do owls eat."""
+    """One verb on both sides, before its noun in the one and after it in the other: eats owls, do owls eat."""
     if words.language != "en":
         shared = [stem for stem in a.rest if any(_same(stem, other, words) for other in b.rest)]
         return len(shared) >= 2 and not _passive(pair)
     subject, other = (a, b) if a.role == SUBJECT else (b, a)
     done = [stem for stem in subject.rest if not any(_same(stem, noun, words) for noun in other.noun)]
-    if len(done) < 2 or not other.rest or _same(done[0], other.rest[0], words):
-        return False
-    return all(any(_same(stem, rest, words) for rest in other.rest) for stem in done[:2])
+    places = [
+        place
+        for stem in done
+        if (place := next((at for at, rest in enumerate(other.rest) if _same(stem, rest, words)), None)) is not None
+    ]
+    return len(places) >= 2 and places[0] > places[1]
 
 
 def _same(a: str, b: str, words: Lexicon) -> bool:

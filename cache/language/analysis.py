@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from cache.language.detect import UNDECIDED, UNKNOWN, detect
 from cache.language.lexicon import Lexicon, PhraseTable, frequent_words, lexicon, split_elision
+from cache.language.manners import without_manners
 from cache.language.marks import symbols, unmarked
 from cache.language.normalise import normalise
 from cache.language.quantities import SIGNS, quantities
@@ -143,7 +144,8 @@ def analyse(text: str, language: str = "") -> Analysis:
     plain, spelt = tuple(token.norm for token in said), tuple(_accented(token.text) for token in said)
     language = language or detect(tokens)
     if language in (UNKNOWN, UNDECIDED):
-        return Analysis(normal, language, plain, spelt, symbols(text))
+        said_so = without_manners(spelt) if language == UNKNOWN else slice(None)
+        return Analysis(normal, language, plain[said_so], spelt[said_so], symbols(text))
     read = _Reader(normal, tokens, plain, lexicon(language)).read()
     return replace(read, spelt=spelt, symbols=symbols(text))
 
