@@ -68,9 +68,22 @@ def _one_slot(pair: Comparison) -> str | None:
     English leaves this to the score, which knows how common a word is. The first word is often the verb, and verbs
     have more synonyms than any list: it is left to the score, too.
     """
-    if pair.a.language == "en" or len(pair.left_a) != 1 or len(pair.left_b) != 1:
+    if pair.a.language == "en":
+        return None
+    aligned = pair.alignment
+    for left, others in ((pair.left_a, aligned.left_b), (pair.left_b, aligned.left_a)):
+        if len(left) == 1 and _half_of(left[0], others):
+            return f"{left[0].norm} against {' '.join(unit.norm for unit in others)}"
+    if len(pair.left_a) != 1 or len(pair.left_b) != 1:
         return None
     a, b = pair.left_a[0], pair.left_b[0]
     if a.role != b.role or a.place == pair.a.units[0].place or b.place == pair.b.units[0].place:
         return None
     return f"{a.norm} against {b.norm}"
+
+
+def _half_of(phrase: Unit, others: tuple[Unit, ...]) -> bool:
+    """One word of a phrase that means one thing, and another word: how many people live, how many people work."""
+    parts = phrase.norm.split("_")
+    said = [any(part.startswith(unit.key) for part in parts) for unit in others]
+    return len(parts) > 1 and any(said) and not all(said)

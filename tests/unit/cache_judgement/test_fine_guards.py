@@ -116,7 +116,10 @@ REFUSED: dict[str, tuple[tuple[str, str], ...]] = {
         ("¿Qué hace un secretario?", "¿Qué hace una secretaria?"),
         ("Dónde compro un libro?", "Dónde compro una libra?"),
     ),
-    "scope": (("Is it ever OK to lie?", "Is it always OK to lie?"),),
+    "scope": (
+        ("Is it ever OK to lie?", "Is it always OK to lie?"),
+        ("¿Cuántas personas viven solas en Lima?", "¿Cuál es la población de Lima?"),
+    ),
     "substitution": (
         ("What are the symptoms of dysphagia?", "What are the symptoms of dysphasia?"),
         ("Where is the ileum?", "Where is the ilium?"),
@@ -125,6 +128,12 @@ REFUSED: dict[str, tuple[tuple[str, str], ...]] = {
         ("How do I get rid of moles?", "How do I get rid of mules?"),
         ("Are beets good?", "Are beers good?"),
         ("Was kostet Leder?", "Was kostet Leber?"),
+        ("Wie viele Menschen leben in Bremen?", "Wie viele Hunde leben in Bremen?"),
+        ("¿Cuántas personas viven en Lima?", "¿Cuántas personas trabajan en Lima?"),
+        ("Wie viele Menschen leben in Bremen?", "Wie viele Hunde leben in Bremen?"),
+        ("¿Cuántas personas viven en Lima?", "¿Cuántas personas trabajan en Lima?"),
+        ("Quantas pessoas moram em Recife?", "Quantas pessoas morrem em Recife?"),
+        ("Combien de personnes vivent à Lyon ?", "Combien de personnes travaillent à Lyon ?"),
     ),
     "turned": (
         ("How many ounces in a pint?", "How many pints in an ounce?"),
@@ -251,6 +260,12 @@ PASSED: tuple[tuple[str, str], ...] = (
     ("Qui a inventé le téléphone ?", "Quel est l'inventeur du téléphone ?"),
     ("¿Quién pintó el Guernica?", "¿Quién es el autor del Guernica?"),
     ("Quem escreveu Dom Casmurro?", "Dom Casmurro foi escrito por quem?"),
+    ("Wie viele Menschen leben in Bremen?", "Wie viele Einwohner hat Bremen?"),
+    ("¿Cuántas personas viven en Lima?", "¿Cuál es la población de Lima?"),
+    ("Quantas pessoas moram em Recife?", "Qual é a população de Recife?"),
+    ("best time of year to visit Peru", "When is the best time to visit Peru?"),
+    ("日本の首都はどこですか？", "日本の首都はどこ？"),
+    ("请问法国的首都是哪里？", "法国的首都是哪里？"),
 )
 
 
