@@ -48,7 +48,7 @@ def align(a: Analysis, b: Analysis, words: Lexicon) -> Alignment:
                     break
 
     take(lambda x, y: x.norm == y.norm, SAME)
-    take(lambda x, y: (x.key == y.key or _plural(x, y, words)) and not _opposed(words, x, y), SAME)
+    take(lambda x, y: (x.key == y.key or _inflected(x, y, words)) and not _opposed(words, x, y), SAME)
     if left_a and left_b:
         take(lambda x, y: words.synonyms(x.key, y.key) and not _opposed(words, x, y), SYNONYM)
         if len(left_a) * len(left_b) <= _MOST_TYPO_PAIRS:
@@ -111,11 +111,17 @@ def _derived(x: Unit, y: Unit, words: Lexicon) -> bool:
     return related(x.norm, y.norm, x.key, y.key)
 
 
-def _plural(x: Unit, y: Unit, words: Lexicon) -> bool:
-    """Litre and litres, which lose different endings to the stemmer."""
-    if words.language not in ("pt", "es", "fr") or x.norm[-1:] == y.norm[-1:] or min(len(x.norm), len(y.norm)) < 4:
+_CLITICS = frozenset({"me", "te", "se", "nos", "os"})
+
+
+def _inflected(x: Unit, y: Unit, words: Lexicon) -> bool:
+    """Litre and litres, which lose different endings to the stemmer; Spanish casarme and casarse."""
+    p, q = x.norm, y.norm
+    if words.language not in ("pt", "es", "fr") or p[-1:] == q[-1:] != "e" or min(len(p), len(q)) < 4:
         return False
-    return x.norm.removesuffix("s") == y.norm.removesuffix("s")
+    if p.removesuffix("s") == q.removesuffix("s"):
+        return True
+    return words.language == "es" and p[:-2] == q[:-2] and p[-3] == "r" and {p[-2:], q[-2:]} <= _CLITICS
 
 
 def _is_typo(x: Unit, y: Unit, words: Lexicon) -> bool:

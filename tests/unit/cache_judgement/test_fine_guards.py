@@ -155,6 +155,8 @@ REFUSED: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 PASSED: tuple[tuple[str, str], ...] = (
+    ("¿Qué necesito para casarme?", "¿Qué se necesita para casarse?"),
+    ("Combien de grammes dans une livre ?", "Combien de grammes y a-t-il dans une livre ?"),
     ("How do I send an e-mail?", "How do I send an email?"),
     ("Is 5-10 days enough?", "Is 5 to 10 days enough?"),
     ("Can I buy it for $5?", "Can I buy it for 5 dollars?"),
