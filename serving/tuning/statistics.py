@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,12 +52,12 @@ def summarise(outcomes: Sequence[Outcome], slo: Slo | None = None, peaks: Device
     prompt = sum(outcome.prompt_tokens for outcome in good)
     kept = [one for one in good if slo.request_met(one.ttft_seconds, one.per_token_seconds, one.e2e_seconds)]
     late = [outcome.sent_seconds - outcome.intended_seconds for outcome in outcomes]
-    hits = [outcome for outcome in good if (outcome.cost.cache or "").startswith("HIT")]
+    worked = [outcome for outcome in good if not outcome.cost.hit]
     errors: dict[str, int] = {}
     for outcome in outcomes:
         if outcome.error is not None:
             errors[outcome.error] = errors.get(outcome.error, 0) + 1
-    flops = _sum([outcome.cost.flops for outcome in good if outcome not in hits]) if len(hits) < len(good) else 0.0
+    flops = _sum([outcome.cost.flops for outcome in worked]) if worked or not good else 0.0
     methods = sorted({outcome.cost.method for outcome in good if outcome.cost.method})
     return {
         "requests": len(outcomes),
@@ -78,9 +79,10 @@ def summarise(outcomes: Sequence[Outcome], slo: Slo | None = None, peaks: Device
         **_costs(good, output),
         "mfu_ratio": None if flops is None or peaks.flops is None else flops / (peaks.flops * seconds),
         "flops": flops,
-        "cache_hit_ratio": len(hits) / len(good) if good else None,
+        "cache_hit_ratio": 1 - len(worked) / len(good) if good else None,
         "prefix_cached_ratio": sum(one.cached_prompt_tokens for one in good) / prompt if prompt else None,
         "method": "+".join(methods) or None,
+        "provisional_receipts": sum(outcome.cost.status == "provisional" for outcome in good),
     }
 
 
@@ -112,30 +114,38 @@ def _sum(values: Sequence[float | None]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A point estimate with its bootstrap interval."""
+    """A point estimate with its interval; of a single pair there is none."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    pairs: int
     level: float = 0.95
 
-    def as_dict(self) -> dict[str, float]:
-        return {"value": self.value, "low": self.low, "high": self.high, "level": self.level}
+    def as_dict(self) -> dict[str, float | None]:
+        return {"value": self.value, "low": self.low, "high": self.high, "level": self.level, "pairs": self.pairs}
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.value:.3g} (one pair of runs: no interval)"
+        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g}, {self.level:.0%})"
 
 
-def bootstrap_ratio(
-    ours: Sequence[float], base: Sequence[float], *, resamples: int = 2000, level: float = 0.95, seed: int = 0
-) -> Interval:
-    """Mean of ``ours`` over mean of ``base``, percentile bootstrap (Efron 1979) over independent repeats.
+def paired_ratio(ours: Sequence[float], base: Sequence[float], *, level: float = 0.95) -> Interval:
+    """``ours`` over ``base``, geometric mean over pairs of runs that followed each other, with Student's t interval of
+    the logarithms at n - 1 degrees of freedom: a percentile bootstrap of three runs, which takes what it saw for all
+    there is, holds the true ratio in four cases of five when it says 95 %.
 
     Raises:
-        BadInput: no repeats, or a base that is not positive.
+        BadInput: no pairs, halves of unlike number, or a value that is not positive.
     """
-    a, b = np.asarray(ours, dtype=np.float64), np.asarray(base, dtype=np.float64)
-    if a.size == 0 or b.size == 0 or not np.all(b > 0):
-        raise BadInput("a ratio needs repeats on both sides, and a base above 0")
-    random = np.random.default_rng(seed)
-    ours_drawn = a[random.integers(0, a.size, (resamples, a.size))].mean(axis=1)
-    drawn = ours_drawn / b[random.integers(0, b.size, (resamples, b.size))].mean(axis=1)
-    low, high = np.percentile(drawn, [50 * (1 - level), 50 * (1 + level)])
-    return Interval(float(a.mean() / b.mean()), float(low), float(high), level)
+    if len(ours) == 0 or len(ours) != len(base) or min(*ours, *base) <= 0:
+        raise BadInput("a ratio needs pairs of runs, and values above 0")
+    logs = np.log(np.asarray(ours, dtype=np.float64) / np.asarray(base, dtype=np.float64))
+    centre, pairs = float(logs.mean()), len(logs)
+    if pairs < 2:
+        return Interval(float(np.exp(centre)), None, None, pairs, level)
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(pairs - 1, 0.5 + level / 2)) * float(logs.std(ddof=1)) / math.sqrt(pairs)
+    return Interval(*(float(np.exp(log)) for log in (centre, centre - half, centre + half)), pairs, level)

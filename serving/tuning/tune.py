@@ -10,7 +10,7 @@ from typing import Any
 from serving.tuning.bench import Bench
 from serving.tuning.search import Goal, Tried, kept, knee, pareto
 from serving.tuning.setting import Setting
-from serving.tuning.statistics import Interval, bootstrap_ratio
+from serving.tuning.statistics import Interval, paired_ratio
 from serving.tuning.workload import Workload
 
 _CANDIDATES = 3
@@ -154,16 +154,22 @@ def _compared(
     if any(not math.isfinite(value) or value <= 0 for value in (*ours, *base)):
         why = f"{best.setting}: {_figures(best, goal)}. A repeat lacked {goal.key}: no interval.{notes}"
         return Recommendation(best.setting, current, None, why, None, front, bend, order)
-    gain = bootstrap_ratio(ours, base)
-    surely = gain.low > 1 if goal.objective == "tokens" else gain.high < 1
+    gain = paired_ratio(ours, base)
     current_meets = pair.kept(current, goal) * 2 > repeats
-    figure = f"{goal.key} is {gain.value:.3g} times the current ({gain.low:.3g} to {gain.high:.3g}, 95 %)"
-    if not surely and current_meets:
+    figure = f"{goal.key} over the current setting's is {gain}"
+    if not _better(gain, goal) and current_meets:
         why = f"The current setting stays: the best found ({best.setting}) is not surely better; {figure}."
         return Recommendation(current, current, gain, why, None, front, bend, order)
     reason = "" if current_meets else " The current setting breaks the SLO."
     why = f"{best.setting}: {_figures(best, goal)}; {figure}.{reason}{notes}"
     return Recommendation(best.setting, current, gain, why, None, front, bend, order)
+
+
+def _better(gain: Interval, goal: Goal) -> bool:
+    """Surely, by the whole interval; where a single pair has none, in that pair, as it is said."""
+    if goal.objective == "tokens":
+        return (gain.value if gain.low is None else gain.low) > 1
+    return (gain.value if gain.high is None else gain.high) < 1
 
 
 def _broken_in_repeats(broke: Sequence[Tried]) -> str:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,7 +6,7 @@ from hypothesis import strategies as st
 from metering.errors import BadInput
 from serving.tuning.outcome import Cost, Outcome
 from serving.tuning.slo import Slo
-from serving.tuning.statistics import DevicePeaks, bootstrap_ratio, summarise
+from serving.tuning.statistics import DevicePeaks, paired_ratio, summarise
 
 
 def outcome(start=0.0, first=0.2, end=1.0, tokens=5, **changes):
@@ -87,14 +88,39 @@ def test_an_slo_says_by_how_much_it_is_broken():
     assert not slo.met({"ttft_p95_seconds": 0.1})
 
 
+def test_receipts_that_were_not_final_are_counted():
+    costs = (Cost(status="provisional"), Cost(status="final"), Cost())
+    assert summarise([outcome(cost=cost) for cost in costs])["provisional_receipts"] == 1
+
+
 @given(values=st.lists(st.floats(0.1, 10), min_size=2, max_size=8))
 def test_the_interval_of_a_thing_against_itself_holds_one(values):
-    interval = bootstrap_ratio(values, values)
+    interval = paired_ratio(values, values)
     assert interval.low <= 1.0 <= interval.high
 
 
 def test_a_clear_gain_has_an_interval_off_one():
-    interval = bootstrap_ratio([0.5, 0.52, 0.51], [1.0, 1.05, 0.98])
+    interval = paired_ratio([0.5, 0.52, 0.51], [1.0, 1.05, 0.98])
     assert interval.high < 0.6
-    with pytest.raises(BadInput):
-        bootstrap_ratio([1.0], [])
+    for ours, base in (([1.0], []), ([], []), ([1.0], [0.0])):
+        with pytest.raises(BadInput):
+            paired_ratio(ours, base)
+
+
+def test_a_single_pair_has_no_interval_and_says_so():
+    interval = paired_ratio([2.0], [4.0])
+    assert (interval.value, interval.low, interval.high) == (0.5, None, None)
+    assert str(interval) == "0.5 (one pair of runs: no interval)"
+
+
+@pytest.mark.parametrize("pairs", [2, 3, 5])
+def test_a_95_percent_interval_holds_the_true_ratio_in_95_of_100(pairs):
+    random = np.random.default_rng(7)
+    held, draws = 0, 4000
+    for _ in range(draws):
+        drift = random.normal(0, 0.3, pairs)
+        ours, base = (np.exp(drift + random.normal(0, 0.05, pairs)) for _ in range(2))
+        interval = paired_ratio((0.8 * ours).tolist(), base.tolist())
+        held += interval.low <= 0.8 <= interval.high
+    # three standard errors of a share of 4,000
+    assert abs(held / draws - 0.95) < 0.0103
