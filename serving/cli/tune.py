@@ -6,8 +6,9 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,18 +18,21 @@ import typer
 from serving.cli.figures import bad_input_exits
 from serving.cli.knob_options import KnobOptions
 from serving.cli.option_groups import spread
-from serving.cli.output import Progress, bar, err, fail, out
+from serving.cli.output import Progress, bar, fail, out
 from serving.cli.serve import ConfigOption, EngineOption, GatewayOptions, ModelOption, terminate
 from serving.cli.workload_options import WorkloadOptions
 
 if TYPE_CHECKING:
+    import optuna
+
     from metering.shape import ModelArchitecture
     from serving.config import GatewayConfig
     from serving.tuning.attached import AttachedGateway
     from serving.tuning.bench import Bench, GatewayBench
-    from serving.tuning.search import Goal, Tried
+    from serving.tuning.search import Budget, Goal, Tried
     from serving.tuning.setting import Setting, Space
     from serving.tuning.slo import Slo
+    from serving.tuning.tune import Recommendation
     from serving.tuning.workload import Workload
 
 
@@ -67,9 +71,20 @@ def tune(
     slo: Annotated[list[str] | None, typer.Option(help="Bound, as itl_p95<=50ms; may be repeated.")] = None,
     knobs: KnobOptions = _KNOBS,
     trials: Annotated[int, typer.Option(min=1, help="Settings to try at most.")] = 15,
-    minutes: Annotated[float, typer.Option(help="Time to begin trials in; the repeats come after.")] = 15.0,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            help="Time for all of it, earlier sittings of the study included; up to half is kept for the repeats."
+        ),
+    ] = 15.0,
     repeats: Annotated[int, typer.Option(min=0, help="Alternating repeats of the current and the best setting.")] = 3,
-    study: Annotated[Path | None, typer.Option(help="File to keep the trials in: an interrupted run goes on.")] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to keep trials and repeats in, from which the same command goes on after an interruption; "
+            "default: study.journal in --out."
+        ),
+    ] = None,
     clients: Annotated[int | None, typer.Option(min=1, help="Closed loop of so many clients.")] = None,
     folder: Annotated[Path, typer.Option("--out", help="Folder for the config, the pictures and the engine model.")] = (
         Path("tuning")
@@ -84,10 +99,11 @@ def tune(
     the current one, write a config for `wattgate serve`, the frontier's pictures, and (of its own) the engine model
     that `wattgate plan` takes."""
     from metering.errors import BadInput
-    from serving.tuning.search import Budget, Goal, finished_trials, open_study, search
+    from serving.tuning.identity import columns_of, digest_of
+    from serving.tuning.search import Budget, Goal
     from serving.tuning.setting import Setting
     from serving.tuning.slo import Slo
-    from serving.tuning.tune import recommend
+    from serving.tuning.study import open_study
 
     loaded = GatewayOptions(config, engine, None if url is not None else model).gathered().config
     progress = Progress()
@@ -110,50 +126,52 @@ def tune(
             space = knobs.space(current)
             bench = _bench(priced, simulate, bounds, space, clients, progress)
         else:
-            with _gateway_faults_end(started=True):
+            with _gateway_faults_end():
                 gateway = _attached(url, model, progress)
             current = Setting(gateway.configured_cap)
             space = _within(knobs.space(current), gateway.highest_cap, progress)
             bench = _bench_of(gateway, loaded, bounds, clients, progress)
+        details = {"workload": columns_of(asked), "configuration": _compared_settings(priced, simulate, bench, url)}
         identity = {
             "engine": bench.identity,
             "objective": objective.value,
             "slo": str(bounds),
-            "workload": f"{asked.name}, {len(asked)} requests, {_lengths(asked)}",
+            "workload": f"{asked.name}, {len(asked)} requests, {_lengths(asked)}, {digest_of(details['workload'])}",
             "space": str(space),
             "loop": "open" if clients is None else f"closed, {clients} clients",
+            "configuration": digest_of(details["configuration"]),
         }
-        notebook = open_study(study, identity, workload.seed)
-        with _gateway_faults_end(started=simulate is None), _closing(bench):
-            with bar("trials", trials, f"of at most {minutes:g} min") as done:
-                finished = itertools.count(finished_trials(notebook) + 1)
-
-                def told(one: Tried) -> None:
-                    progress(_line(one, goal, trials))
-                    done(next(finished))
-
-                tried = search(
-                    bench,
-                    asked,
-                    goal,
-                    space,
-                    current,
-                    notebook,
-                    Budget(trials, minutes * 60),
-                    told=told,
-                    failed=lambda setting, why: progress(f"{setting} does not start, and is left out: {why}"),
-                    seed=workload.seed,
-                )
-            found = recommend(bench, asked, goal, current, tried, repeats=repeats, told=progress)
+        path = _study_file(study, folder)
+        notebook = open_study(path, identity, workload.seed, details, progress)
+        with _closing(bench):
+            tried, found, cut = _tuned(
+                bench,
+                asked,
+                goal,
+                space,
+                current,
+                notebook,
+                Budget(trials, minutes * 60, repeats),
+                workload.seed,
+                progress,
+            )
+        if cut is not None and not tried:
+            fail(f"{cut.why} before the first trial was over", status=cut.status)
+        goal = goal.counting_as(one.figures for one in tried)
         written, left_out = _write(folder, loaded, tried, found, goal, bench, simulate, alone=url is not None)
     unjudged = len(space.models) > 1
+    notes = _notes(goal, asked, clients, tried)
     figures = {
         "method": "simulated" if simulate else "measured",
         "identity": identity,
         **found.as_dict(),
         "trials": [one.as_dict() for one in tried],
         **({"answers": _UNJUDGED} if unjudged else {}),
-        "files": [str(path) for path in written],
+        "carbon": None if goal.carbon is None else goal.carbon.as_dict(),
+        "notes": notes,
+        "interrupted": None if cut is None else cut.why,
+        "study": str(path),
+        "files": [str(file) for file in written],
         "left_out": left_out,
     }
     if as_json:
@@ -162,12 +180,146 @@ def tune(
         out.print(f"\n[bold]{'Recommended' if found.setting else 'Infeasible'}[/bold]  {found.why}", soft_wrap=True)
         if unjudged:
             out.print(_UNJUDGED, soft_wrap=True)
-        for path in written:
-            out.print(f"wrote {path}", soft_wrap=True)
+        for note in notes:
+            out.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
+        for file in written:
+            out.print(f"wrote {file}", soft_wrap=True)
         if left_out:
             out.print(f"left out of recommended.yaml, give again: {', '.join(left_out)}", soft_wrap=True, markup=False)
+    if cut is not None:
+        fail(f"{cut.why}: this is of what there was by then; the same command goes on from {path}", status=cut.status)
     if found.setting is None:
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Why it ended before its end."""
+
+    why: str
+    status: int
+
+
+def _tuned(
+    bench: Bench,
+    asked: Workload,
+    goal: Goal,
+    space: Space,
+    current: Setting,
+    notebook: optuna.Study,
+    budget: Budget,
+    seed: int,
+    progress: Progress,
+) -> tuple[list[Tried], Recommendation, _Cut | None]:
+    """Search and repeats; where they are cut short, what comes of what there is."""
+    from serving.tuning.bench import CannotStart
+    from serving.tuning.measure import GatewayAway
+    from serving.tuning.search import search, trial_seconds, trials_of
+    from serving.tuning.study import Pairs, Stopwatch, finished_trials
+    from serving.tuning.tune import recommend
+
+    watch = Stopwatch(notebook)
+    if finished_trials(notebook):
+        progress(f"going on after {finished_trials(notebook)} trials and {watch.seconds / 60:.1f} min")
+
+    def over() -> str | None:
+        watch.note()
+        # both runs of a pair
+        late = watch.seconds + 2 * trial_seconds(notebook) > budget.seconds
+        return "the --minutes are over" if late else None
+
+    def settle(over: Callable[[], str | None], told: Callable[[str], None]) -> Recommendation:
+        tried = trials_of(notebook, goal.slo)
+        pairs = Pairs(notebook)
+        return recommend(bench, asked, goal, current, tried, repeats=budget.repeats, told=told, pairs=pairs, over=over)
+
+    try:
+        with bar("trials", budget.trials, f"of at most {budget.seconds / 60:g} min") as done:
+
+            def told(one: Tried) -> None:
+                progress(_line(one, goal, budget.trials))
+                done(finished_trials(notebook))
+
+            done(finished_trials(notebook))
+            search(
+                bench,
+                asked,
+                goal,
+                space,
+                current,
+                notebook,
+                budget,
+                watch=watch,
+                told=told,
+                failed=lambda setting, why: progress(f"{setting} does not start, and is left out at any cap: {why}"),
+                seed=seed,
+            )
+        with bar("repeats", 2 * budget.repeats) as done:
+            begun = itertools.count()
+
+            def repeating(text: str) -> None:
+                progress(text)
+                # the next best begins anew
+                done(next(begun) % max(1, 2 * budget.repeats))
+
+            found = settle(over, repeating)
+    except KeyboardInterrupt:
+        cut = _Cut("interrupted", 130)
+    except (CannotStart, GatewayAway) as error:
+        cut = _Cut(str(error), 1)
+    else:
+        return trials_of(notebook, goal.slo), found, None
+    finally:
+        watch.note()
+    return trials_of(notebook, goal.slo), settle(lambda: cut.why, progress), cut
+
+
+def _study_file(named: Path | None, folder: Path) -> Path:
+    from metering.errors import BadInput
+
+    if named is not None:
+        return named
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"cannot write into {folder}: {error.strerror}; name another folder with --out") from None
+    return folder / "study.journal"
+
+
+def _compared_settings(config: GatewayConfig, simulate: str | None, bench: Bench, url: str | None) -> dict[str, str]:
+    """What a study's trials must have in common; of a gateway elsewhere nothing is known but its name."""
+    from serving.tuning.bench import SimulatedBench
+    from serving.tuning.engine_library import find_engine_model
+    from serving.tuning.identity import digest_of_engine_model, settings_of
+
+    if url is not None:
+        return {}
+    settings = settings_of(config)
+    named = config.engine.simulated.engine_model if config.engine.kind == "simulated" else None
+    if isinstance(bench, SimulatedBench):
+        settings["engine model"] = digest_of_engine_model(bench.engine)
+    elif named is not None:
+        settings["engine model"] = digest_of_engine_model(find_engine_model(named))
+    return settings
+
+
+def _notes(goal: Goal, asked: Workload, clients: int | None, tried: Sequence[Tried]) -> list[str]:
+    """What a reader has to know beside the figures."""
+    from serving.tuning.search import arrival_bound
+
+    notes = [] if goal.carbon is None else [f"{goal.carbon}."]
+    rate = arrival_bound(asked, tried) if clients is None and goal.objective == "tokens" else None
+    if rate is not None:
+        notes.append(
+            f"tokens/s are those that arrive ({rate:.3g}): the engine keeps up at the best setting, and a better one "
+            "cannot show; send more (--rate), or use a closed loop (--clients)."
+        )
+    provisional = sum(one.figures.get("provisional_receipts") or 0 for one in tried)
+    if provisional:
+        notes.append(
+            f"{provisional} receipts were not final when they were read: joules and grams of theirs may change."
+        )
+    return notes
 
 
 def _priced(config: GatewayConfig, price_per_device_hour: float | None) -> GatewayConfig:
@@ -206,14 +358,11 @@ def _bench(
         site = Site(place.reading, metering.pue, prices=prices)
         return SimulatedBench(find_engine_model(simulate), site, slo, clients)
     # loaded only where a gateway is started: the simulator needs none of it
-    from serving.control_settings import CapControlSettings
     from serving.placement.metering_setup import node_hardware
+    from serving.tuning.own_gateway import own_gateway
 
-    # a port of its own: the gateway that is in use may be up. The cap is what is tuned: nothing else may move it
-    server = config.server.model_copy(update={"port": 0})
-    own = config.model_copy(update={"server": server, "control": CapControlSettings()})
     return GatewayBench(
-        own,
+        own_gateway(config),
         slo,
         node_hardware(config).detected,
         space.highest_cap,
@@ -303,18 +452,12 @@ def _closing(bench: Bench) -> Iterator[None]:
         signal.signal(number, terminate)
     try:
         yield
-    except KeyboardInterrupt:
-        err.print("interrupted: what was tried is in the --study file, if one was named")
-        raise typer.Exit(130) from None
     finally:
         bench.close()
 
 
 @contextmanager
-def _gateway_faults_end(*, started: bool) -> Iterator[None]:
-    if not started:
-        yield
-        return
+def _gateway_faults_end() -> Iterator[None]:
     from serving.tuning.bench import CannotStart
     from serving.tuning.measure import GatewayAway
 
@@ -325,10 +468,16 @@ def _gateway_faults_end(*, started: bool) -> Iterator[None]:
 
 
 def _line(one: Tried, goal: Goal, trials: int) -> str:
+    from serving.tuning.search import errors_of
+
     value = one.figures.get(goal.key)
     shown = "unknown" if value is None else f"{value:.4g}"
     verdict = "meets the SLO" if one.meets else ("ended early" if one.figures["stopped_early"] else "breaks the SLO")
-    return f"trial {one.number + 1} of at most {trials}: {one.setting}: {goal.key} {shown}, {verdict}"
+    failed = errors_of(one.figures)
+    return (
+        f"trial {one.number + 1} of at most {trials}: {one.setting}: {goal.key} {shown}, {verdict}"
+        f"{f'; failed: {failed}' if failed else ''}"
+    )
 
 
 def _write(

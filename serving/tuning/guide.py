@@ -7,8 +7,8 @@ model knows it after one run; what it does not know is learnt as a ratio of seen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from serving.tuning.setting import Setting, Space
@@ -30,19 +30,18 @@ class Seen:
     figures: Figures
 
 
-def candidates(space: Space, seen: set[Setting]) -> list[Setting]:
-    """Settings that were not tried; of a large space caps spread evenly by ratio, so that at most 64 are simulated."""
-    others = [Setting(1)]
-    for name, choices in space.choices().items():
-        others = [replace(one, **{name: choice}) for one in others for choice in choices]
-    steps = max(2, _MOST // len(others))
-    caps = range(space.lowest_cap, space.highest_cap + 1)
-    if len(caps) > steps:
+def candidates(space: Space, seen: set[Setting], dead: Container[Setting] = ()) -> list[Setting]:
+    """Settings that were not tried and whose shell (see ``Setting.shell``) is not ``dead``; of a large space caps
+    spread evenly by ratio, so that at most 64 are simulated.
+    """
+    shells = [one for one in space.shells() if one not in dead]
+    steps = max(2, _MOST // max(1, len(shells)))
+    if len(space.caps) > steps:
         ratio = space.highest_cap / space.lowest_cap
         caps_kept = {round(space.lowest_cap * ratio ** (number / (steps - 1))) for number in range(steps)}
     else:
-        caps_kept = set(caps)
-    found = [replace(one, cap=cap) for one in others for cap in sorted(caps_kept)]
+        caps_kept = set(space.caps)
+    found = [replace(one, cap=cap) for one in shells for cap in sorted(caps_kept)]
     return [one for one in found if one not in seen]
 
 
@@ -111,8 +110,7 @@ def propose(
 def _weight(run: Setting, setting: Setting) -> float:
     apart = math.log(run.cap / setting.cap) / _REACH
     near = math.exp(-apart * apart / 2)
-    same = asdict(replace(run, cap=1)) == asdict(replace(setting, cap=1))
-    return max(1e-9, near * (1.0 if same else _OTHER_KNOBS))
+    return max(1e-9, near * (1.0 if run.shell == setting.shell else _OTHER_KNOBS))
 
 
 def _ratio(seen: Sequence[float | None], made: Sequence[float | None], weights: Sequence[float]) -> float:

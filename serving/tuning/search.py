@@ -6,21 +6,21 @@ for what the model does not know.
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import operator
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import optuna
 
 from metering.errors import BadInput
 from serving.tuning.bench import Bench, CannotStart
+from serving.tuning.carbon import Carbon
 from serving.tuning.guide import Seen, between, candidates, propose
 from serving.tuning.setting import Setting, Space
 from serving.tuning.slo import Slo
+from serving.tuning.study import Stopwatch, finished
 from serving.tuning.workload import Workload
 
 Objective = Literal["grams", "joules", "tokens", "cost"]
@@ -40,10 +40,11 @@ _SLACK = 0.1
 _CARE = 0.05
 _HALFWAY = 4
 _BEYOND = (1, 3)
-
-
-class StudyMismatch(BadInput):
-    """A study file of another model, device, promise or workload."""
+TOLERATED_ERRORS = 0.01
+"""Share of a run's requests, rounded up, that may fail: with one broken connection in an hour no setting would do."""
+_MOST_OF_THE_RUN = 0.9
+_OF_THE_LOAD = ("HTTP 408", "HTTP 429")
+"""Refusals that another setting may not give; all others from 400 to 499 are of the requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Goal:
     """For runs whose receipts tell no cost: devices only, without electricity."""
     devices: int = 1
     """Of one replica; only for that cost."""
+    carbon: Carbon | None = None
+    """None: grams as each run's receipts tell them."""
 
     @property
     def key(self) -> str:
@@ -66,14 +69,22 @@ class Goal:
         """The frontier's other axis: what the SLO bounds first; without an SLO the whole answer's p95."""
         return self.slo.bounds[0].key if self.slo.bounds else "e2e_p95_seconds"
 
-    def priced(self, figures: dict[str, Any], setting: Setting) -> dict[str, Any]:
-        """The figures with the cost of 1k tokens where a price is known: the receipts' where they tell it."""
+    def counting_as(self, runs: Iterable[dict[str, Any]]) -> Goal:
+        """With grams counted as in the first of these runs that tells some."""
+        first = next((figures for figures in runs if figures.get("operational_grams") is not None), None)
+        return self if first is None or self.carbon is not None else replace(self, carbon=Carbon.of(first))
+
+    def rated(self, figures: dict[str, Any], setting: Setting) -> dict[str, Any]:
+        """The figures with what is compared: grams of 1k tokens counted alike, and their cost where a price is known
+        (the receipts' where they tell it).
+        """
         cost = figures.get("cost_per_1k_output_tokens")
         rate = figures.get("output_tokens_per_second")
         if cost is None and self.price_per_device_hour is not None and rate:
             hourly = self.price_per_device_hour * self.devices * (setting.replicas or 1)
             cost = hourly / 3600 / rate * 1000
-        return {**figures, "cost_per_1k_output_tokens": cost}
+        counted = figures if self.carbon is None else self.carbon.counted(figures)
+        return {**counted, "cost_per_1k_output_tokens": cost}
 
     def value(self, figures: dict[str, Any]) -> float:
         """To be minimised; tokens/s count negative. Infinite where unknown."""
@@ -109,48 +120,14 @@ class Budget:
 
     trials: int = 30
     seconds: float = math.inf
+    """Of all sittings of a study together."""
+    repeats: int = 0
+    """Pairs of runs to come afterwards: time for them is kept back, up to half of all."""
 
-
-def open_study(path: Path | None, identity: dict[str, str], seed: int) -> optuna.Study:
-    """A study in memory, or continued from (or begun in) a journal file.
-
-    Raises:
-        StudyMismatch: the file's study was made under another identity; the difference is named.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        study = optuna.create_study(
-            storage=None if path is None else _journal(path),
-            study_name="wattgate",
-            directions=["minimize", "minimize"],
-            load_if_exists=True,
-            sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=6),
-        )
-    except OSError as error:
-        raise BadInput(f"cannot keep the study in {path}: {error.strerror}; name another file with --study") from None
-    except (ValueError, KeyError, json.JSONDecodeError):
-        raise BadInput(f"{path} is not a study of `wattgate tune`: name another with --study") from None
-    known = study.user_attrs.get("identity")
-    if known is None:
-        study.set_user_attr("identity", identity)
-    elif known != identity:
-        name = next(key for key in identity if known.get(key) != identity[key])
-        raise StudyMismatch(
-            f"the study {path} is of another {name} ({known.get(name)}, now {identity[name]}): "
-            "name another file with --study"
-        )
-    # a run that was cut off leaves its trial open
-    for trial in study.trials:
-        if trial.state == optuna.trial.TrialState.RUNNING:
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    return study
-
-
-def _journal(path: Path) -> optuna.storages.JournalStorage:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    return JournalStorage(JournalFileBackend(str(path)))
+    def over(self, watch: Stopwatch, trial_seconds: float) -> bool:
+        """Whether a trial more would be too long."""
+        kept_back = min(self.seconds / 2, 2 * self.repeats * trial_seconds)
+        return watch.seconds + trial_seconds + kept_back > self.seconds
 
 
 def search(
@@ -162,58 +139,136 @@ def search(
     study: optuna.Study,
     budget: Budget,
     *,
-    clock: Callable[[], float] = time.monotonic,
+    watch: Stopwatch | None = None,
     told: Callable[[Tried], None] = lambda tried: None,
     failed: Callable[[Setting, str], None] = lambda setting, why: None,
     seed: int = 0,
 ) -> list[Tried]:
-    """Try settings until the budget is spent or the space is; the current setting first. All trials, earlier ones of
-    a resumed study included.
+    """Try settings until the budget is spent or the space is; the current setting first, also one outside of the
+    space. All trials, earlier ones of a resumed study included.
 
     Raises:
-        BadInput: the objective's figure is unknown for the first setting: nothing could be compared.
+        BadInput: the first setting shows that nothing could be compared: the objective's figure is unknown, or the
+            requests themselves are refused.
     """
-    tried = _earlier(study)
+    watch = watch or Stopwatch(study)
+    tried = trials_of(study, goal.slo)
+    goal = goal.counting_as(one.figures for one in tried)
     seen = {one.setting for one in tried}
-    until = clock() + budget.seconds
-    if not tried and _inside(current, space):
-        study.enqueue_trial(_parameters(current, space))
-    while len(tried) < budget.trials and clock() < until and len(seen) < space.size:
-        guided = _guided(bench, workload, goal, space, tried, seen)
-        if guided is not None:
-            study.enqueue_trial(_parameters(guided, space))
-        trial, setting = _unseen(study, space, seen)
+    dead = _Dead(study)
+    while len(tried) < budget.trials and not (tried and budget.over(watch, trial_seconds(study))):
+        first = current not in seen and current.shell not in dead
+        wanted = current if first else _guided(bench, workload, goal, space, tried, seen, dead)
+        if wanted is not None and wanted in space:
+            study.enqueue_trial(_parameters(wanted, space))
+        # outside of the space the sampler has nothing to learn: its trial is without parameters
+        trial, setting = (study.ask(), current) if first and current not in space else _unseen(study, space, seen, dead)
         if trial is None or setting is None:
             break
         seen.add(setting)
+        began = watch.seconds
         try:
             figures = bench.run(setting, workload, seed=seed + trial.number, hopeless=bool(tried))
         except BaseException as error:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            # a knob's value that the engine does not take; where nothing has run yet, it is not the knob
-            if not isinstance(error, CannotStart) or not tried:
+            watch.note()
+            # a knob's value that the engine does not take; where nothing has run yet, or this has, it is not the knob
+            if (
+                not isinstance(error, CannotStart)
+                or not tried
+                or any(one.setting.shell == setting.shell for one in tried)
+            ):
                 raise
+            dead.add(setting.shell)
             failed(setting, str(error))
             continue
-        figures = goal.priced(figures, setting)
-        if not tried and math.isinf(goal.value(figures)):
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            raise BadInput(f"{goal.key} is unknown here: choose another --objective, as tokens")
-        one = _judge(trial.number, setting, figures, goal.slo)
+        dead.keep()
+        goal = goal.counting_as([figures])
+        if not tried:
+            _check_comparable(goal, figures, setting, study, trial)
+        one = _judge(trial.number, setting, goal.rated(figures, setting), goal.slo)
         trial.set_user_attr("setting", asdict(setting))
-        trial.set_user_attr("figures", figures)
-        trial.set_user_attr("meets", one.meets)
-        for bound, excess in zip(goal.slo.bounds, goal.slo.excesses(figures), strict=True):
-            trial.set_constraint(str(bound), min(excess, _WORST))
-        trial.set_constraint("complete", 0.0 if one.meets or not _incomplete(figures) else 1.0)
-        study.tell(trial, [min(goal.value(figures), _WORST), min(figures.get(goal.latency_key) or _WORST, _WORST)])
+        trial.set_user_attr("wall_seconds", watch.seconds - began)
+        trial.set_user_attr("figures", one.figures)
+        _tell(study, trial, one, goal, inside=setting in space)
+        watch.note()
         tried.append(one)
         told(one)
     return tried
 
 
+def trial_seconds(study: optuna.Study) -> float:
+    """Mean over the trials so far, starts of gateways included; 0 without any."""
+    seconds = [float(trial.user_attrs.get("wall_seconds", 0.0)) for trial in finished(study)]
+    return sum(seconds) / len(seconds) if seconds else 0.0
+
+
+class _Dead:
+    """Shells that do not start. They are kept in the study once anything has run in this sitting: before that it may be
+    the machine.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._shells = {Setting(**values) for values in study.user_attrs.get("cannot_start", ())}
+        self._kept = True
+
+    def __contains__(self, shell: object) -> bool:
+        return shell in self._shells
+
+    def add(self, shell: Setting) -> None:
+        self._shells.add(shell)
+        self._kept = False
+
+    def keep(self) -> None:
+        if not self._kept:
+            self._study.set_user_attr("cannot_start", [asdict(shell) for shell in self._shells])
+            self._kept = True
+
+
+def _check_comparable(
+    goal: Goal, figures: dict[str, Any], setting: Setting, study: optuna.Study, trial: optuna.Trial
+) -> None:
+    """Raises ``BadInput`` where the first run says that no setting's could be compared."""
+    refused = {
+        error: count
+        for error, count in (figures.get("errors") or {}).items()
+        if error.startswith("HTTP 4") and error not in _OF_THE_LOAD
+    }
+    why = None
+    count = sum(refused.values())
+    if count > _tolerated(figures):
+        why = (
+            f"{count} of {figures['requests']} requests are refused ({errors_of({'errors': refused})}), "
+            "which no setting mends: look at their lengths (engine.vllm.max_context_tokens), the model's name and the "
+            "API key"
+        )
+    elif figures["completed"] and math.isinf(goal.value(goal.rated(figures, setting))):
+        why = f"{goal.key} is unknown here: choose another --objective, as tokens"
+    if why is not None:
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        raise BadInput(why)
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, one: Tried, goal: Goal, *, inside: bool) -> None:
+    if not inside:
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        return
+    for bound, excess in zip(goal.slo.bounds, goal.slo.excesses(one.figures), strict=True):
+        trial.set_constraint(str(bound), min(excess, _WORST))
+    trial.set_constraint("complete", 0.0 if one.meets or not _incomplete(one.figures) else 1.0)
+    latency = one.figures.get(goal.latency_key) or _WORST
+    study.tell(trial, [min(goal.value(one.figures), _WORST), min(latency, _WORST)])
+
+
 def _guided(
-    bench: Bench, workload: Workload, goal: Goal, space: Space, tried: Sequence[Tried], seen: set[Setting]
+    bench: Bench,
+    workload: Workload,
+    goal: Goal,
+    space: Space,
+    tried: Sequence[Tried],
+    seen: set[Setting],
+    dead: Container[Setting],
 ) -> Setting | None:
     """The engine model's proposal; None in the sampler's turn, or without a model.
 
@@ -228,46 +283,70 @@ def _guided(
     meeting = any(one.meets for one in tried)
     if turn == _HALFWAY:
         halfway = between([(one.setting, one.meets, goal.value(one.figures)) for one in tried])
-        if halfway is not None and halfway not in seen:
+        if halfway is not None and halfway not in seen and halfway in space:
             return halfway
     slack = (_SLACK if turn in _BEYOND else 0.0) if meeting else -_CARE * (len(tried) - 1)
     head = workload.head(_GUIDED_REQUESTS)
     return propose(
         runs,
-        candidates(space, seen),
+        candidates(space, seen, dead),
         lambda settings: bench.predict(settings, head),
-        lambda figures, setting: goal.value(goal.priced(dict(figures), setting)),
+        # an engine model knows nothing embodied: what a run has beyond its prediction is learnt as their ratio
+        lambda figures, setting: goal.value(replace(goal, carbon=None).rated(dict(figures), setting)),
         goal.slo,
         slack=slack,
     )
 
 
 def pareto(tried: Sequence[Tried], goal: Goal) -> list[Tried]:
-    """Trials that meet the SLO and that no other of them beats in both the objective and the latency."""
-    candidates = [one for one in tried if one.meets]
-    points = [(goal.value(one.figures), one.figures.get(goal.latency_key) or math.inf) for one in candidates]
-    front = [
-        one
-        for one, mine in zip(candidates, points, strict=True)
-        if not any(other[0] <= mine[0] and other[1] <= mine[1] and other != mine for other in points)
-    ]
-    return sorted(front, key=lambda one: one.figures.get(goal.latency_key) or math.inf)
+    """Trials that meet the SLO and that no other of them beats in the latency, in the objective (grams, where that is
+    throughput) and in throughput; by latency.
+    """
+    return sorted(_front(tried, goal, [_latency, _amount, _slowness]), key=lambda one: _latency(one, goal))
 
 
 def knee(front: Sequence[Tried], goal: Goal) -> Tried | None:
-    """Where the frontier bends: farthest from the line between its ends, both axes scaled to 0..1 (Satopaa et al.
-    2011). None below three points.
+    """Where the frontier of latency and objective bends: farthest from the line between its ends, both axes scaled to
+    0..1 (Satopaa et al. 2011). None below three points.
     """
+    front = sorted(_front(front, goal, [_latency, _value]), key=lambda one: _latency(one, goal))
     if len(front) < 3:
         return None
-    latency = [float(one.figures[goal.latency_key]) for one in front]
+    latency = [_latency(one, goal) for one in front]
     value = [goal.value(one.figures) for one in front]
     wide, high = latency[-1] - latency[0], value[0] - value[-1]
-    if wide <= 0 or high <= 0:
+    if not (0 < wide < math.inf and 0 < high < math.inf):
         return None
     depth = [1 - (x - latency[0]) / wide - (y - value[-1]) / high for x, y in zip(latency, value, strict=True)]
     best = max(range(len(front)), key=lambda index: depth[index])
     return front[best] if depth[best] > 0 else None
+
+
+def _front(tried: Sequence[Tried], goal: Goal, axes: Sequence[Callable[[Tried, Goal], float]]) -> list[Tried]:
+    """Those that no other one beats on every axis; less is better."""
+    met = [one for one in tried if one.meets]
+    points = [tuple(axis(one, goal) for axis in axes) for one in met]
+    return [
+        one
+        for one, mine in zip(met, points, strict=True)
+        if not any(other != mine and all(map(operator.le, other, mine)) for other in points)
+    ]
+
+
+def _latency(one: Tried, goal: Goal) -> float:
+    return one.figures.get(goal.latency_key) or math.inf
+
+
+def _value(one: Tried, goal: Goal) -> float:
+    return goal.value(one.figures)
+
+
+def _amount(one: Tried, goal: Goal) -> float:
+    return (replace(goal, objective="grams") if goal.objective == "tokens" else goal).value(one.figures)
+
+
+def _slowness(one: Tried, goal: Goal) -> float:
+    return -(one.figures.get(_KEYS["tokens"]) or 0.0)
 
 
 def kept(figures: dict[str, Any], slo: Slo) -> bool:
@@ -280,42 +359,65 @@ def _judge(number: int, setting: Setting, figures: dict[str, Any], slo: Slo) -> 
 
 
 def _incomplete(figures: dict[str, Any]) -> bool:
-    return bool(figures.get("stopped_early")) or figures["completed"] < figures["requests"]
+    return bool(figures.get("stopped_early")) or figures["requests"] - figures["completed"] > _tolerated(figures)
 
 
-def finished_trials(study: optuna.Study) -> int:
-    """Of an interrupted search that goes on."""
-    return len(_complete(study))
+def _tolerated(figures: dict[str, Any]) -> int:
+    return math.ceil(TOLERATED_ERRORS * int(figures["requests"]))
 
 
-def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    return [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+def errors_of(figures: dict[str, Any]) -> str:
+    """``HTTP 429 x 3``; empty without any."""
+    errors = figures.get("errors") or {}
+    return ", ".join(f"{error} x {count}" for error, count in sorted(errors.items(), key=lambda one: -one[1]))
 
 
-def _earlier(study: optuna.Study) -> list[Tried]:
-    slo = Slo.parse(part for part in study.user_attrs["identity"]["slo"].split(", ") if part != "none")
+def arrival_bound(workload: Workload, tried: Sequence[Tried]) -> float | None:
+    """Tokens/s of the fastest that met the SLO where an open loop's arrivals set them: requests came nearly as long as
+    its run lasted, so that the engine was never behind.
+    """
+    met = [one for one in tried if one.meets and one.figures.get(_KEYS["tokens"])]
+    if not met:
+        return None
+    fastest = max(met, key=lambda one: float(one.figures[_KEYS["tokens"]]))
+    bound = workload.span_seconds >= _MOST_OF_THE_RUN * fastest.figures["seconds"]
+    return float(fastest.figures[_KEYS["tokens"]]) if bound else None
+
+
+def trials_of(study: optuna.Study, slo: Slo) -> list[Tried]:
+    """All that ran, of earlier sittings too."""
     return [
         _judge(trial.number, Setting(**trial.user_attrs["setting"]), trial.user_attrs["figures"], slo)
-        for trial in _complete(study)
+        for trial in finished(study)
     ]
 
 
-def _unseen(study: optuna.Study, space: Space, seen: set[Setting]) -> tuple[optuna.Trial | None, Setting | None]:
+def _unseen(
+    study: optuna.Study, space: Space, seen: set[Setting], dead: Container[Setting]
+) -> tuple[optuna.Trial | None, Setting | None]:
     """A setting that was not tried: a deterministic repeat teaches a sampler nothing, and repeats come at the end."""
+    left = _left(space, seen, dead)
+    if left is None:
+        return None, None
     for _ in range(_REASKED):
         trial = study.ask()
         setting = _suggest(trial, space)
-        if setting not in seen:
+        if setting not in seen and setting.shell not in dead:
             return trial, setting
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    caps = range(space.lowest_cap, space.highest_cap + 1)
-    base = next(iter(seen))
-    left = [cap for cap in caps if Setting(**{**asdict(base), "cap": cap}) not in seen]
-    if not left:
-        return None, None
-    study.enqueue_trial(_parameters(Setting(**{**asdict(base), "cap": left[len(left) // 2]}), space))
+    study.enqueue_trial(_parameters(left, space))
     trial = study.ask()
     return trial, _suggest(trial, space)
+
+
+def _left(space: Space, seen: set[Setting], dead: Container[Setting]) -> Setting | None:
+    """Of what was not tried the middle of the candidates; of a large space those are not all."""
+    found = candidates(space, seen, dead)
+    if found:
+        return found[len(found) // 2]
+    shells = [shell for shell in space.shells() if shell not in dead]
+    every = (replace(shell, cap=cap) for shell in shells for cap in space.caps)
+    return next((setting for setting in every if setting not in seen), None)
 
 
 def _suggest(trial: optuna.Trial, space: Space) -> Setting:
@@ -326,13 +428,6 @@ def _suggest(trial: optuna.Trial, space: Space) -> Setting:
         index = trial.suggest_categorical(name, list(range(len(choices)))) if len(choices) > 1 else 0
         chosen[name] = choices[index]
     return Setting(cap, **chosen)
-
-
-def _inside(setting: Setting, space: Space) -> bool:
-    within = space.lowest_cap <= setting.cap <= space.highest_cap
-    return within and all(
-        len(choices) == 1 or getattr(setting, name) in choices for name, choices in space.choices().items()
-    )
 
 
 def _parameters(setting: Setting, space: Space) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from metering.errors import BadInput
@@ -74,6 +74,11 @@ class Setting:
         """Whether going from ``other`` to this one restarts the engine."""
         return any(getattr(self, f.name) != getattr(other, f.name) for f in fields(self) if f.name != "cap")
 
+    @property
+    def shell(self) -> Setting:
+        """What the engine is started with: between settings of one shell only the live cap moves."""
+        return replace(self, cap=1)
+
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if value is not None)
 
@@ -114,14 +119,31 @@ class Space:
         }
 
     def __str__(self) -> str:
-        knobs = {name: choices for name, choices in self.choices().items() if len(choices) > 1}
         parts = [f"cap {self.lowest_cap}-{self.highest_cap}"]
-        parts += [f"{name} {'/'.join(map(str, choices))}" for name, choices in knobs.items()]
+        # also those that are held: another precision is another study
+        parts += [
+            f"{name} {'/'.join(map(str, choices))}" for name, choices in self.choices().items() if choices != (None,)
+        ]
         return ", ".join(parts)
+
+    def __contains__(self, setting: Setting) -> bool:
+        within = self.lowest_cap <= setting.cap <= self.highest_cap
+        return within and all(getattr(setting, name) in choices for name, choices in self.choices().items())
+
+    def shells(self) -> list[Setting]:
+        """Every combination of the restarting knobs, at a cap of 1."""
+        found = [Setting(1)]
+        for name, choices in self.choices().items():
+            found = [replace(one, **{name: choice}) for one in found for choice in choices]
+        return found
+
+    @property
+    def caps(self) -> range:
+        return range(self.lowest_cap, self.highest_cap + 1)
 
     @property
     def size(self) -> int:
-        size = self.highest_cap - self.lowest_cap + 1
+        size = len(self.caps)
         for choices in self.choices().values():
             size *= len(choices)
         return size

@@ -144,8 +144,9 @@ def paired_ratio(ours: Sequence[float], base: Sequence[float], *, level: float =
     logs = np.log(np.asarray(ours, dtype=np.float64) / np.asarray(base, dtype=np.float64))
     centre, pairs = float(logs.mean()), len(logs)
     if pairs < 2:
-        return Interval(float(np.exp(centre)), None, None, pairs, level)
+        return Interval(math.exp(centre), None, None, pairs, level)
     from scipy.special import stdtrit
 
     half = float(stdtrit(pairs - 1, 0.5 + level / 2)) * float(logs.std(ddof=1)) / math.sqrt(pairs)
-    return Interval(*(float(np.exp(log)) for log in (centre, centre - half, centre + half)), pairs, level)
+    value, low, high = (math.exp(log) for log in (centre, centre - half, centre + half))
+    return Interval(value, low, high, pairs, level)

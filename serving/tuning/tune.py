@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from serving.tuning.bench import Bench
-from serving.tuning.search import Goal, Tried, kept, knee, pareto
+from serving.tuning.search import Goal, Tried, errors_of, kept, knee, pareto
 from serving.tuning.setting import Setting
 from serving.tuning.statistics import Interval, paired_ratio
+from serving.tuning.study import Pairs
 from serving.tuning.workload import Workload
 
 _CANDIDATES = 3
@@ -56,12 +57,18 @@ def recommend(
     repeats: int = 3,
     seed: int = 10_000,
     told: Callable[[str], None] = lambda text: None,
+    pairs: Pairs | None = None,
+    over: Callable[[], str | None] = lambda: None,
 ) -> Recommendation:
     """The best that met the SLO, confirmed against the current setting: ``repeats`` runs of each in alternating order
     (A B, B A, ...), so that a drift of the machine meets both alike. One that breaks the SLO in most of its repeats was
     lucky in the search: the next best takes its place. A gain whose interval holds 1 is no gain: the current setting
     stays, if it meets the SLO itself. ``current`` must be written with the knobs that the space has.
+
+    ``pairs``: of an earlier sitting; they are not run again. ``over``: says before a pair that is to run why none may
+    any more (then what there is has to do), or None.
     """
+    goal = goal.counting_as(one.figures for one in tried)
     front = tuple(pareto(tried, goal))
     bend = knee(front, goal)
     meeting = sorted((one for one in tried if one.meets), key=lambda one: goal.value(one.figures))
@@ -77,13 +84,18 @@ def recommend(
         return Recommendation(best.setting, current, None, why, None, front, bend)
     order: list[dict[str, Any]] = []
     broke: list[Tried] = []
+    runner = _Runner(bench, workload, goal, current, repeats, told, pairs or Pairs(None), over)
     for candidate in meeting[:_CANDIDATES]:
         # past the current setting all are worse than it
         if candidate.setting == current:
             break
-        pair = _repeated(bench, workload, goal, current, candidate.setting, repeats, seed + len(order), told)
+        pair = runner.repeated(candidate.setting, seed + len(order))
         order += pair.in_order
-        if pair.kept(candidate.setting, goal) * 2 > repeats:
+        if not pair.runs[candidate.setting]:
+            why = f"{candidate.setting}: {_figures(candidate, goal)}. Not repeated ({pair.cut}): one run, no interval."
+            why += _broken_in_repeats(broke)
+            return Recommendation(candidate.setting, current, None, why, None, front, bend, tuple(order))
+        if pair.kept(candidate.setting, goal) * 2 > len(pair.runs[candidate.setting]):
             return _compared(candidate, pair, broke, goal, front, bend, tuple(order))
         broke.append(candidate)
     note = _broken_in_repeats(broke)
@@ -104,36 +116,57 @@ class _Repeats:
     current: Setting
     runs: Mapping[Setting, Sequence[dict[str, Any]]]
     in_order: Sequence[dict[str, Any]]
+    cut: str | None
+    """Why there are fewer than asked for."""
 
     def kept(self, setting: Setting, goal: Goal) -> int:
         """Runs of ``setting`` in which the SLO held."""
         return sum(kept(figures, goal.slo) for figures in self.runs[setting])
 
 
-def _repeated(
-    bench: Bench,
-    workload: Workload,
-    goal: Goal,
-    current: Setting,
-    best: Setting,
-    repeats: int,
-    seed: int,
-    told: Callable[[str], None],
-) -> _Repeats:
-    runs: dict[Setting, list[dict[str, Any]]] = {best: [], current: []}
-    order: list[dict[str, Any]] = []
-    broken = 0
-    for number in range(repeats):
-        # enough of them broke the SLO: the rest cannot make it the recommendation
-        if broken * 2 >= repeats:
-            break
-        for setting in (current, best) if number % 2 == 0 else (best, current):
-            told(f"repeat {number + 1} of {repeats}: {setting}")
-            figures = goal.priced(bench.run(setting, workload, seed=seed + number, hopeless=False), setting)
-            runs[setting].append(figures)
-            order.append({"setting": asdict(setting), "figures": figures})
-        broken += not kept(runs[best][-1], goal.slo)
-    return _Repeats(current, runs, order)
+@dataclass(frozen=True)
+class _Runner:
+    """What repeats are run with."""
+
+    bench: Bench
+    workload: Workload
+    goal: Goal
+    current: Setting
+    repeats: int
+    told: Callable[[str], None]
+    pairs: Pairs
+    over: Callable[[], str | None]
+
+    def repeated(self, best: Setting, seed: int) -> _Repeats:
+        runs: dict[Setting, list[dict[str, Any]]] = {best: [], self.current: []}
+        order: list[dict[str, Any]] = []
+        broken = 0
+        cut = None
+        for number in range(self.repeats):
+            # enough of them broke the SLO: the rest cannot make it the recommendation
+            if broken * 2 >= self.repeats:
+                break
+            key = {"current": asdict(self.current), "best": asdict(best), "number": number}
+            pair = self.pairs.find(key)
+            if pair is None:
+                cut = self.over()
+                if cut is not None:
+                    break
+                pair = self._pair(best, number, seed)
+                self.pairs.add(key, pair)
+            for one in pair:
+                runs[Setting(**one["setting"])].append(one["figures"])
+            order += pair
+            broken += not kept(runs[best][-1], self.goal.slo)
+        return _Repeats(self.current, runs, order, cut)
+
+    def _pair(self, best: Setting, number: int, seed: int) -> list[dict[str, Any]]:
+        pair = []
+        for setting in (self.current, best) if number % 2 == 0 else (best, self.current):
+            self.told(f"repeat {number + 1} of {self.repeats}: {setting}")
+            figures = self.bench.run(setting, self.workload, seed=seed + number, hopeless=False)
+            pair.append({"setting": asdict(setting), "figures": self.goal.rated(figures, setting)})
+        return pair
 
 
 def _compared(
@@ -148,20 +181,21 @@ def _compared(
     """The better of the two that were repeated; ``best`` kept the SLO in most of its runs."""
     current, repeats = pair.current, len(pair.runs[best.setting])
     held = pair.kept(best.setting, goal)
-    notes = "" if held == repeats else f" It met the SLO in {held} of {repeats} repeats: leave some room."
+    room = "" if held == repeats else f" It met the SLO in {held} of {repeats} repeats: leave some room."
+    notes = "" if pair.cut is None else f" Repeated {repeats} times only: {pair.cut}."
     notes += _broken_in_repeats(broke)
     ours, base = ([abs(goal.value(figures)) for figures in pair.runs[setting]] for setting in (best.setting, current))
     if any(not math.isfinite(value) or value <= 0 for value in (*ours, *base)):
-        why = f"{best.setting}: {_figures(best, goal)}. A repeat lacked {goal.key}: no interval.{notes}"
+        why = f"{best.setting}: {_figures(best, goal)}. A repeat lacked {goal.key}: no interval.{room}{notes}"
         return Recommendation(best.setting, current, None, why, None, front, bend, order)
     gain = paired_ratio(ours, base)
     current_meets = pair.kept(current, goal) * 2 > repeats
     figure = f"{goal.key} over the current setting's is {gain}"
     if not _better(gain, goal) and current_meets:
-        why = f"The current setting stays: the best found ({best.setting}) is not surely better; {figure}."
+        why = f"The current setting stays: the best found ({best.setting}) is not surely better; {figure}.{notes}"
         return Recommendation(current, current, gain, why, None, front, bend, order)
     reason = "" if current_meets else " The current setting breaks the SLO."
-    why = f"{best.setting}: {_figures(best, goal)}; {figure}.{reason}{notes}"
+    why = f"{best.setting}: {_figures(best, goal)}; {figure}.{reason}{room}{notes}"
     return Recommendation(best.setting, current, gain, why, None, front, bend, order)
 
 
@@ -194,5 +228,8 @@ def _infeasible(goal: Goal, closest: Tried | None) -> str:
         for bound, excess in zip(goal.slo.bounds, goal.slo.excesses(closest.figures), strict=True)
         if excess > 0
     ]
-    what = "; ".join(broken) or "requests failed or the run was ended early"
+    failed = errors_of(closest.figures)
+    if failed:
+        broken.append(f"{closest.figures['requests'] - closest.figures['completed']} requests failed ({failed})")
+    what = "; ".join(broken) or "the run was ended early"
     return f"No setting that was tried meets the SLO. The closest is {closest.setting}: {what}."

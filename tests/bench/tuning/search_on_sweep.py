@@ -22,10 +22,11 @@ from serving.placement.metering_setup import node_hardware
 from serving.tuning.bench import predicted
 from serving.tuning.engine_fit import fit_engine_model
 from serving.tuning.frontier import Picture, markdown, write_png
-from serving.tuning.search import Budget, Goal, Tried, knee, open_study, pareto, search
+from serving.tuning.search import Budget, Goal, Tried, knee, pareto, search
 from serving.tuning.setting import Setting, Space
 from serving.tuning.slo import Slo
 from serving.tuning.step_log import StepRecord
+from serving.tuning.study import open_study
 from serving.tuning.synthetic import Synthetic
 from serving.tuning.workload import Workload
 from tests.bench.tuning.stage import CLIENTS, OUTPUT, PROMPT, REQUESTS, configuration

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from serving.config_sources import load_config
-from serving.tuning.search import open_study
+from serving.tuning.study import open_study
 from tests.integration.serving.gateway_process import GatewayProcess
 
 pytestmark = [pytest.mark.ray, pytest.mark.long]

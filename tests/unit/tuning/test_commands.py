@@ -109,22 +109,96 @@ def test_tune_refuses_to_simulate_what_an_engine_model_does_not_know(fitted):
     assert "does not know --dtype" in ran.stderr
 
 
-@pytest.mark.parametrize("changed", [("--caps", "1-9"), ("--output-tokens", "7"), ("--replicas", 2)])
-def test_a_study_of_another_space_or_of_other_lengths_is_not_gone_on_with(fitted, tmp_path, changed):
-    common = ("--simulate", fitted, "--study", tmp_path / "study", "--trials", 2, "--out", tmp_path / "out")
+OTHERS = [
+    (("--caps", "1-9"), "of another space (cap 1-64"),
+    (("--replicas", 2), "of another space"),
+    (("--output-tokens", "7"), "of another workload (output lengths"),
+    (("--prefix-tokens", 20, "--prefix-ratio", 0.5), "shared prefixes"),
+    (("--arrivals", "gamma", "--burstiness", 4), "of another workload (arrival times"),
+    (("--repeat-ratio", 0.5), "repeats"),
+    (("--clients", 4), "of another loop (open, now closed, 4 clients)"),
+    (("--price-per-device-hour", 2), "of another configuration (metering.price_per_device_hour None, now 2.0)"),
+]
+
+
+def test_a_study_is_gone_on_with_for_the_same_question_only_and_the_refusal_says_what_differs(fitted, tmp_path):
+    out = ("--out", tmp_path / "out", "--objective", "grams")
+    common = ("--simulate", fitted, "--trials", 2, *out)
     assert invoke(tune_command.tune, *common).exit_code == 0
-    ran = invoke(tune_command.tune, *common, *changed)
-    assert ran.exit_code == 2
-    assert "is of another" in " ".join(ran.stderr.split())
+    for changed, words in OTHERS:
+        ran = invoke(tune_command.tune, *common, *changed)
+        assert ran.exit_code == 2
+        assert words in " ".join(ran.stderr.split())
+    config = tmp_path / "gateway.yaml"
+    config.write_text("{metering: {pue: 1.3, zone: FRA}, admission: {max_concurrency: 5}}")
+    ran = invoke(tune_command.tune, *common, "--config", config)
+    told = " ".join(ran.stderr.split())
+    assert "metering.zone WORLD, now FRA; metering.pue 1.0, now 1.3" in told
+    # the current setting is no part of it: what is current now is tried now
+    config.write_text("{admission: {max_concurrency: 5}, access: {api_keys: {t: secret}}, limits: {folder: /tmp/a}}")
+    ran = invoke(tune_command.tune, *common, "--config", config, "--trials", 3, "--json")
+    assert ran.exit_code == 0, ran.output
+    assert [trial["setting"]["cap"] for trial in json.loads(ran.stdout)["trials"]][2] == 5
+
+
+def test_tune_cut_short_in_its_repeats_writes_what_there_is_and_goes_on_from_there(engine_model, tmp_path, monkeypatch):
+    class Interrupted(SimulatedBench):
+        """Stops before its run of this number; a run of the repeats has a seed of their own."""
+
+        left, repeated = 3, 0
+
+        def run(self, setting, workload, *, seed, hopeless):
+            if seed >= 10_000:
+                type(self).repeated += 1
+                if self.repeated > self.left:
+                    raise KeyboardInterrupt
+            return super().run(setting, workload, seed=seed, hopeless=hopeless)
+
+    site = Site(StaticIntensity("WORLD").reading)
+    monkeypatch.setattr(tune_command, "_bench", lambda *arguments: Interrupted(engine_model, site, Slo()))
+    config = tmp_path / "gateway.yaml"
+    config.write_text("admission: {max_concurrency: 1}")
+    common = ("--config", config, "--objective", "tokens", "--caps", "1-4", "--rate", 500, "--json", "--out", tmp_path)
+    ran = invoke(tune_command.tune, *common)
+    assert ran.exit_code == 130
+    assert f"the same command goes on from {tmp_path}/study.journal" in "".join(ran.stderr.splitlines())
+    found = json.loads(ran.stdout)
+    assert found["interrupted"] == "interrupted"
+    assert "Repeated 1 times only: interrupted" in found["why"]
+    assert found["gain"]["low"] is None
+    assert (tmp_path / "frontier.md").exists()
+    assert (tmp_path / "recommended.yaml").exists()
+    Interrupted.left = 100
+    whole = invoke(tune_command.tune, *common)
+    assert whole.exit_code == 0, whole.output
+    found = json.loads(whole.stdout)
+    assert found["interrupted"] is None
+    assert len(found["trials"]) == 4
+    assert len(found["repeats"]) == 6
+    # three of the first sitting, one of which began a pair, the one that was cut, and the two other pairs
+    assert Interrupted.repeated == 4 + 4
+    again = invoke(tune_command.tune, *common)
+    assert json.loads(again.stdout)["gain"] == found["gain"]
+    assert Interrupted.repeated == 8
+
+
+def test_tune_says_that_an_open_loops_throughput_is_its_arrival_rate_and_how_grams_are_counted(fitted, tmp_path):
+    common = ("--simulate", fitted, "--trials", 3, "--json", "--out")
+    notes = json.loads(invoke(tune_command.tune, *common, tmp_path / "a", "--objective", "tokens").stdout)["notes"]
+    assert any("tokens/s are those that arrive" in note for note in notes)
+    assert any(note.startswith("grams are operational (embodied are unknown), at 475") for note in notes)
+    busy = ("--objective", "tokens", "--rate", 500)
+    notes = json.loads(invoke(tune_command.tune, *common, tmp_path / "b", *busy).stdout)["notes"]
+    assert not any("tokens/s are those that arrive" in note for note in notes)
 
 
 def test_the_configurations_prices_make_the_cost_electricity_included(fitted, tmp_path):
     path = tmp_path / "gateway.yaml"
     path.write_text("metering: {price_per_kwh: 0.3}")
-    common = ("--simulate", fitted, "--config", path, "--objective", "cost", "--trials", 2, "--out", tmp_path / "out")
+    common = ("--simulate", fitted, "--config", path, "--objective", "cost", "--trials", 2, "--json", "--out")
     electricity, both = (
-        json.loads(invoke(tune_command.tune, *common, "--json", *option).stdout)["trials"][0]["figures"]
-        for option in ((), ("--price-per-device-hour", 2))
+        json.loads(invoke(tune_command.tune, *common, tmp_path / out, *option).stdout)["trials"][0]["figures"]
+        for out, option in (("one", ()), ("other", ("--price-per-device-hour", 2)))
     )
     assert electricity["cost"]["total"] == electricity["cost"]["electricity"] > 0
     assert both["cost"]["total"] == pytest.approx(both["cost"]["devices"] + electricity["cost"]["total"])
@@ -168,7 +242,8 @@ def test_tune_says_that_it_did_not_look_at_how_a_variant_answers(engine_model, t
     written = (tmp_path / "recommended.yaml").read_text()
     assert "how well the variants answer was not looked at" in written
     assert load_config(tmp_path / "recommended.yaml", environment={}).config.engine.model == "org/quantised"
-    alone = json.loads(invoke(tune_command.tune, "--config", config, *common, "--json").stdout)
+    study = ("--study", tmp_path / "another.journal")
+    alone = json.loads(invoke(tune_command.tune, "--config", config, *common, *study, "--json").stdout)
     assert "answers" not in alone
 
 

@@ -9,9 +9,10 @@ from serving.tuning.bench import SimulatedBench, predicted
 from serving.tuning.engine_model import Plane
 from serving.tuning.guide import Seen, between, candidates, propose
 from serving.tuning.lengths import Lengths
-from serving.tuning.search import Budget, Goal, open_study, search
+from serving.tuning.search import Budget, Goal, search
 from serving.tuning.setting import Setting, Space
 from serving.tuning.slo import Slo
+from serving.tuning.study import open_study
 from serving.tuning.synthetic import Synthetic
 
 WORKLOAD = Synthetic(120, 1000.0, Lengths("fixed", 64), Lengths("fixed", 40)).workload()

@@ -13,9 +13,10 @@ from serving.tuning.engine_model import Plane
 from serving.tuning.lengths import Lengths
 from serving.tuning.outcome import Outcome
 from serving.tuning.recommended import recommended_yaml
-from serving.tuning.search import Budget, Goal, StudyMismatch, Tried, knee, open_study, pareto, search
+from serving.tuning.search import Budget, Goal, Tried, knee, pareto, search
 from serving.tuning.setting import Setting, Space
 from serving.tuning.slo import Slo
+from serving.tuning.study import Stopwatch, StudyMismatch, open_study
 from serving.tuning.synthetic import Synthetic
 from serving.tuning.tune import recommend
 
@@ -48,7 +49,8 @@ def run(bench, *, goal=None, path=None, trials=12, space=SPACE, seconds=float("i
     goal = goal or Goal("grams", SLO)
     study = open_study(path, identity(bench, goal.slo), 0)
     told = told or (lambda tried: None)
-    return search(bench, WORKLOAD, goal, space, CURRENT, study, Budget(trials, seconds), clock=clock, told=told)
+    watch = Stopwatch(study, clock)
+    return search(bench, WORKLOAD, goal, space, CURRENT, study, Budget(trials, seconds), watch=watch, told=told)
 
 
 def test_the_search_comes_within_5_percent_of_the_exhaustive_best_with_a_third_of_its_trials(bench):
@@ -96,6 +98,104 @@ def test_a_setting_that_does_not_start_is_left_out_and_told(bench):
     assert set(failed) == {"vLLM needs chunks"}
 
 
+class Refusing(SimulatedBench):
+    """Does not start where ``refuses`` says so; ``started`` are those that were asked."""
+
+    refuses = staticmethod(lambda setting: False)
+
+    def run(self, setting, workload, *, seed, hopeless):
+        self.started = [*getattr(self, "started", []), setting]
+        if self.refuses(setting):
+            raise CannotStart("no such thing")
+        return super().run(setting, workload, seed=seed, hopeless=hopeless)
+
+
+def refusing(bench, refuses):
+    bench = Refusing(bench.engine, bench.site, bench.slo)
+    bench.refuses = refuses
+    return bench
+
+
+KNOBS = Space(
+    1, 64, max_batched_tokens=(None, 64, 128, 256), prefix_caching=(None, True, False), chunked_prefill=(None, False)
+)
+
+
+def test_a_value_that_does_not_start_is_asked_once_for_all_caps_and_never_again_after_a_resumption(bench, tmp_path):
+    path = tmp_path / "study.journal"
+    picky = refusing(bench, lambda setting: setting.max_batched_tokens == 64)
+    run(picky, path=path, space=KNOBS, trials=60)
+    dead = [one.shell for one in picky.started if one.max_batched_tokens == 64]
+    assert len(dead) == len(set(dead)) == 6
+    again = refusing(bench, picky.refuses)
+    assert len(run(again, path=path, space=KNOBS, trials=70)) == 70
+    assert not any(one.max_batched_tokens == 64 for one in again.started)
+
+
+def test_every_combination_of_knobs_is_tried_at_a_single_cap(bench):
+    space = replace(KNOBS, lowest_cap=1, highest_cap=1)
+    assert len({one.setting for one in run(bench, space=space, trials=50)}) == space.size == 24
+
+
+def test_a_gateway_that_ran_before_and_does_not_start_now_is_no_knobs_fault(bench, tmp_path):
+    path = tmp_path / "study.journal"
+    run(bench, path=path, trials=2)
+    with pytest.raises(CannotStart):
+        run(refusing(bench, lambda setting: True), path=path, trials=4)
+    assert len(run(bench, path=path, trials=4)) == 4
+
+
+def test_a_current_setting_outside_of_the_space_is_tried_once_and_first_over_all_sittings(bench, tmp_path):
+    path, space = tmp_path / "study.journal", Space(8, 16)
+    assert run(bench, path=path, space=space, trials=2)[0].setting == CURRENT
+    settings = [one.setting for one in run(bench, path=path, space=space, trials=30)]
+    assert settings.count(CURRENT) == 1
+    assert len(settings) == 1 + space.size
+
+
+def failing(bench, errors):
+    class Failing(SimulatedBench):
+        def run(self, setting, workload, *, seed, hopeless):
+            figures = super().run(setting, workload, seed=seed, hopeless=hopeless)
+            return {**figures, "errors": errors, "completed": figures["requests"] - sum(errors.values())}
+
+    return Failing(bench.engine, bench.site, bench.slo)
+
+
+def test_requests_that_are_refused_end_the_search_at_once_by_their_error(bench):
+    with pytest.raises(BadInput, match=r"12 of 200 requests are refused \(HTTP 400 x 12\)"):
+        run(failing(bench, {"HTTP 400": 12}))
+
+
+def test_one_failure_in_a_hundred_is_tolerated_and_more_are_told(bench):
+    goal = Goal("grams", SLO)
+    assert run(failing(bench, {"HTTP 503": 2}), trials=1)[0].meets
+    tried = run(failing(bench, {"HTTP 503": 2, "HTTP 429": 1}), trials=1)
+    assert not tried[0].meets
+    why = recommend(bench, WORKLOAD, goal, CURRENT, tried).why
+    assert "3 requests failed (HTTP 503 x 2, HTTP 429 x 1)" in why
+
+
+def test_time_for_the_repeats_is_kept_back_over_all_sittings(bench, tmp_path):
+    """A run is a second of this clock."""
+
+    class Timed(SimulatedBench):
+        seconds = 0.0
+
+        def run(self, setting, workload, *, seed, hopeless):
+            self.seconds += 1.0
+            return super().run(setting, workload, seed=seed, hopeless=hopeless)
+
+    def sitting(trials):
+        timed = Timed(bench.engine, bench.site, bench.slo)
+        study = open_study(tmp_path / "study.journal", identity(timed), 0)
+        watch, budget = Stopwatch(study, lambda: timed.seconds), Budget(trials, 20.0, repeats=3)
+        return search(timed, WORKLOAD, Goal("grams", SLO), SPACE, CURRENT, study, budget, watch=watch)
+
+    assert len(sitting(5)) == 5
+    assert len(sitting(64)) == 14
+
+
 def test_a_gateway_that_does_not_start_at_all_ends_the_search(bench):
     bench.run = lambda *args, **kwargs: (_ for _ in ()).throw(CannotStart("no model"))
     with pytest.raises(CannotStart):
@@ -112,7 +212,9 @@ def test_the_frontier_is_drawn_over_the_latency_that_the_promise_bounds_first():
 
 def test_all_knobs_are_searched(bench):
     space = Space(1, 32, max_batched_tokens=(64, 512), prefix_caching=(True, False), replicas=(1, 2))
-    settings = [one.setting for one in run(bench, space=space, trials=25)]
+    first, *settings = [one.setting for one in run(bench, space=space, trials=25)]
+    # a current setting outside of the space is what all others are compared with
+    assert first == CURRENT
     assert {setting.max_batched_tokens for setting in settings} == {64, 512}
     assert {setting.replicas for setting in settings} == {1, 2}
 
@@ -148,6 +250,43 @@ def test_a_study_of_another_model_is_refused(bench, engine_model, tmp_path):
         run(other, path=path)
 
 
+def test_a_study_with_another_part_in_its_identity_is_refused_by_that_part(tmp_path, bench):
+    path = tmp_path / "study.journal"
+    run(bench, path=path, trials=2)
+    with pytest.raises(StudyMismatch, match=r"of another loop \(not told, now open\).*--study"):
+        open_study(path, {**identity(bench), "loop": "open"}, 0)
+    without = {name: value for name, value in identity(bench).items() if name != "workload"}
+    with pytest.raises(StudyMismatch, match="of another workload"):
+        open_study(path, without, 0)
+
+
+def test_a_study_in_which_nothing_ran_may_become_another(tmp_path, bench):
+    path = tmp_path / "study.journal"
+    open_study(path, {**identity(bench), "engine": "other"}, 0)
+    assert len(run(bench, path=path, trials=2)) == 2
+
+
+@pytest.mark.parametrize("torn", [b'{"op_code":8,"worker', b"\0\0\0", b'{"op_code":8\n'])
+def test_a_last_line_that_a_loss_of_power_tore_is_cut_off(tmp_path, bench, torn):
+    path, told = tmp_path / "study.journal", []
+    run(bench, path=path, trials=3)
+    whole = path.read_bytes()
+    path.write_bytes(whole + torn)
+    open_study(path, identity(bench), 0, tell=told.append)
+    assert path.read_bytes().startswith(whole)
+    assert "is cut off" in told[0]
+    assert len(run(bench, path=path, trials=4)) == 4
+
+
+def test_a_study_that_is_damaged_within_is_refused_with_the_mend(tmp_path, bench):
+    path = tmp_path / "study.journal"
+    run(bench, path=path, trials=3)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:5], b"@@\n", *lines[6:]]))
+    with pytest.raises(BadInput, match=r"line 6 of the study .* is damaged.*head -n 5"):
+        run(bench, path=path)
+
+
 def test_a_file_that_is_no_study_is_refused(bench, tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("dear diary\n")
@@ -163,9 +302,9 @@ def test_an_objective_without_figures_is_refused_at_once(bench, engine_model):
 def test_the_receipts_cost_goes_before_one_made_of_the_price(bench):
     goal = Goal("cost", SLO, price_per_device_hour=3.6, devices=2)
     told = {"output_tokens_per_second": 10.0, "cost_per_1k_output_tokens": 7.0}
-    assert goal.priced(told, Setting(1))["cost_per_1k_output_tokens"] == 7.0
+    assert goal.rated(told, Setting(1))["cost_per_1k_output_tokens"] == 7.0
     untold = {"output_tokens_per_second": 10.0}
-    assert goal.priced(untold, Setting(1, replicas=3))["cost_per_1k_output_tokens"] == pytest.approx(0.6)
+    assert goal.rated(untold, Setting(1, replicas=3))["cost_per_1k_output_tokens"] == pytest.approx(0.6)
 
 
 def test_a_study_that_cannot_be_kept_is_refused_in_a_line(bench, tmp_path):
@@ -190,7 +329,9 @@ def test_a_gain_within_the_noise_leaves_the_current_setting(bench):
         def run(self, setting, workload, *, seed, hopeless):
             self.calls += 1
             figures = bench.run(setting, workload, seed=seed, hopeless=hopeless)
-            return {**figures, "grams_per_1k_output_tokens": 1.0 + 0.1 * ((7 * self.calls) % 5)}
+            noise = 1.0 + 0.1 * ((7 * self.calls) % 5)
+            joules = 1e5 * noise / figures["output_tokens"]
+            return {**figures, "joules_per_output_token": joules, "operational_grams": noise}
 
         def predict(self, settings, workload):
             return None
@@ -214,7 +355,8 @@ class LuckyOnce(SimulatedBench):
         figures = super().run(setting, workload, seed=seed, hopeless=hopeless)
         lucky = seed < 10_000 or setting.cap <= self.honest
         grams = 10.0 / setting.cap
-        return {**figures, "itl_p95_seconds": 0.01 if lucky else 1.0, "grams_per_1k_output_tokens": grams}
+        energy = {"joules_per_output_token": 1e5 * grams / figures["output_tokens"], "operational_grams": grams}
+        return {**figures, "itl_p95_seconds": 0.01 if lucky else 1.0, **energy}
 
 
 def lucky(bench, honest):
@@ -269,6 +411,17 @@ def test_the_frontier_is_what_nothing_beats_and_its_knee_is_where_it_bends():
     assert [one.number for one in front] == [0, 1, 2]
     assert knee(front, goal).number == 1
     assert knee(front[:2], goal) is None
+
+
+def test_a_setting_of_fewer_tokens_a_second_for_as_many_grams_is_not_on_the_frontier():
+    tried = [trial(number, *point) for number, point in enumerate([(1, 10), (2, 3), (2, 3), (3, 4)])]
+    for one, rate in zip(tried, (1, 5, 6, 9), strict=True):
+        one.figures["output_tokens_per_second"] = rate
+    goal = Goal("grams", Slo())
+    assert [one.number for one in pareto(tried, goal)] == [0, 2, 3]
+    # throughput is the objective already: then grams are the third
+    tokens = Goal("tokens", Slo())
+    assert [one.number for one in pareto(tried, tokens)] == [0, 2, 3]
 
 
 def test_a_setting_applied_gives_a_config_that_serve_takes(tmp_path):
