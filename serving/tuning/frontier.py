@@ -4,8 +4,9 @@ table for a ticket.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _COLOURS = {
     "recommended": "#7570b3",
     "knee": "#e7298a",
 }
+_DASHES = ("-", "--", "-.", ":")
 _LATENCIES = ("ttft_p95_seconds", "itl_p95_seconds", "e2e_p95_seconds")
 
 
@@ -89,8 +91,9 @@ def write_html(picture: Picture, path: Path) -> None:
     key, x = picture.goal.key, picture.goal.latency_key
     figure = make_subplots(rows=1, cols=2, subplot_titles=("Frontier", "Latency against throughput"))
     others = [one for one in picture.drawable if one not in picture.front]
-    drawn = (("tried", others, "markers"), ("frontier", list(picture.front), "lines+markers"))
-    for name, points, mode in drawn:
+    drawn = [("tried", "tried", others, "markers")]
+    drawn += [(f"frontier{label}", "frontier", points, "lines+markers") for label, points in _lines(picture.front)]
+    for name, kind, points, mode in drawn:
         figure.add_trace(
             go.Scatter(
                 x=[one.figures[x] for one in points],
@@ -100,7 +103,7 @@ def write_html(picture: Picture, path: Path) -> None:
                 mode=mode,
                 name=name,
                 marker={
-                    "color": _COLOURS[name],
+                    "color": _COLOURS[kind],
                     "size": 9,
                     "symbol": ["circle" if one.meets else "x" for one in points],
                 },
@@ -122,7 +125,7 @@ def write_html(picture: Picture, path: Path) -> None:
             row=1,
             col=1,
         )
-    for latency, curve in _curves(picture):
+    for name, latency, curve in _curves(picture):
         figure.add_trace(
             go.Scatter(
                 x=[one.figures["output_tokens_per_second"] for one in curve],
@@ -130,7 +133,7 @@ def write_html(picture: Picture, path: Path) -> None:
                 text=[hover(one) for one in curve],
                 hoverinfo="text",
                 mode="lines+markers",
-                name=_AXES[latency],
+                name=name,
             ),
             row=1,
             col=2,
@@ -161,13 +164,14 @@ def write_png(picture: Picture, path: Path, *, dots_per_inch: int = 130) -> None
             color=_COLOURS["tried"],
             label="tried, meets the SLO" if met else "tried, breaks the SLO",
         )
-    left.plot(
-        [one.figures[x] for one in picture.front],
-        [one.figures[key] for one in picture.front],
-        "o-",
-        color=_COLOURS["frontier"],
-        label="frontier",
-    )
+    for (label, points), dashes in zip(_lines(picture.front), itertools.cycle(_DASHES)):
+        left.plot(
+            [one.figures[x] for one in points],
+            [one.figures[key] for one in points],
+            f"o{dashes}",
+            color=_COLOURS["frontier"],
+            label=f"frontier{label}",
+        )
     for size, (name, one) in zip((150, 270, 420), picture.marks(), strict=False):
         left.scatter(
             [one.figures[x]],
@@ -180,12 +184,12 @@ def write_png(picture: Picture, path: Path, *, dots_per_inch: int = 130) -> None
         )
     left.set(xlabel=_axis(x), ylabel=_AXES[key], title="Frontier")
     left.legend()
-    for latency, curve in _curves(picture):
+    for name, latency, curve in _curves(picture):
         right.plot(
             [one.figures["output_tokens_per_second"] for one in curve],
             [one.figures[latency] for one in curve],
             "o-",
-            label=_AXES[latency],
+            label=name,
         )
     right.set(xlabel=_AXES["output_tokens_per_second"], ylabel="seconds", title="Latency against throughput")
     right.set_yscale("log")
@@ -227,15 +231,28 @@ def write_all(picture: Picture, folder: Path) -> list[Path]:
     return paths
 
 
-def _curves(picture: Picture) -> list[tuple[str, Sequence[Tried]]]:
-    """One curve a latency, along the live cap."""
+def _curves(picture: Picture) -> list[tuple[str, str, list[Tried]]]:
+    """Name, latency and points of one curve a latency and engine, along the live cap."""
     points = sorted(picture.drawable, key=lambda one: one.setting.cap)
-    curves: list[tuple[str, Sequence[Tried]]] = []
+    curves = []
     for latency in _LATENCIES:
         shown = [one for one in points if _has(one, latency) and _has(one, "output_tokens_per_second")]
-        if shown:
-            curves.append((latency, shown))
+        curves += [(f"{_AXES[latency]}{label}", latency, curve) for label, curve in _lines(shown)]
     return curves
+
+
+def _lines(points: Sequence[Tried]) -> list[tuple[str, list[Tried]]]:
+    """Those of each engine in their order, for a line joins what only the live cap lies between; beside each the knobs
+    in which the engines differ.
+    """
+    shells = list(dict.fromkeys(one.setting.shell for one in points))
+    knobs = [asdict(shell) for shell in shells]
+    differ = [name for name in (knobs[0] if knobs else {}) if len({each[name] for each in knobs}) > 1]
+    labels = ["".join(f", {name} {each[name]}" for name in differ) for each in knobs]
+    return [
+        (label, [one for one in points if one.setting.shell == shell])
+        for shell, label in zip(shells, labels, strict=True)
+    ]
 
 
 def _axis(key: str) -> str:

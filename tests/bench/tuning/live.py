@@ -68,7 +68,11 @@ def swept(found: int, goal: Goal) -> list[dict[str, Any]]:
     bench = bench_of(configuration())
 
     def run(cap: int) -> None:
+        nonlocal goal
         figures = bench.run(Setting(cap), workload, seed=len(runs), hopeless=False)
+        # as the search counts them
+        goal = goal.counting_as([figures])
+        figures = goal.rated(figures, Setting(cap))
         runs.append({"cap": cap, **figures})
         grams, itl = figures["grams_per_1k_output_tokens"], figures["itl_p95_seconds"]
         tell(f"cap {cap}: itl p95 {itl:.3f} s, {grams:.4f} g/1k")

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from serving.tuning.frontier import Picture, markdown, write_all
+from serving.tuning.frontier import Picture, _lines, markdown, write_all, write_html
 from serving.tuning.search import Goal, Tried, knee, pareto
 from serving.tuning.setting import Setting
 from serving.tuning.slo import Slo
@@ -72,3 +72,20 @@ def test_a_trial_without_the_figure_is_in_the_table_and_not_in_the_picture():
     picture = Picture((lacking,), (), goal, Setting(1), None, None, "t")
     assert picture.drawable == ()
     assert "cap 1" in markdown(picture)
+
+
+def test_a_line_joins_settings_of_one_engine_only(tmp_path):
+    goal = Goal("grams", Slo())
+    settings = [Setting(cap, dtype=dtype) for cap, dtype in ((4, "float32"), (2, "bfloat16"), (2, "float32"))]
+    tried = tuple(
+        replace(trial(number, 1, 3.0 - number, 1.0 + number), setting=setting)
+        for number, setting in enumerate(settings)
+    )
+    picture = Picture(tried, tuple(pareto(tried, goal)), goal, settings[2], settings[0], None, "t")
+    path = tmp_path / "frontier.html"
+    write_html(picture, path)
+    page = path.read_text()
+    for name in ("frontier, dtype float32", "frontier, dtype bfloat16", "first token p95, s, dtype float32"):
+        assert page.count(name) == 1
+    assert [[one.setting for one in points] for _, points in _lines(tried)] == [settings[::2], settings[1:2]]
+    assert [label for label, _ in _lines(tried[:1])] == [""]
