@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from serving.config import GatewayConfig
     from serving.tuning.attached import AttachedGateway
     from serving.tuning.bench import Bench, GatewayBench
+    from serving.tuning.load_curve import LoadCurve
     from serving.tuning.search import Budget, Goal, Tried
     from serving.tuning.setting import Setting, Space
     from serving.tuning.slo import Slo
@@ -89,6 +90,14 @@ def tune(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the config, the pictures and the engine model.")] = (
         Path("tuning")
     ),
+    load_curve: Annotated[
+        bool,
+        typer.Option(
+            "--load-curve",
+            help="Also draw latency against offered load, of the current and the recommended setting: simulated, by "
+            "the engine model of their runs.",
+        ),
+    ] = False,
     price_per_device_hour: Annotated[
         float | None, typer.Option(help="Your price, for the objective cost; default: the configuration's.")
     ] = None,
@@ -100,7 +109,7 @@ def tune(
     that `wattgate plan` takes."""
     from metering.errors import BadInput
     from serving.tuning.identity import columns_of, digest_of
-    from serving.tuning.search import Budget, Goal
+    from serving.tuning.search import Budget, Goal, not_starting
     from serving.tuning.setting import Setting
     from serving.tuning.slo import Slo
     from serving.tuning.study import open_study
@@ -156,11 +165,16 @@ def tune(
                 progress,
             )
         if cut is not None and not tried:
-            fail(f"{cut.why} before the first trial was over", status=cut.status)
+            fail(cut.why, status=cut.status)
         goal = goal.counting_as(one.figures for one in tried)
         written, left_out = _write(folder, loaded, tried, found, goal, bench, simulate, alone=url is not None)
+        curves = _load_curves(bench, asked, found, goal) if load_curve else []
+        if curves:
+            written += _drawn(curves, bounds, folder)
     unjudged = len(space.models) > 1
-    notes = _notes(goal, asked, clients, tried)
+    notes = _notes(goal, asked, clients, tried, not_starting(notebook))
+    if load_curve and not curves:
+        notes.append("No load curve: these runs have too few steps, or too like ones, for an engine model.")
     figures = {
         "method": "simulated" if simulate else "measured",
         "identity": identity,
@@ -169,6 +183,7 @@ def tune(
         **({"answers": _UNJUDGED} if unjudged else {}),
         "carbon": None if goal.carbon is None else goal.carbon.as_dict(),
         "notes": notes,
+        **({"load_curves": [curve.as_dict() for curve in curves]} if curves else {}),
         "interrupted": None if cut is None else cut.why,
         "study": str(path),
         "files": [str(file) for file in written],
@@ -264,7 +279,7 @@ def _tuned(
 
             found = settle(over, repeating)
     except KeyboardInterrupt:
-        cut = _Cut("interrupted", 130)
+        cut = _Cut("interrupted" if finished_trials(notebook) else "interrupted before the first trial was over", 130)
     except (CannotStart, GatewayAway) as error:
         cut = _Cut(str(error), 1)
     else:
@@ -303,7 +318,9 @@ def _compared_settings(config: GatewayConfig, simulate: str | None, bench: Bench
     return settings
 
 
-def _notes(goal: Goal, asked: Workload, clients: int | None, tried: Sequence[Tried]) -> list[str]:
+def _notes(
+    goal: Goal, asked: Workload, clients: int | None, tried: Sequence[Tried], dead: Sequence[Setting]
+) -> list[str]:
     """What a reader has to know beside the figures."""
     from serving.tuning.search import arrival_bound
 
@@ -314,6 +331,9 @@ def _notes(goal: Goal, asked: Workload, clients: int | None, tried: Sequence[Tri
             f"tokens/s are those that arrive ({rate:.3g}): the engine keeps up at the best setting, and a better one "
             "cannot show; send more (--rate), or use a closed loop (--clients)."
         )
+    if dead:
+        knobs = "; ".join(str(shell).partition(", ")[2] for shell in dead)
+        notes.append(f"Did not start, and was left out at every cap ({knobs}): a new --study asks it again.")
     provisional = sum(one.figures.get("provisional_receipts") or 0 for one in tried)
     if provisional:
         notes.append(
@@ -514,6 +534,39 @@ def _write(
     except OSError as error:
         raise BadInput(f"cannot write into {folder}: {error.strerror}; name another folder with --out") from None
     return written, left_out
+
+
+def _load_curves(bench: Bench, asked: Workload, found: Recommendation, goal: Goal) -> list[LoadCurve]:
+    """Of each setting whose engine is known well enough; the recommended one's under its own name."""
+    from metering.intensity.static import StaticIntensity
+    from metering.site import Site
+    from serving.tuning.bench import GatewayBench, SimulatedBench
+    from serving.tuning.load_curve import load_curve
+
+    named = {"current": found.current}
+    if found.setting is not None and found.setting != found.current:
+        named["recommended"] = found.setting
+    curves = []
+    for name, setting in named.items():
+        engine = None
+        if isinstance(bench, SimulatedBench):
+            engine = bench.engine
+        elif isinstance(bench, GatewayBench):
+            engine = bench.engine_model(setting)
+        if engine is not None:
+            site = Site(StaticIntensity("WORLD").reading)
+            curves.append(load_curve(name, engine, setting, asked, goal.slo, site))
+    return curves
+
+
+def _drawn(curves: Sequence[LoadCurve], slo: Slo, folder: Path) -> list[Path]:
+    from metering.errors import BadInput
+    from serving.tuning.load_curve import write_all
+
+    try:
+        return write_all(curves, slo, folder)
+    except OSError as error:
+        raise BadInput(f"cannot write into {folder}: {error.strerror}; name another folder with --out") from None
 
 
 def _fit(folder: Path, bench: GatewayBench, setting: Setting) -> list[Path]:

@@ -203,6 +203,11 @@ def trial_seconds(study: optuna.Study) -> float:
     return sum(seconds) / len(seconds) if seconds else 0.0
 
 
+def not_starting(study: optuna.Study) -> list[Setting]:
+    """Shells that were left out in this and in earlier sittings."""
+    return [Setting(**values) for values in study.user_attrs.get("cannot_start", ())]
+
+
 class _Dead:
     """Shells that do not start. They are kept in the study once anything has run in this sitting: before that it may be
     the machine.
@@ -210,7 +215,7 @@ class _Dead:
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
-        self._shells = {Setting(**values) for values in study.user_attrs.get("cannot_start", ())}
+        self._shells = set(not_starting(study))
         self._kept = True
 
     def __contains__(self, shell: object) -> bool:

@@ -124,7 +124,7 @@ def draw(folder: Path) -> None:
     )
     every = tuple(pareto([Tried(one.number, one.setting, one.figures, True, 0.0) for one in tried], goal))
     best = min((one for one in tried if one.meets), key=lambda one: goal.value(one.figures))
-    title = f"SmolLM2-135M on one EPYC core, {CLIENTS} clients; SLO {slo}; grams of WORLD, 475 g/kWh"
+    title = f"SmolLM2-135M on one EPYC core, {CLIENTS} clients; SLO {slo}; {goal.carbon}"
     picture = Picture(tried, every, goal, Setting(32), best.setting, knee(every, goal), title)
     write_png(picture, folder / "frontier.png", dots_per_inch=70)
     (folder / "frontier.md").write_text(markdown(picture))

@@ -11,7 +11,7 @@ from serving.cli import load as load_command
 from serving.cli import tune as tune_command
 from serving.config_sources import load_config
 from serving.tuning import attached, measure
-from serving.tuning.bench import SimulatedBench
+from serving.tuning.bench import CannotStart, SimulatedBench
 from serving.tuning.outcome import Outcome
 from serving.tuning.search import Goal
 from serving.tuning.slo import Slo
@@ -55,6 +55,16 @@ def test_tune_writes_a_config_pictures_and_says_why(fitted, tmp_path):
     again = invoke(tune_command.tune, *arguments, "--study", study, "--objective", "tokens")
     assert again.exit_code == 2
     assert "of another objective" in again.stderr
+
+
+def test_tune_draws_latency_against_offered_load_where_it_is_asked_to(fitted, tmp_path):
+    config = tmp_path / "gateway.yaml"
+    config.write_text("admission: {max_concurrency: 1}")
+    arguments = ("--simulate", fitted, "--config", config, "--rate", 500, "--trials", 4, "--json", "--out", tmp_path)
+    found = json.loads(invoke(tune_command.tune, *arguments, "--load-curve").stdout)
+    assert {curve["name"] for curve in found["load_curves"]} == {"current", "recommended"}
+    assert {"load_curve.html", "load_curve.md"} <= {path.name for path in tmp_path.iterdir()}
+    assert str(tmp_path / "load_curve.md") in found["files"]
 
 
 def test_tune_ends_with_status_1_where_nothing_keeps_the_slo(fitted, tmp_path):
@@ -225,6 +235,24 @@ def test_tune_says_that_no_gateway_runs_there(tmp_path):
     ran = invoke(tune_command.tune, "--url", "http://127.0.0.1:9", "--out", tmp_path / "out")
     assert ran.exit_code == 1
     assert "no gateway answers at http://127.0.0.1:9" in " ".join(ran.stderr.split())
+
+
+def test_tune_names_the_values_that_did_not_start(engine_model, tmp_path, monkeypatch):
+    class Picky(SimulatedBench):
+        def run(self, setting, workload, *, seed, hopeless):
+            if setting.dtype == "bfloat16":
+                raise CannotStart("no such precision here")
+            return super().run(setting, workload, seed=seed, hopeless=hopeless)
+
+    bench = Picky(engine_model, Site(StaticIntensity("WORLD").reading), Slo())
+    monkeypatch.setattr(tune_command, "_bench", lambda *arguments: bench)
+    common = ("--dtype", "bfloat16", "--caps", "4-6", "--trials", 9, "--repeats", 0, "--out", tmp_path, "--json")
+    ran = invoke(tune_command.tune, *common)
+    assert " ".join(ran.stderr.split()).count("does not start, and is left out at any cap") == 1
+    found = json.loads(ran.stdout)
+    # the caps asked for, and the current one of 32
+    assert len(found["trials"]) == 4
+    assert any("Did not start" in note and "dtype bfloat16" in note for note in found["notes"])
 
 
 def test_tune_says_that_it_did_not_look_at_how_a_variant_answers(engine_model, tmp_path, monkeypatch):
