@@ -48,8 +48,7 @@ class Intake:
         source = self.sources.get(name)
         if source is None:
             source = self.sources[name] = Source(name, now_seconds)
-        source.heard_seconds = max(source.heard_seconds, now_seconds)
-        source.alive = True
+        source.hear(now_seconds)
         return source
 
     def take(self, batch: WorkBatch, first_open_seconds: float, now_seconds: float) -> bool:
@@ -62,7 +61,8 @@ class Intake:
         source = self.hear(batch.source, now_seconds)
         if self.resumed and not known and batch.sequence > 1:
             source.resume(batch.sequence)
-        if not source.take(batch.sequence, min(batch.watermark_seconds, now_seconds), now_seconds):
+        watermark = min(batch.watermark_seconds, now_seconds)
+        if not source.take(batch.sequence, watermark, now_seconds, last=batch.last):
             self._counters.duplicate_batches += 1
             return False
         self._counters.batches += 1
@@ -74,6 +74,8 @@ class Intake:
         verdicts = dict(batch.verdicts)
         for request_id in batch.finished:
             self._finish(batch.source, request_id, verdicts.get(request_id, "MISS"))
+        if source.left:
+            self._end(source, "its replica ended: booked as reported")
         return True
 
     def alive(self) -> set[str]:
@@ -115,19 +117,23 @@ class Intake:
         """Declare sources dead that were silent for too long, and stop waiting for batches that went missing."""
         for source in list(self.sources.values()):
             source.give_up_gaps(now_seconds, self._settings.grace_seconds)
+            if source.alive and source.left:
+                self._end(source, "its replica ended: booked as reported")
             if not source.alive or now_seconds - source.heard_seconds <= self._settings.silent_seconds:
                 continue
-            source.alive = False
             self._counters.dead_sources += 1
-            for keys in list(self._open_by_source.pop(source.name, {}).values()):
-                for key in keys:
-                    self._abandon(
-                        self.accounts[key], {source.name}, "its replica stopped reporting: booked as reported"
-                    )
+            self._end(source, "its replica stopped reporting: booked as reported")
         dead = [source for source in self.sources.values() if not source.alive]
         for source in sorted(dead, key=lambda s: s.heard_seconds)[: max(0, len(dead) - MOST_DEAD_SOURCES)]:
             self._lost_by_forgotten += source.lost
             del self.sources[source.name]
+
+    def _end(self, source: Source, note: str) -> None:
+        """Wait for nothing of it any more: neither for its windows nor for its open requests."""
+        source.alive = False
+        for keys in list(self._open_by_source.pop(source.name, {}).values()):
+            for key in keys:
+                self._abandon(self.accounts[key], {source.name}, note)
 
     def abandon_all(self, note: str) -> None:
         """Expect nothing more for any open request."""

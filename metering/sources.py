@@ -21,6 +21,8 @@ class Source:
     """Of the last batch before the first gap: a batch beyond a gap promises nothing about those missing."""
     lost: int = 0
     """Sequences that were given up; falls again when one of them arrives after all."""
+    last: int | None = None
+    """Sequence of the batch that said it is the source's last."""
     _elsewhere: int = 0
     """Up to here batches were for a meter before this one: none of them is awaited, or lost."""
     _upto: int = 0
@@ -33,7 +35,12 @@ class Source:
         """Whether a batch is being waited for."""
         return bool(self._ahead)
 
-    def take(self, sequence: int, watermark_seconds: float, now_seconds: float) -> bool:
+    @property
+    def left(self) -> bool:
+        """Whether it has ended in order, and all that it sent is in or given up."""
+        return self.last is not None and self._upto >= self.last
+
+    def take(self, sequence: int, watermark_seconds: float, now_seconds: float, *, last: bool = False) -> bool:
         """Note a batch; False where it was booked before.
 
         Raises:
@@ -41,8 +48,9 @@ class Source:
         """
         if sequence < 1:
             raise ValueError(f"batch sequence of {self.name} must be 1 or more, got {sequence}")
-        self.heard_seconds = max(self.heard_seconds, now_seconds)
-        self.alive = True
+        self.hear(now_seconds)
+        if last:
+            self.last = sequence
         if sequence <= self._upto:
             return self._take_straggler(sequence)
         if sequence in self._ahead:
@@ -52,6 +60,11 @@ class Source:
         if len(self._ahead) > MOST_AHEAD:
             self._give_up(now_seconds)
         return True
+
+    def hear(self, now_seconds: float) -> None:
+        """It lives; one that has left does not live again for a batch that was under way."""
+        self.heard_seconds = max(self.heard_seconds, now_seconds)
+        self.alive = not self.left
 
     def resume(self, sequence: int) -> None:
         """Begin with this batch: those before it were for a meter before this one. One that comes yet is booked."""

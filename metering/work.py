@@ -106,3 +106,5 @@ class WorkBatch:
     verdicts: tuple[tuple[str, str], ...] = ()
     """Cache verdict of finished requests where it is not ``MISS``, as ``BYPASS``."""
     served: tuple[Served, ...] = ()
+    last: bool = False
+    """The source ends in order with this batch: nothing of it is waited for once all before it is in."""

@@ -178,8 +178,9 @@ class MeterLink:
             await asyncio.sleep(self._flush_seconds)
             await self.flush()
 
-    async def flush(self) -> None:
-        """Send what has gathered. A meter that cannot be reached is counted; nothing is lost by it."""
+    async def flush(self, *, last: bool = False) -> None:
+        """Send what has gathered. A meter that cannot be reached is counted; nothing is lost by it. ``last``: no batch
+        comes after it."""
         pending = self.flush_engine()
         now = self._clock()
         # work under way holds its window open, but never so long that the node stops waiting for us
@@ -195,6 +196,7 @@ class MeterLink:
                 finished=tuple(self._finished),
                 verdicts=tuple(self._verdicts),
                 served=tuple(self._served.values()),
+                last=last,
             )
         )
         self._records.clear()
@@ -222,11 +224,11 @@ class MeterLink:
                 self.rates = acknowledgement.rates
 
     async def close(self) -> None:
-        """Send the last batch; used on an orderly end."""
+        """Send the last batch, and that it is the last: no window waits for us after it. Used on an orderly end."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2.0):
-                await self.flush()
+                await self.flush(last=True)

@@ -198,6 +198,7 @@ async def test_the_link_flushes_by_itself_and_once_more_at_its_end() -> None:
     link.trace("last", "t", "m").record(record("last"))
     await link.close()
     assert any(each.request_id == "last" for batch in books.batches for each in batch.records)
+    assert [batch.last for batch in books.batches].index(True) == len(books.batches) - 1
     count = len(books.batches)
     await asyncio.sleep(0)
     assert len(books.batches) == count

@@ -57,6 +57,7 @@ events = st.one_of(
         st.lists(st.sampled_from(["r1", "r2", "r3", "r4", "r5"]), max_size=3),
         st.floats(-3.0, 0.5),  # watermark against now
         st.one_of(st.none(), st.integers(1, 20)),  # steps
+        st.sampled_from([False, False, False, True]),  # the source says that it ends; some go on all the same
     ),
     st.tuples(st.just("hold"), st.sampled_from(SOURCES)),  # the next batch is overtaken by those after it
     st.tuples(st.just("again"), st.integers(0, 30)),  # a batch comes twice
@@ -156,7 +157,7 @@ def test_books_balance_under_any_interleaving(script, happenings, policy, kind, 
 
     for event in script:
         if event[0] == "submit":
-            _, source, wanted, finished, behind, steps = event
+            _, source, wanted, finished, behind, steps, last = event
             sequences[source] += 1
             batch = WorkBatch(
                 source,
@@ -179,6 +180,7 @@ def test_books_balance_under_any_interleaving(script, happenings, policy, kind, 
                 ),
                 () if steps is None else (EngineSteps("known", now - 1.0, now, steps, steps * 3),),
                 tuple(finished),
+                last=last,
             )
             if held and held[-1] is None:
                 held[-1] = batch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from metering.idle import IdlePolicy
@@ -174,6 +176,37 @@ def test_a_silent_source_is_dead_and_its_requests_are_booked_as_reported(world):
     assert receipt.status == "final"
     assert "its replica stopped reporting: booked as reported" in receipt.notes
     assert node.counters.dead_sources == 1
+
+
+def test_an_orderly_end_holds_no_window_and_is_no_death(world):
+    node = world.node(world.constant(100.0, 20.0), silent_seconds=10.0)
+    node.submit(world.batch(1, 1.0, [world.record("r", 0.0, 1.0)], ["r"]), 1.0)
+    node.submit(replace(world.batch(1, 1.0, [world.record("s", 0.0, 1.0)], source="b"), last=True), 1.0)
+    assert len(node.tick(1.0)) == 1
+    assert "its replica ended: booked as reported" in node.receipt("t", "s", 1.0).notes
+    for second in range(2, 30):
+        node.submit(world.batch(second, float(second)), float(second))
+        assert len(node.tick(float(second))) == 1
+    counters = node.counters
+    assert (counters.forced_windows, counters.dead_sources, counters.late_records) == (0, 0, 0)
+    assert node.books().balanced
+
+
+def test_a_straggler_of_a_source_that_left_is_booked_once_and_waited_for_by_nothing(world):
+    node = world.node(world.constant(100.0, 20.0), grace_seconds=2.0, silent_seconds=10.0)
+    node.attach("b", now_seconds=0.0)
+    node.submit(replace(world.batch(2, 1.0), last=True), 1.0)
+    node.submit(world.batch(1, 9.0, source="b"), 1.0)
+    assert node.tick(1.0) == (), "its first batch may still come"
+    node.tick(4.0)
+    for _ in range(2):
+        node.submit(world.batch(1, 0.5, [world.record("r", 0.0, 0.5)]), 4.0)
+    node.submit(world.batch(2, 9.0, source="b"), 5.0)
+    assert [closed.forced for closed in node.tick(5.0)] == [False, False]
+    assert node.receipt("t", "r", 5.0).status == "final"
+    counters = node.counters
+    assert (counters.records, counters.dead_sources, counters.duplicate_batches) == (1, 0, 1)
+    assert node.books().balanced
 
 
 def test_draining_books_what_is_open_and_says_so(world):

@@ -52,6 +52,21 @@ def test_a_source_that_outlives_its_node_meter_goes_on_where_it_was():
     assert source.watermark_seconds == 10.0
 
 
+def test_a_source_has_left_once_all_before_its_last_batch_is_in_or_given_up():
+    source = Source("a", 0.0)
+    source.take(1, 1.0, 0.0)
+    source.take(3, 3.0, 0.0, last=True)
+    assert not source.left
+    source.take(2, 2.0, 0.0)
+    assert source.left
+    gap = Source("b", 0.0)
+    gap.take(2, 2.0, 0.0, last=True)
+    gap.give_up_gaps(9.0, patience_seconds=5.0)
+    assert gap.left
+    assert gap.take(1, 1.0, 10.0)
+    assert not gap.alive
+
+
 def test_a_lost_batch_cannot_hold_memory_for_ever():
     source = Source("a", 0.0)
     for sequence in range(2, MOST_AHEAD + 10):
