@@ -23,13 +23,18 @@ class Embodied:
             )
 
 
+GRACE_SECONDS = 10.0
+"""Above the longest step of an engine: a prompt of 1,000 tokens takes a CPU core 4 s, a full batch of 2,048 about 8.
+Receipts become final later by it only while such work is under way, or a replica is silent."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
     """How a node's windows are divided."""
 
     window_seconds: float = 1.0
     """Shortest window, >= 1: energy counters tick every 100 ms or so, shorter windows would be noise."""
-    grace_seconds: float = 5.0
+    grace_seconds: float = GRACE_SECONDS
     """How long a sealed window waits for sources that are behind, before it is booked without them."""
     silent_seconds: float = 15.0
     """A source not heard of for so long is dead: its open requests are booked as they are."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
+from metering.node_settings import GRACE_SECONDS
 from metering.receipt import Receipt
 from metering.settlement import Acknowledgement, Rates, hit_receipt, provisional
 from metering.weights import WorkModel
@@ -22,8 +23,8 @@ from serving.engines.base import BookedElsewhere, EngineAnswer
 
 _MAX_BATCHES_KEPT = 600
 """Ten minutes of unacknowledged windows; beyond that the oldest is dropped and counted."""
-_HOLD_SECONDS = 3.0
-"""Below ``NodeSettings.grace_seconds``, after which a window is booked without those that are behind."""
+_SLOWEST_FLUSH_SECONDS = 1.0
+"""However long the windows: at their end the meter waits for the next report, and not for half a window more."""
 _SUBMIT_SECONDS = 10.0
 """For the meter to answer; then the batch is sent again, and what has gathered meanwhile goes into batches."""
 
@@ -40,6 +41,11 @@ class NodeMeterClient(Protocol):
 
     async def finals(self, keys: Sequence[tuple[str, str]]) -> list[Receipt | None]:
         """The final receipt of each (tenant, request id); None where there is none yet."""
+
+
+def flush_seconds(window_seconds: float) -> float:
+    """How often to report, for windows of a length."""
+    return min(window_seconds / 2, _SLOWEST_FLUSH_SECONDS)
 
 
 @dataclass(slots=True)
@@ -90,6 +96,9 @@ class MeterLink:
         self._source = source
         self.client = client
         self._flush_seconds = flush_seconds
+        # a window is booked without those that are behind by more than the grace: what we hold is known there a flush
+        # later, and another flush is for the way
+        self._hold_seconds = max(0.0, GRACE_SECONDS - 2 * flush_seconds)
         self._on_fault = on_fault
         self._host_watts_per_core = host_watts_per_core
         self.flush_engine = flush_engine
@@ -184,7 +193,7 @@ class MeterLink:
         pending = self.flush_engine()
         now = self._clock()
         # work under way holds its window open, but never so long that the node stops waiting for us
-        watermark = now if pending is None else max(pending, now - _HOLD_SECONDS)
+        watermark = now if pending is None else max(pending, now - self._hold_seconds)
         self._sequence += 1
         self._unacknowledged.append(
             WorkBatch(

@@ -90,6 +90,7 @@ class UpstreamEngine:
         """Served name to the upstream's own."""
         self._reason = "not started"
         self._running = 0
+        self._open: set[UsageWork] = set()
         self._timeouts = 0
         self._habits = Habits()
         self._look_now = asyncio.Event()
@@ -139,8 +140,10 @@ class UpstreamEngine:
         self._names, self._models = names, models
 
     def flush(self) -> float | None:
-        # its runs book what they know as they go; what an upstream does with a prompt is not seen before it answers
-        return None
+        # its runs book what they know as they go; what an upstream does with a prompt is told when its answer ends
+        now = self._clock()
+        starts = [usage.pending_seconds(now) for usage in self._open]
+        return min((start for start in starts if start is not None), default=None)
 
     async def close(self) -> None:
         probing, self._probing = self._probing, None
@@ -213,6 +216,7 @@ class UpstreamEngine:
         sent = False
         response: aiohttp.ClientResponse | None = None
         self._running += 1
+        self._open.add(usage)
         try:
             response = await self._send(session, request, body)
             if response.status != 200:
@@ -229,6 +233,7 @@ class UpstreamEngine:
             raise
         finally:
             self._running -= 1
+            self._open.discard(usage)
             if response is not None:
                 # an answer read to its end has given its connection back already; any other is cut off
                 response.close()

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from metering.node_settings import GRACE_SECONDS
 from metering.work import Method, WorkRecord
 from serving.engines.asked import asked_choices, asked_prompts, asked_tokens
 from serving.engines.base import EngineRequest, WorkSink
@@ -74,6 +75,14 @@ class UsageWork:
         self._usage: dict[str, Any] | None = None
         self._closed = False
         self._answered = False
+
+    def pending_seconds(self, now_seconds: float) -> float | None:
+        """Since when it has work that is not reported; None where it is closed."""
+        if self._closed:
+            return None
+        # the prefill is told at the end: a stream that outlasts the meter's patience would hold its windows in vain
+        kept = self.first_token_seconds is None or now_seconds - self._sent_seconds < GRACE_SECONDS
+        return self._sent_seconds if kept else self._booked_seconds
 
     def frame(self, frame: bytes) -> None:
         """A frame of the stream."""

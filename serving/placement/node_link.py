@@ -11,7 +11,7 @@ from metering.receipt import Receipt
 from metering.settlement import Acknowledgement
 from metering.work import WorkBatch
 from serving.config import GatewayConfig
-from serving.meter_link import MeterLink
+from serving.meter_link import MeterLink, flush_seconds
 from serving.metrics import Metrics
 from serving.placement.node_meters import NODE_METER, other_meters
 
@@ -81,7 +81,7 @@ def meter_link(
     return MeterLink(
         source,
         ActorMeter(actor, other_meters),
-        flush_seconds=config.metering.window_seconds / 2,
+        flush_seconds=flush_seconds(config.metering.window_seconds),
         on_fault=lambda fault: metrics.add("wattgate_meter_faults_total", 1, fault),
         host_watts_per_core=host_watts_per_core,
     )

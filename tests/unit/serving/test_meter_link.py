@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metering.books import Counters
+from metering.node import NodeMeter
 from metering.settlement import Acknowledgement
 from metering.work import EngineSteps, Served, WorkBatch, WorkRecord
 from serving import meter_link
-from serving.meter_link import MeterLink
+from serving.meter_link import MeterLink, flush_seconds
 from tests.unit.serving.fakes import Books, ManualClock
 
 
@@ -62,6 +64,52 @@ async def test_what_the_engine_still_holds_is_asked_for_before_each_batch() -> N
     rig.link.flush_engine = lambda: rig.link.trace("late", "t", "m").record(made)
     await rig.link.flush()
     assert rig.books.batches[0].records == (made,)
+
+
+class OneNode(Books):
+    """A node's meter in this process."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self.node = NodeMeter(clock=clock)
+
+    async def submit(self, batch: WorkBatch) -> Acknowledgement:
+        return self.node.submit(batch)
+
+
+async def prefill_of(seconds: float, window_seconds: float = 1.0) -> Counters:
+    """What the node counts while an engine computes one prompt for so long, beside a replica without work."""
+    clock = ManualClock()
+    there = OneNode(clock)
+    there.node.settings = replace(there.node.settings, window_seconds=window_seconds)
+    every = flush_seconds(window_seconds)
+    links = [MeterLink(name, there, flush_seconds=every, on_fault=lambda _: None, clock=clock) for name in "ab"]
+    there.node.start()
+    ticks, began, told = 0, clock(), False
+    while clock() < began + seconds + 20:
+        busy = clock() < began + seconds
+        links[0].flush_engine = lambda busy=busy: began if busy else None  # type: ignore[misc]
+        if ticks % round(every / 0.25) == 0:
+            if not busy and not told:
+                told = True
+                links[0].trace("r", "t", "m").record(WorkRecord("r", "m", "t", began, began + seconds, 1000))
+            for link in links:
+                await link.flush()
+        clock.advance(0.25)
+        ticks += 1
+        there.node.tick()
+    return there.node.counters
+
+
+@pytest.mark.parametrize(("seconds", "window_seconds"), [(4.0, 1.0), (8.0, 1.0), (4.0, 60.0), (6.0, 10.0)])
+async def test_a_prompt_of_many_seconds_is_booked_where_it_was_computed(seconds: float, window_seconds: float) -> None:
+    counters = await prefill_of(seconds, window_seconds)
+    assert (counters.records, counters.late_records, counters.forced_windows) == (1, 0, 0)
+
+
+async def test_a_step_beyond_the_meters_patience_is_late_and_holds_no_window_so_long_that_it_is_forced() -> None:
+    counters = await prefill_of(30.0)
+    assert (counters.records, counters.late_records, counters.forced_windows) == (1, 1, 0)
 
 
 async def test_batches_are_kept_until_they_are_acknowledged_and_come_in_order() -> None:

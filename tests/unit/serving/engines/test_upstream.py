@@ -552,6 +552,19 @@ async def test_work_is_modelled_from_timing_and_corrected_by_usage(rig: Rig) -> 
     assert decodes[-1].ended_seconds == pytest.approx(sent + 1.2)
 
 
+async def test_a_request_under_way_is_pending_since_it_was_sent(rig: Rig) -> None:
+    sent = rig.clock()
+    pending: list[float | None] = []
+    rig.streams(token("a"), token("b"), usage(40, 2), DONE)
+    assert rig.engine.flush() is None
+    async with rig.engine.run(rig.kit.request(rig.kit.chat(stream=True)), lambda _: None) as reply:
+        async for _ in reply.frames:
+            rig.clock.advance(1.0)
+            pending.append(rig.engine.flush())
+    assert pending[0] == sent
+    assert rig.engine.flush() is None
+
+
 async def test_cached_prompt_tokens_are_told_apart(rig: Rig) -> None:
     rig.fake.cached_tokens = 3
     body, work = await rig.kit.ask(rig.kit.chat("one two three four five six"))

@@ -70,6 +70,27 @@ def test_what_was_seen_is_reported_within_the_booking_time(pauses: list[float]) 
     assert totals(rig.work)[2] == len(pauses) - 1
 
 
+def test_what_is_not_reported_yet_is_pending_and_a_long_stream_no_longer_from_its_beginning() -> None:
+    rig = Rig(stream=True)
+    sent = rig.clock()
+    rig.token(seconds=4.0)
+    assert rig.usage.pending_seconds(rig.clock()) == sent
+    for _ in range(20):
+        rig.token(seconds=0.4)
+    pending = rig.usage.pending_seconds(rig.clock())
+    assert pending is not None
+    assert rig.clock() - pending < BOOK_SECONDS
+    rig.usage.close()
+    assert rig.usage.pending_seconds(rig.clock()) is None
+
+
+def test_a_prefill_however_long_is_pending_since_it_was_sent() -> None:
+    rig = Rig(stream=True)
+    sent = rig.clock()
+    rig.clock.advance(100.0)
+    assert rig.usage.pending_seconds(rig.clock()) == sent
+
+
 def test_consecutive_decode_records_have_consecutive_contexts() -> None:
     rig = Rig(stream=True)
     for _ in range(20):

@@ -54,7 +54,7 @@ async def close(made: NodeMeterActor) -> None:
     """End a window, and go past the time that it waits for replicas that are behind."""
     now = time.monotonic()
     await made.advance(now + 2)
-    await made.advance(now + 9)
+    await made.advance(now + 14)
 
 
 async def test_what_windows_and_replicas_report_is_in_the_history(tmp_path: Path) -> None:
