@@ -13,6 +13,7 @@ import psutil
 from serving.config import GatewayConfig
 from serving.placement import ray_runtime
 from serving.placement.cluster import node_environment
+from serving.placement.gpus import gpus_here
 from serving.placement.janitor import RUN_VARIABLE
 from serving.placement.processes import adopt_orphans, descendants
 from serving.placement.proxy_launcher import find_haproxy, write_launcher
@@ -59,6 +60,8 @@ class ClusterNode(Started):
             arguments += ["--include-dashboard", "false"]
         if self._cores is not None:
             arguments += ["--num-cpus", str(self._cores)]
+        if gpus := gpus_here():
+            arguments += ["--num-gpus", str(gpus)]
         arguments += ["--node-ip-address", self._host, "--temp-dir", str(folder / "ray")]
         arguments += ["--object-store-memory", str(ray_runtime.OBJECT_STORE_BYTES), "--disable-usage-stats"]
         self._tell(f"joining the cluster at {self.address}" if self._join else f"starting the head on {self.address}")

@@ -20,6 +20,8 @@ from serving.placement.applications import (
     run_applications,
 )
 from serving.placement.cluster import TOKEN_VARIABLE, cluster_config, node_environment, version_of
+from serving.placement.deployment import has_room_now
+from serving.placement.gpus import gpus_needed, gpus_of_cluster
 from serving.placement.held_caps import RayBoard
 from serving.placement.janitor import sweep
 from serving.placement.node_meters import meters_alive, stop_node_meters
@@ -46,6 +48,18 @@ def exporters_keys(running: GatewayConfig, new: GatewayConfig) -> list[str]:
         return []
     changes = (change for change in differences(running.access, new.access, ("access",)) if not is_live(change.key))
     return [f"not applied at server.metrics_port of the nodes: {change}: it takes a restart" for change in changes]
+
+
+def how_replaced(config: GatewayConfig, *, room: bool) -> str:
+    """What replacing the replicas means for those who ask meanwhile; ``room``: for another one beside the only one."""
+    if config.server.replicas > 1:
+        return "replacing the replicas one by one"
+    if room:
+        return "replacing the replica once another one beside it is ready"
+    return (
+        "replacing the only replica: nothing answers from when it ends until its successor has loaded the model; with "
+        "server.replicas: 2, or a device to spare, there would be no gap"
+    )
 
 
 class JoinedGateway(Started):
@@ -81,6 +95,9 @@ class JoinedGateway(Started):
 
         nodes = sum(1 for node in ray.nodes() if node["Alive"])
         self._tell(f"starting {self.config.server.replicas} replica(s) on {nodes} node(s)")
+        needed, there = gpus_needed(self.config), gpus_of_cluster()
+        if 0 < there < needed:
+            self._tell(f"the replicas need {needed} GPUs, the cluster has {there:g}: the others wait for more nodes")
         ray_runtime.start_serve(self.config.server.host, self.config.server.port, "EveryNode")
         try:
             run_applications(self._applications())
@@ -92,8 +109,8 @@ class JoinedGateway(Started):
         return [Application(GATEWAY, "/", gateway)]
 
     def apply(self, config: GatewayConfig) -> list[str]:
-        """Live settings at once; others by replacing the replicas one by one, while the rest serves. Says in lines what
-        comes of it.
+        """Live settings at once; others by replacing the replicas one by one, while the rest serves, where there is a
+        rest. Says in lines what comes of it.
         """
         if self._rolling:
             return ["not reloaded: the last change is still being rolled out"]
@@ -117,7 +134,7 @@ class JoinedGateway(Started):
         lines = [*late, f"applied: {', '.join(changes)}"]
         if rolls:
             self._rolling = wanted
-            lines.append("replacing the replicas one by one")
+            lines.append(how_replaced(new, room=has_room_now(new)))
         return lines
 
     def watch(self) -> None:

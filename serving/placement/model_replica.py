@@ -103,5 +103,7 @@ def model_deployment(config: GatewayConfig, placed: PlacedModel, run_folder: Pat
             if hasattr(self, "replica"):
                 await self.replica.close()
 
-    deployment = our_deployment(EngineReplica, config, name="engine", replicas=placed.settings.replicas)
+    deployment = our_deployment(
+        EngineReplica, config, name="engine", replicas=placed.settings.replicas, engine=placed.engine
+    )
     return deployment.bind(config, placed, str(run_folder), link)

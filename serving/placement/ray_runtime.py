@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from serving.placement.gpus import gpus_here
 from serving.placement.node_meters import stop_node_meters
 from serving.placement.proxy_launcher import find_haproxy, refusal_options, write_launcher
 
@@ -172,8 +173,11 @@ def start_ray(run_folder: Path, run_environment: dict[str, str]) -> None:
     launcher = write_launcher(run_folder / "haproxy", find_haproxy())
     if launcher is not None:
         os.environ[HAPROXY_PROGRAM] = str(launcher)
+    gpus = gpus_here()
     enter_ray(
         num_cpus=max(1, os.cpu_count() or 1),
+        # left to Ray where there are none to count
+        **({"num_gpus": gpus} if gpus else {}),
         include_dashboard=False,
         configure_logging=True,
         logging_level=logging.ERROR,

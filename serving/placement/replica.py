@@ -30,11 +30,12 @@ from serving.placement.batching import build_batches
 from serving.placement.caching import build_cache
 from serving.placement.cap_control import build_cap_controls
 from serving.placement.caps import THE_ENGINE, build_caps, by_served_name, cap_settings, with_live_admission
-from serving.placement.deployment import VERSION, node_folder, our_deployment
+from serving.placement.deployment import VERSION, has_room_now, node_folder, our_deployment
 from serving.placement.encoder_replica import HandleEncoder, encoder_deployment
 from serving.placement.engine_gauges import EngineGauges
 from serving.placement.engines import build_engines
 from serving.placement.exporter import Targets, living_nodes
+from serving.placement.gpus import own_engine
 from serving.placement.held_caps import HeldCaps, RayBoard
 from serving.placement.key_watch import build_keys
 from serving.placement.limiting import build_limiter
@@ -268,7 +269,7 @@ def serve_deployment(
     config: GatewayConfig, redis: RedisUrls, link: InternalLink | None = None, version: str = VERSION
 ) -> Any:
     """The gateway's Serve application: ``serve.run`` takes it. ``link``: to models in replicas of their own. Another
-    ``version`` replaces the replicas one by one.
+    ``version`` replaces the replicas one by one; the only one by another beside it, where there is room for it.
     """
     from ray import serve
 
@@ -295,7 +296,13 @@ def serve_deployment(
                 await self.replica.close()
 
     deployment = our_deployment(
-        GatewayReplica, config, name="gateway", replicas=config.server.replicas, version=version
+        GatewayReplica,
+        config,
+        name="gateway",
+        replicas=config.server.replicas,
+        version=version,
+        engine=own_engine(config),
+        surge=has_room_now(config),
     )
     deployment = deployment.options(
         user_config=live_settings(config), max_replicas_per_node=config.server.replicas_per_node

@@ -23,6 +23,7 @@ from serving.placement import ray_runtime
 from serving.placement.applications import GATEWAY, Application, ApplicationFailed, run_applications
 from serving.placement.caching import new_secret
 from serving.placement.calibration import ensure_calibration
+from serving.placement.gpus import check_gpus, gpus_here
 from serving.placement.janitor import RUN_VARIABLE
 from serving.placement.kept_events import keep_events
 from serving.placement.model_replica import model_deployment
@@ -76,9 +77,11 @@ class Supervisor(Started):
 
         Raises:
             StartError: with the cause and the mend.
+            ConfigError: more GPUs than this machine has.
         """
-        adopt_orphans()
         config = self.config
+        check_gpus(config, gpus_here())
+        adopt_orphans()
         any_port = config.server.port == 0
         if any_port:
             port = ray_runtime.lasting_port(config.server.host)

@@ -16,6 +16,8 @@ import yaml
 
 from serving.config import GatewayConfig
 from serving.config_sources import load_config
+from serving.engines.settings import EngineSettings
+from serving.placement.gpus import gpu_share
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 KUBERAY = DEPLOY / "kuberay"
@@ -112,6 +114,9 @@ def test_the_ray_service_serves_what_exists() -> None:
     assert deployment["name"] == "gateway"
     scaling = deployment["autoscaling_config"]
     assert 0 < scaling["min_replicas"] < scaling["max_replicas"]
+    engine = yaml.safe_load(BY_KIND["ConfigMap", "wattgate"]["data"]["gateway.yaml"])["engine"]
+    asked = gpu_share(EngineSettings.model_validate(engine))
+    assert deployment["ray_actor_options"]["num_gpus"] == asked, "it stands in place of what the code asks for"
     worker = CLUSTER["workerGroupSpecs"][0]
     assert worker["maxReplicas"] >= scaling["max_replicas"] * deployment["ray_actor_options"]["num_gpus"]
     locked = re.search(r"^ray==([\d.]+)", (DEPLOY / "requirements.lock").read_text(), re.M)

@@ -51,7 +51,7 @@ def test_the_same_again_hands_nothing_over(cluster: Cluster) -> None:
 
 
 def test_another_setting_is_rolled_out_and_its_end_is_told_once(cluster: Cluster) -> None:
-    lines = cluster.gateway.apply(config(server__request_timeout_seconds=100))
+    lines = cluster.gateway.apply(config(server__request_timeout_seconds=100, server__replicas=2))
     assert lines[-1] == "replacing the replicas one by one"
     assert cluster.gateway.apply(config()) == ["not reloaded: the last change is still being rolled out"]
     cluster.gateway.watch()
@@ -67,7 +67,7 @@ def test_a_roll_out_that_fails_is_told_and_another_may_follow(cluster: Cluster) 
     cluster.run = ApplicationFailed("no disk")
     cluster.gateway.watch()
     assert cluster.told == ["the replicas could not be replaced: no disk"]
-    assert cluster.gateway.apply(config(server__request_timeout_seconds=101))[-1] == "replacing the replicas one by one"
+    assert cluster.gateway.apply(config(server__request_timeout_seconds=101))[-1].startswith("replacing the only")
 
 
 def test_what_a_cluster_refuses_is_not_reloaded(cluster: Cluster) -> None:
@@ -97,7 +97,19 @@ def test_what_the_nodes_meters_were_made_with_waits_for_a_restart(cluster: Clust
 def test_new_keys_are_the_replicas_and_not_yet_those_of_the_nodes_exporters(cluster: Cluster) -> None:
     lines = cluster.gateway.apply(config(access__admin_key="of-another-admin"))
     late = "not applied at server.metrics_port of the nodes: access.admin_key is another: it takes a restart"
-    assert lines == [late, "applied: access.admin_key is another", "replacing the replicas one by one"]
+    assert lines[:-1] == [late, "applied: access.admin_key is another"]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "room", "told"),
+    [(1, True, "once another one beside it is ready"), (1, False, "nothing answers from"), (2, False, "one by one")],
+)
+def test_whether_anybody_answers_meanwhile_is_said(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, replicas: int, room: bool, told: str
+) -> None:
+    monkeypatch.setattr(joined, "has_room_now", lambda _: room)
+    lines = cluster.gateway.apply(config(server__request_timeout_seconds=100, server__replicas=replicas))
+    assert told in lines[-1]
 
 
 def test_meters_write_their_history_before_they_are_ended(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

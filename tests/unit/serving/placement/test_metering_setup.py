@@ -3,13 +3,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from metering.architecture import architecture_from_config
+from metering.hardware.detect import detect
 from metering.hardware.device import DetectedHardware, Device, Figure
+from metering.hardware.nvml import NvmlDevice
 from metering.power.base import Load, PowerUnavailable
 from metering.power.model import DRAM_WATTS_PER_GB, CpuPowerModel, IdleAwarePower
 from metering.work import Method, WorkRecord
@@ -190,6 +193,18 @@ def test_an_engine_runs_on_the_first_gpus_that_it_needs(monkeypatch: pytest.Monk
     assert profile.peak_flops == 2e12
     piped = {"tensor_parallel_size": 2, "extra": {"pipeline-parallel-size": 2}}
     assert len(node_hardware(config(engine={"kind": "vllm", "vllm": piped})).gpus) == 4
+
+
+@pytest.mark.parametrize(("shown", "size", "gpus"), [("1", 1, ("GPU-1",)), ("2,3", 2, ("GPU-2", "GPU-3"))])
+def test_an_engine_s_gpus_are_those_that_ray_gave_its_replica(
+    monkeypatch: pytest.MonkeyPatch, shown: str, size: int, gpus: tuple[str, ...]
+) -> None:
+    four = tuple(NvmlDevice(index, "NVIDIA L4", f"GPU-{index}") for index in range(4))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    monkeypatch.setattr("serving.placement.metering_setup.has_gpu", lambda: True)
+    monkeypatch.setattr("serving.placement.metering_setup.detect", partial(detect, gpus=lambda: four))
+    chosen = config(engine={"kind": "vllm", "vllm": {"tensor_parallel_size": size}})
+    assert node_hardware(chosen).gpus == gpus
 
 
 def test_each_gpu_carries_its_own_mass_and_price_and_the_host_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
