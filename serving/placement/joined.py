@@ -25,6 +25,7 @@ from serving.placement.gpus import gpus_needed, gpus_of_cluster
 from serving.placement.held_caps import RayBoard
 from serving.placement.janitor import sweep
 from serving.placement.node_meters import meters_alive, stop_node_meters
+from serving.placement.recently_seen import forget_all
 from serving.placement.redis_servers import RedisUrls
 from serving.placement.replica import serve_deployment
 from serving.placement.run_folder import Started
@@ -161,6 +162,8 @@ class JoinedGateway(Started):
                 serve.delete(GATEWAY)
             with contextlib.suppress(Exception):
                 RayBoard().clear()
+            with contextlib.suppress(Exception):
+                forget_all()
             with contextlib.suppress(Exception):
                 # their open windows are booked and their history is written before they go
                 stop_node_meters()

@@ -25,7 +25,7 @@ class AllNodes:
 
     async def __call__(self, kind: Kind, asked: float | str | None) -> ClusterRecords:
         meters = await asyncio.to_thread(self._meters)
-        nodes = self._seen(meters)
+        nodes = await asyncio.to_thread(self._seen, meters)
         answers = await asyncio.gather(*(self._ask(meters.get(node), kind, asked) for node in nodes))
         return merged(dict(zip(nodes, answers, strict=True)))
 

@@ -43,6 +43,7 @@ from serving.placement.node_meters import meters_by_address
 from serving.placement.nodes_asked import AllNodes
 from serving.placement.notices import Notices
 from serving.placement.placed import InternalLink, placed_models
+from serving.placement.recently_seen import RecentlySeen, node_board, target_board
 from serving.placement.redis_servers import RedisUrls
 from serving.placement.scrape import scraper
 from serving.placement.telemetry import build_drift, build_sinks
@@ -170,8 +171,8 @@ class Replica:
             caps=self._held_caps,
             intensity=actor.intensity.remote,
             recent=actor.recent.remote,
-            targets=None if port is None else Targets(lambda: living_nodes(port)),
-            nodes=None if port is None else AllNodes(meters_by_address),
+            targets=None if port is None else Targets(lambda: living_nodes(port), RecentlySeen(target_board())),
+            nodes=None if port is None else AllNodes(meters_by_address, RecentlySeen(node_board())),
             more_routes=batches.pages.routes(),
         )
         self.batches.start(app)

@@ -55,7 +55,7 @@ async def test_a_taken_port_is_named() -> None:
 
 def test_a_node_that_went_stays_a_target_until_its_alert_has_fired() -> None:
     clock, alive = ManualClock(), {"a:1", "b:1"}
-    targets = Targets(lambda: alive, RecentlySeen(clock))
+    targets = Targets(lambda: alive, RecentlySeen(clock=clock))
     assert targets() == ["a:1", "b:1"]
     alive.discard("b:1")
     clock.advance(600)

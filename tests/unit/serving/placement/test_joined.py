@@ -124,8 +124,9 @@ def test_meters_write_their_history_before_they_are_ended(cluster: Cluster, monk
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setattr(joined, "sweep", lambda folder: None)
     monkeypatch.setattr(joined.RayBoard, "clear", lambda board: done.append("held caps"))
+    monkeypatch.setattr(joined, "forget_all", lambda: done.append("seen nodes"))
     monkeypatch.setattr(joined, "meters_alive", lambda: {"node": "meter"})
     monkeypatch.setattr(joined, "stop_node_meters", lambda: done.append("history"))
     cluster.gateway._folder = Path("unused")
     cluster.gateway.close()
-    assert done == ["replicas", "held caps", "history", "kill meter", "leave"]
+    assert done == ["replicas", "held caps", "seen nodes", "history", "kill meter", "leave"]

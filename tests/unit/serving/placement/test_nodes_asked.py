@@ -50,7 +50,7 @@ async def test_a_node_that_does_not_answer_is_named_and_the_others_are_told() ->
 async def test_a_node_that_went_is_missed_for_a_while() -> None:
     clock = ManualClock()
     nodes = {"10.0.0.1": Meter([]), "10.0.0.2": Meter([])}
-    ask = AllNodes(lambda: nodes, RecentlySeen(clock))
+    ask = AllNodes(lambda: nodes, RecentlySeen(clock=clock))
     assert (await ask("events", 0.0)).unanswered == []
     del nodes["10.0.0.2"]
     clock.advance(600)
