@@ -245,6 +245,11 @@ class NodeMeter:
             kept_receipts=len(self._finals),
         )
 
+    @property
+    def sources_alive(self) -> frozenset[str]:
+        """Replicas that report, or were announced lately."""
+        return frozenset(self._intake.alive())
+
     def open_accounts(self) -> tuple[Account, ...]:
         """Requests that are not final yet."""
         return tuple(self._intake.accounts.values())

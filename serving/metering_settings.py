@@ -63,6 +63,10 @@ class MeteringSettings(_Section):
 
     window_seconds: float = Field(default=1.0, ge=1.0)
     """Energy is read per window of this length and attributed within it."""
+    leave_idle_node_seconds: float | None = Field(default=None, gt=0)
+    """Where a cluster gives nodes back: a node's meter ends after so long without a replica, for the autoscaler takes a
+    node with an actor on it for busy. The next replica there starts it again, and what the devices drew meanwhile is
+    booked to nobody. The head keeps its own. None: meters stay, but on KubeRay 180."""
     zone: str = "WORLD"
     """Grid zone (ISO-3 country) for the static intensity table."""
     intensity_grams_per_kwh: float | None = Field(default=None, ge=0)

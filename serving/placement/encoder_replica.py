@@ -129,8 +129,8 @@ async def start_worker(config: GatewayConfig, run_folder: Path) -> EncoderWorker
         encoder = await asyncio.to_thread(load_encoder, config.embeddings)
         model = EncoderModel(config.embeddings.name, encoder.dimension, encoder.window_tokens, encoder.config)
         metrics = Metrics(CollectorRegistry())
-        actor = node_meter_handle(config, os.environ["PROMETHEUS_MULTIPROC_DIR"])
         source = f"encoder-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        actor = node_meter_handle(config, os.environ["PROMETHEUS_MULTIPROC_DIR"], source)
         link = meter_link(actor, config, source, metrics, None)
         await actor.attach.remote(source, [encoder_profile(model.name, model.config)], host_only=True)
         link.start()

@@ -81,7 +81,7 @@ class SeparateEngines:
         self._config = config
         self._source = source
         self._placed = placed_models(config)
-        self.actor = node_meter_handle(config, os.environ["PROMETHEUS_MULTIPROC_DIR"])
+        self.actor = node_meter_handle(config, os.environ["PROMETHEUS_MULTIPROC_DIR"], source)
         # the host's watts do not depend on what engine runs on it
         hardware = node_hardware(engine_config(config, self._placed[0]))
         self.meter = meter_link(self.actor, config, source, metrics, hardware.host_watts_per_core)

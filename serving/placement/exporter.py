@@ -61,7 +61,7 @@ class Targets:
     """Addresses of the nodes' exporters. ``living`` asks Ray (it blocks): the addresses of nodes with a meter.
 
     A node that is gone stays a target for a while: else Prometheus would forget it before the alert that it is down.
-    ``seen`` is what all replicas share: the proxy asks one after the other, and one of them may have come after the loss.
+    ``seen`` is what all replicas share: the proxy asks one after the other, and one of them may have come since.
     """
 
     def __init__(self, living: Callable[[], Iterable[str]], seen: RecentlySeen | None = None) -> None:

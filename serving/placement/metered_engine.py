@@ -85,7 +85,7 @@ class MeteredEngine:
         self._name = name
         folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
         self._hardware = node_hardware(config)
-        self.actor = node_meter_handle(node or config, folder)
+        self.actor = node_meter_handle(node or config, folder, source)
         self.meter = meter_link(self.actor, config, source, metrics, self._hardware.host_watts_per_core)
         self._metrics = metrics
         step_log = StepLog(Path(folder).parent)

@@ -39,6 +39,8 @@ from serving.placement.intensity import IntensityFeed, configured_intensity, fir
 from serving.placement.key_watch import build_keys
 from serving.placement.metering_setup import build_node_meter, node_power
 from serving.placement.node_metrics import NodeMetrics
+from serving.placement.presence import Presence
+from serving.placement.recently_seen import node_board, target_board
 from serving.placement.scrape import scraper
 from serving.placement.telemetry import export_finding
 from serving.tuning.engine_model import EngineModel
@@ -56,12 +58,19 @@ PROFILES = "profiles.pickle"
 """In the run's own folder, beside the metrics."""
 KEPT = "meter.pickle"
 """There too: where the meter's counters stood when it last booked."""
+LEFT = "meter.left"
+"""There where the meter has ended because nobody needed it: the next one goes on, and nothing went wrong."""
 
 
 class NodeMeterActor:
     """An async actor: every method runs on one event loop, so the core needs no locks."""
 
-    def __init__(self, config: GatewayConfig, multiprocess_folder: str) -> None:
+    def __init__(
+        self, config: GatewayConfig, multiprocess_folder: str, leave_after_seconds: float | None = None
+    ) -> None:
+        """``leave_after_seconds``: it ends after so long without a replica; None: it stays."""
+        self._presence = Presence(leave_after_seconds)
+        self._leaving = False
         power = node_power(config)
         self._devices = power.devices
         self._node = build_node_meter(config, power)
@@ -89,6 +98,7 @@ class NodeMeterActor:
         self._ahead: tuple[IntensityReading, ...] = ()
         self._recent: deque[tuple[float, FinalReceipt]] = deque(maxlen=_RECENT)
         self._exporter: NodeExporter | None = None
+        self._port = config.server.metrics_port
         if config.server.metrics_port is not None:
             keys, self._key_watch = build_keys(config.access)
             scrape = scraper(multiprocess_folder, EventSeries(self._events))
@@ -106,13 +116,22 @@ class NodeMeterActor:
             known = pickle.loads((self._folder / PROFILES).read_bytes())
         except OSError:
             return
-        self._export.fault("meter_restarted")
+        if not self._left():
+            self._export.fault("meter_restarted")
         try:
             kept = pickle.loads((self._folder / KEPT).read_bytes())
         except OSError:
             kept = None
         self._node.resume(kept)
         self._know(known)
+
+    def _left(self) -> bool:
+        """Whether the one before ended on purpose."""
+        try:
+            (self._folder / LEFT).unlink()
+        except OSError:
+            return False
+        return True
 
     def _know(self, profiles: Iterable[WorkModel]) -> None:
         for profile in profiles:
@@ -194,6 +213,9 @@ class NodeMeterActor:
         while True:
             await asyncio.sleep(self._interval)
             await self.advance()
+            if not self._leaving and not self._presence.needed(bool(self._node.sources_alive)):
+                self._leaving = True
+                ask_to_leave()
 
     async def advance(self, now_seconds: float | None = None) -> None:
         """Close what can be closed, and export and keep it; the meters are read off the event loop."""
@@ -228,7 +250,7 @@ class NodeMeterActor:
 
     def _forget(self) -> None:
         # all is booked: a gateway that finds this run's folder later begins anew, it does not go on from here
-        for name in (KEPT, PROFILES):
+        for name in (KEPT, PROFILES, LEFT):
             with suppress(OSError):
                 (self._folder / name).unlink(missing_ok=True)
 
@@ -256,6 +278,11 @@ class NodeMeterActor:
             if not psutil.pid_exists(pid):
                 multiprocess.mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
 
+    async def expect(self, source: str) -> None:
+        """A replica is loading, which will ``attach``: it must find this actor then."""
+        self._presence.expect(source)
+        await self.start()
+
     async def attach(
         self,
         source: str,
@@ -270,6 +297,7 @@ class NodeMeterActor:
         ``engines``: names under `models`, where the replica's work is on these models' devices only;
         ``gpus``: UUIDs of those it runs on, which say more; ``host_only``: it runs on none.
         """
+        self._presence.arrived(source)
         await self.start()
         self._know(profiles)
         self._write(PROFILES, list(self._profiles.values()))
@@ -306,6 +334,36 @@ class NodeMeterActor:
         if self._keeper is not None:
             await self._keeper.flush()
 
+    async def leave(self) -> None:
+        """End, so that the node can be given back: all is booked and kept. One that comes before that keeps it here."""
+        try:
+            if not self._may_leave():
+                return
+            self._take(self._node.drain())
+            if self._keeper is not None:
+                await self._keeper.flush()
+            with suppress(Exception):
+                # else it counts as lost for a while
+                await asyncio.to_thread(self._forget_address)
+            # a replica may have come meanwhile: the loops have gone on, and so does the meter
+            if self._may_leave():
+                text = "no replica is left on this node: its devices are not metered until one comes"
+                self._events.record("model", text)
+                self._write(KEPT, self._node.kept())
+                (self._folder / LEFT).touch()
+                exit_process()
+        finally:
+            self._leaving = False
+
+    def _may_leave(self) -> bool:
+        return not self._reading and not self._presence.needed(bool(self._node.sources_alive))
+
+    def _forget_address(self) -> None:
+        # nobody shall miss what went on purpose
+        address = own_address()
+        node_board().forget(address)
+        target_board().forget(f"{address}:{self._port}")
+
     async def receipt(self, tenant: str, request_id: str) -> Receipt | None:
         return self._node.receipt(tenant, request_id)
 
@@ -338,6 +396,26 @@ class NodeMeterActor:
         """The node's energy up to the last closed window; None where nothing is metered."""
         meters = [component.meter.energy_nanojoules for component in self._node.books().components]
         return sum(meters) / NANO if any(meters) else None
+
+
+def ask_to_leave() -> None:
+    """Only a call of the actor's may end it, and not one of its loops."""
+    import ray
+
+    ray.get_runtime_context().current_actor.leave.remote()
+
+
+def exit_process() -> None:
+    from ray.actor import exit_actor
+
+    exit_actor()
+
+
+def own_address() -> str:
+    """The node's, as the cluster knows it."""
+    import ray
+
+    return str(ray.util.get_node_ip_address())
 
 
 def _source(stamp: IntensityStamp | None) -> str | None:

@@ -15,6 +15,8 @@ from serving.meter_link import MeterLink, flush_seconds
 from serving.metrics import Metrics
 from serving.placement.node_meters import NODE_METER, other_meters
 
+_HEAD = "node:__internal_head__"
+"""A resource that Ray's head node has."""
 _OTHER_NODE_SECONDS = 2.0
 """For another node's meter to find a receipt."""
 
@@ -50,15 +52,18 @@ class ActorMeter:
         return answer
 
 
-def node_meter_handle(config: GatewayConfig, multiprocess_folder: str) -> Any:
-    """The actor of this node, made by whichever replica comes first."""
+def node_meter_handle(config: GatewayConfig, multiprocess_folder: str, source: str) -> Any:
+    """The actor of this node, made by whichever replica comes first. ``source``: who will attach to it."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from serving.placement.node_actor import NodeMeterActor
 
     node_id = ray.get_runtime_context().get_node_id()
-    return (
+    leaves = config.metering.leave_idle_node_seconds
+    if leaves is not None and _is_head(node_id):
+        leaves = None
+    actor = (
         ray.remote(NodeMeterActor)
         .options(
             name=f"{NODE_METER}-{node_id}",
@@ -70,8 +75,18 @@ def node_meter_handle(config: GatewayConfig, multiprocess_folder: str) -> Any:
             max_concurrency=1000,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
         )
-        .remote(config, multiprocess_folder)
+        .remote(config, multiprocess_folder, leaves)
     )
+    if leaves is not None:
+        # a model may take longer to load than the meter would stay
+        actor.expect.remote(source)
+    return actor
+
+
+def _is_head(node_id: str) -> bool:
+    import ray
+
+    return any(node["NodeID"] == node_id and _HEAD in node["Resources"] for node in ray.nodes())
 
 
 def meter_link(

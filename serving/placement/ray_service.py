@@ -17,6 +17,8 @@ from serving.placement.placed import placed_models
 from serving.placement.redis_servers import RedisUrls
 from serving.placement.replica import serve_deployment
 
+LEAVE_SECONDS = 180.0
+"""Above the time between two replicas of a roll-out, below what an idle GPU may cost."""
 METRICS_PORT = 9464
 """OpenTelemetry's default for a Prometheus exporter."""
 
@@ -27,10 +29,18 @@ def build(arguments: Mapping[str, str]) -> Any:
     Raises:
         ConfigError: a wrong file; or a setting that only makes sense on one machine.
     """
-    config = for_cluster(load_config(Path(arguments["config"])).config)
+    config = with_nodes_that_go(for_cluster(load_config(Path(arguments["config"])).config))
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         raise ConfigError("PROMETHEUS_MULTIPROC_DIR is not set: the node's replicas share their counters there")
     return serve_deployment(config, RedisUrls.shared(config))
+
+
+def with_nodes_that_go(config: GatewayConfig) -> GatewayConfig:
+    """Its nodes come and go: one without a replica is given back."""
+    seconds = config.metering.leave_idle_node_seconds or LEAVE_SECONDS
+    return config.model_copy(
+        update={"metering": config.metering.model_copy(update={"leave_idle_node_seconds": seconds})}
+    )
 
 
 def for_cluster(config: GatewayConfig) -> GatewayConfig:

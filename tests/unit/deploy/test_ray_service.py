@@ -25,6 +25,7 @@ def test_replicas_share_redis_and_each_node_has_an_exporter(config: Path) -> Non
     assert redis == RedisUrls(cache="redis://redis:6379/0", accounts="redis://redis:6379/0")
     assert loaded.engine.kind == "simulated"
     assert loaded.server.metrics_port == 9464, "each pod's own series"
+    assert loaded.metering.leave_idle_node_seconds == 180, "the autoscaler takes a node with a meter for busy"
 
 
 @pytest.mark.parametrize("missing", ["WATTGATE_REDIS_URL", "WATTGATE_CACHE_SECRET", "PROMETHEUS_MULTIPROC_DIR"])

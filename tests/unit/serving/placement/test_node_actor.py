@@ -7,6 +7,7 @@ import os
 import pickle
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,10 +22,13 @@ from serving.config_sources import load_config
 from serving.metrics import Metrics
 from serving.operations.decisions import DECISIONS, DecisionLog
 from serving.operations.events import EVENTS, EventLog
+from serving.placement import node_actor
 from serving.placement.node_actor import KEPT, PROFILES, NodeMeterActor
 from serving.placement.node_metrics import NodeMetrics
+from serving.placement.presence import Presence
 from serving.tuning.controller import Decision, Reason
 from tests.unit.metering.model_configs import SMOLLM2_135M
+from tests.unit.serving.fakes import ManualClock
 
 
 def actor(folder: Path, **flags: Any) -> NodeMeterActor:
@@ -187,6 +191,85 @@ async def test_after_an_orderly_stop_the_next_meter_begins_anew(tmp_path: Path) 
     (books,) = following._node.books().components
     assert books.recovered_nanojoules == 0
     assert following._profiles == {}
+
+
+class Leaving:
+    """A meter that nobody has needed for longer than it stays, and what becomes of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.clock = ManualClock()
+        self.ended = False
+        self.forgotten: list[str] = []
+        (folder / "metrics").mkdir()
+        self.made = actor(folder / "metrics")
+        self.made._presence = Presence(180.0, self.clock)
+        for board in ("target_board", "node_board"):
+            monkeypatch.setattr(node_actor, board, lambda: SimpleNamespace(forget=self.forgotten.append))
+        monkeypatch.setattr(node_actor, "own_address", lambda: "10.0.0.2")
+        monkeypatch.setattr(node_actor, "exit_process", self._end)
+        self.clock.advance(181)
+
+    def _end(self) -> None:
+        self.ended = True
+
+
+async def test_a_meter_without_a_replica_leaves_the_node_and_the_next_goes_on_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving = Leaving(monkeypatch, tmp_path)
+    await leaving.made.attach("replica", [ModelProfile("m")])
+    for task in leaving.made._tasks:
+        task.cancel()
+    await submit(leaving.made, last=True)
+    leaving.clock.advance(181)
+    await leaving.made.leave()
+    assert leaving.ended
+    assert leaving.made._node.books().balanced
+    assert set(leaving.forgotten) == {"10.0.0.2", "10.0.0.2:None"}
+    assert ["no replica is left" in event["text"] for event in await leaving.made.events(0.0)] == [True]
+    faults: list[str] = []
+    monkeypatch.setattr(NodeMetrics, "fault", lambda _, name: faults.append(name))
+    following = actor(tmp_path / "metrics")
+    assert faults == [], "nothing went wrong"
+    await close(following)
+    (books,) = following._node.books().components
+    assert books.recovered_nanojoules > 0, "what was drawn meanwhile is booked to nobody"
+    actor(tmp_path / "metrics")
+    assert faults == ["meter_restarted"], "that one did not leave"
+
+
+@pytest.mark.parametrize("how", ["expect", "attach", "submit"])
+async def test_one_that_comes_while_the_meter_leaves_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    leaving = Leaving(monkeypatch, tmp_path)
+    made = leaving.made
+    flush = made._keeper.flush  # type: ignore[union-attr]
+
+    async def comes() -> None:
+        await flush()
+        if how == "expect":
+            await made.expect("replica")
+        elif how == "attach":
+            await made.attach("replica", [ModelProfile("m")])
+        else:
+            await submit(made)
+
+    monkeypatch.setattr(made._keeper, "flush", comes)
+    await made.leave()
+    assert not leaving.ended
+    assert made._tasks
+    for task in made._tasks:
+        task.cancel()
+
+
+async def test_a_meter_with_a_replica_stays_whatever_asks_it_to_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving = Leaving(monkeypatch, tmp_path)
+    leaving.made._node.attach("replica")
+    await leaving.made.leave()
+    assert not leaving.ended
 
 
 async def test_an_intensity_that_changes_leaves_nan_under_its_old_labels() -> None:
