@@ -250,6 +250,12 @@ class NodeMeter:
         """Replicas that report, or were announced lately."""
         return frozenset(self._intake.alive())
 
+    def accelerators_of(self, source: str) -> frozenset[str]:
+        """Components that the replica's engine runs on; without what nothing meters."""
+        here = {c.name for c in self.components if c.boundary is Boundary.ACCELERATOR} - {UNMETERED.name}
+        devices = self._closer.devices.get(source)
+        return frozenset(here if devices is None else here & devices)
+
     def open_accounts(self) -> tuple[Account, ...]:
         """Requests that are not final yet."""
         return tuple(self._intake.accounts.values())

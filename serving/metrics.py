@@ -192,8 +192,9 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "counter",
         "joules",
         ("model", "kind"),
-        "The node's energy from unloading to ready again: expected (idle watts before it, loaded), metered (while "
-        "unloaded), wake (while loading). Saved: expected - metered - wake.",
+        "Energy of the engine's own devices, and of the host where it is alone, from unloading to ready again: "
+        "expected (idle watts before it, loaded), metered (while unloaded), wake (while loading). Saved: expected - "
+        "metered - wake. Not known, and not here, where others work on the same devices.",
     ),
     MetricSpec(
         "wattgate_engine_deaths_total", "counter", "engines", ("model",), "Engines found dead; each is replaced."

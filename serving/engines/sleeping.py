@@ -1,7 +1,7 @@
 """Scale to zero: an engine that is unloaded after idle time, and loaded again by the next request.
 
-While it sleeps, the gateway still answers from its cache. What a sleep saved is metered, not assumed: the node's watts
-of the idle time before it, against what the node took while the engine was away and to load it again.
+While it sleeps, the gateway still answers from its cache. What a sleep saved is metered, not assumed: the watts of its
+devices in the idle time before it, against what they took while the engine was away and to load it again.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from metering.work import Method
@@ -26,16 +26,23 @@ from serving.engines.base import (
 from serving.errors import EngineUnavailable
 
 State = Literal["awake", "asleep", "waking"]
+Joules = Mapping[str, float]
+"""Energy so far of each component that the engine alone works on."""
+_TELL_SECONDS = 10.0
+"""Between two figures of a sleep that goes on."""
+_LAST_FIGURE_SECONDS = 2.0
+"""For the meter to answer when the engine is closed in its sleep."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """One sleep, from unloading to ready again. Joules are the node's, None where it is not metered."""
+    """One sleep, from unloading to ready again, or a part of one. Joules are those of the engine's own devices, None
+    where they are not metered or others work on them too."""
 
     asleep_seconds: float
     wake_seconds: float
     expected_joules: float | None
-    """What the node would have taken meanwhile, idle with the engine loaded: its watts of the idle time before."""
+    """What they would have taken meanwhile, idle with the engine loaded: their watts of the idle time before."""
     asleep_joules: float | None
     wake_joules: float | None
 
@@ -50,11 +57,12 @@ class Sleep:
 @dataclass(slots=True)
 class _Mark:
     seconds: float
-    joules: float | None
+    joules: Joules | None
 
 
 class SleepingEngine:
-    """See ``Engine``. ``metered_joules`` tells the node's energy so far; ``tick`` is called about once a second."""
+    """See ``Engine``. ``metered_joules`` tells the energy so far of what the engine alone works on; ``tick`` is called
+    about once a second. ``on_slept`` gets each part of a sleep while it goes on, ``on_awake`` the whole at its end."""
 
     def __init__(
         self,
@@ -62,8 +70,9 @@ class SleepingEngine:
         *,
         idle_seconds: float,
         wake_timeout_seconds: float,
-        metered_joules: Callable[[], Awaitable[float | None]],
+        metered_joules: Callable[[], Awaitable[Joules | None]],
         on_asleep: Callable[[], None] = lambda: None,
+        on_slept: Callable[[Sleep], None] = lambda _: None,
         on_awake: Callable[[Sleep], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -75,6 +84,7 @@ class SleepingEngine:
         self._wake_timeout_seconds = wake_timeout_seconds
         self._metered_joules = metered_joules
         self._on_asleep = on_asleep
+        self._on_slept = on_slept
         self._on_awake = on_awake
         self._clock = clock
         self._models: tuple[EngineModel, ...] = ()
@@ -82,6 +92,9 @@ class SleepingEngine:
         self._users = 0
         self._idle_since: _Mark | None = None
         self._unloaded: _Mark | None = None
+        self._told: _Mark | None = None
+        """Up to where the energy of this sleep is told."""
+        self._told_seconds = 0.0
         self._idle_watts: float | None = None
         self._waking: asyncio.Task[None] | None = None
         self._unloading: asyncio.Task[None] | None = None
@@ -119,22 +132,24 @@ class SleepingEngine:
 
     async def tick(self) -> None:
         """Unload where nothing has run for long enough; a request that comes meanwhile waits, and wakes it again."""
+        if self.state == "asleep" and self._clock() - self._told_seconds >= _TELL_SECONDS:
+            await self._tell_so_far()
         if self.state != "awake" or self._users or not self._engine.status().ready:
             return
         now = self._clock()
         if self._idle_since is None:
-            self._idle_since = _Mark(now, await self._metered_joules())
+            self._idle_since = await self._mark()
         elif now - self._idle_since.seconds >= self._idle_seconds:
             await self._unload(self._idle_since)
 
     async def _unload(self, idle_since: _Mark) -> None:
-        joules = await self._metered_joules()
+        unloaded = await self._mark()
         if self._users:
             return
-        self._unloaded = _Mark(self._clock(), joules)
-        idle_seconds = self._unloaded.seconds - idle_since.seconds
-        known = joules is not None and idle_since.joules is not None and idle_seconds > 0
-        self._idle_watts = (joules - idle_since.joules) / idle_seconds if known else None  # type: ignore[operator]
+        self._unloaded = self._told = unloaded
+        self._told_seconds = unloaded.seconds
+        idle_joules, idle_seconds = _between(idle_since, unloaded), unloaded.seconds - idle_since.seconds
+        self._idle_watts = None if idle_joules is None or idle_seconds <= 0 else idle_joules / idle_seconds
         self.state, self._waking = "asleep", None
         self._engine.flush()
         engine, self._engine = self._engine, self._build()
@@ -165,7 +180,7 @@ class SleepingEngine:
             raise EngineUnavailable("The engine could not be loaded again.") from error
 
     async def _wake(self) -> None:
-        began = _Mark(self._clock(), await self._metered_joules())
+        began = await self._mark()
         try:
             if self._unloading is not None:
                 await asyncio.wait([self._unloading])
@@ -173,19 +188,41 @@ class SleepingEngine:
         except Exception as error:
             self._failure = f"it could not be loaded again: {error}"
             raise EngineStartError(str(error)) from error
-        ended = _Mark(self._clock(), await self._metered_joules())
+        ended = await self._mark()
         assert self._unloaded is not None
         self.state, self._idle_since = "awake", None
         self._typical_wake_seconds = ended.seconds - began.seconds
+        self._tell(began, ended)
+        self._on_awake(self._sleep(self._unloaded, began, ended))
+
+    async def _mark(self) -> _Mark:
+        joules = await self._metered_joules()
+        return _Mark(self._clock(), joules)
+
+    async def _tell_so_far(self) -> None:
+        now = await self._mark()
+        # a request may have come meanwhile: then what is left is told when the engine is loaded
+        if self.state == "asleep":
+            self._tell(now, now)
+
+    def _tell(self, until: _Mark, awake: _Mark) -> None:
+        """``awake`` is ``until`` while the sleep goes on."""
+        assert self._told is not None
+        part = self._sleep(self._told, until, awake)
+        self._on_slept(replace(part, asleep_seconds=until.seconds - self._told_seconds))
+        self._told_seconds = until.seconds
+        if part.saved_joules is not None:
+            # else it is told with the next part that is known
+            self._told = until
+
+    def _sleep(self, since: _Mark, until: _Mark, awake: _Mark) -> Sleep:
         watts = self._idle_watts
-        self._on_awake(
-            Sleep(
-                asleep_seconds=began.seconds - self._unloaded.seconds,
-                wake_seconds=ended.seconds - began.seconds,
-                expected_joules=None if watts is None else watts * (ended.seconds - self._unloaded.seconds),
-                asleep_joules=_between(self._unloaded, began),
-                wake_joules=_between(began, ended),
-            )
+        return Sleep(
+            asleep_seconds=until.seconds - since.seconds,
+            wake_seconds=awake.seconds - until.seconds,
+            expected_joules=None if watts is None else watts * (awake.seconds - since.seconds),
+            asleep_joules=_between(since, until),
+            wake_joules=_between(until, awake),
         )
 
     async def close(self) -> None:
@@ -193,8 +230,15 @@ class SleepingEngine:
             self._waking.cancel()
             with contextlib.suppress(asyncio.CancelledError, EngineStartError):
                 await self._waking
+        if self.state == "asleep":
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_FIGURE_SECONDS):
+                    await self._tell_so_far()
         await self._engine.close()
 
 
 def _between(start: _Mark, end: _Mark) -> float | None:
-    return None if start.joules is None or end.joules is None else end.joules - start.joules
+    """None also where it was not alone on the same devices at both ends."""
+    if start.joules is None or end.joules is None or start.joules.keys() != end.joules.keys():
+        return None
+    return sum(end.joules.values()) - sum(start.joules.values())

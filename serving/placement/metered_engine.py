@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from metering.work import EngineSteps
@@ -95,7 +96,11 @@ class MeteredEngine:
             step_log.add(steps)
 
         self._sleeper = sleeper(
-            config.engine, lambda: _engine(config, stepped, tell), self.actor.metered_joules.remote, metrics, events
+            config.engine,
+            lambda: _engine(config, stepped, tell),
+            partial(self.actor.metered_joules.remote, source),
+            metrics,
+            events,
         )
         self.engine = build_engine(config, stepped, tell, self._sleeper)
 

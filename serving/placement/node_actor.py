@@ -23,6 +23,7 @@ from metering.errors import BadInput
 from metering.history import HistoryStore
 from metering.history_rows import served_rows, window_rows
 from metering.intensity.reading import IntensityReading
+from metering.power.base import Boundary
 from metering.receipt import Receipt
 from metering.settlement import Acknowledgement, IntensityStamp
 from metering.weights import WorkModel
@@ -392,10 +393,17 @@ class NodeMeterActor:
         """The node's totals, JSON-ready."""
         return self._node.books().as_dict()
 
-    async def metered_joules(self) -> float | None:
-        """The node's energy up to the last closed window; None where nothing is metered."""
-        meters = [component.meter.energy_nanojoules for component in self._node.books().components]
-        return sum(meters) / NANO if any(meters) else None
+    async def metered_joules(self, source: str) -> dict[str, float] | None:
+        """By component, the energy up to the last closed window of what the replica alone works on: its devices, and
+        the host where no other replica has any. None where something of its is not metered, or others work on it."""
+        mine = self._node.accelerators_of(source)
+        neighbours = self._node.sources_alive - {source}
+        others = frozenset().union(*(self._node.accelerators_of(neighbour) for neighbour in neighbours))
+        metered = {c.component.name: c.meter.energy_nanojoules for c in self._node.books().components}
+        if not mine or mine & others or not all(metered[name] for name in mine):
+            return None
+        hosts = {c.name for c in self._node.components if c.boundary is Boundary.HOST}
+        return {name: metered[name] / NANO for name in sorted(mine if others else mine | hosts)}
 
 
 def ask_to_leave() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from serving.engines.base import Engine
 from serving.engines.settings import EngineSettings
-from serving.engines.sleeping import Sleep, SleepingEngine
+from serving.engines.sleeping import Joules, Sleep, SleepingEngine
 from serving.metrics import Metrics
 from serving.operations.events import EventLog
 
@@ -17,15 +17,18 @@ log = logging.getLogger("wattgate")
 def sleeper(
     settings: EngineSettings,
     build: Callable[[], Engine],
-    metered_joules: Callable[[], Awaitable[float | None]],
+    metered_joules: Callable[[], Awaitable[Joules | None]],
     metrics: Metrics,
     events: EventLog,
 ) -> SleepingEngine | None:
-    """What stands for the engine where it is unloaded after idle time; None where it stays loaded."""
+    """What stands for the engine where it is unloaded after idle time; None where it stays loaded.
+
+    ``metered_joules``: of what the engine alone works on.
+    """
     if settings.unload_after_seconds is None:
         return None
 
-    async def joules() -> float | None:
+    async def joules() -> Joules | None:
         try:
             return await metered_joules()
         except Exception:
@@ -38,9 +41,13 @@ def sleeper(
             text = f"{model.name} was unloaded after {settings.unload_after_seconds:g} s without a request"
             events.record("model", text, model.name)
 
+    def slept(part: Sleep) -> None:
+        for model in engine.models():
+            report(model.name, part, metrics)
+
     def awake(sleep: Sleep) -> None:
         for model in engine.models():
-            report(model.name, sleep, metrics)
+            metrics.observe("wattgate_engine_wake_seconds", sleep.wake_seconds, model.name)
             events.record("model", f"{model.name} is loaded again {told(sleep)}", model.name)
 
     engine = SleepingEngine(
@@ -49,16 +56,17 @@ def sleeper(
         wake_timeout_seconds=settings.wake_timeout_seconds,
         metered_joules=joules,
         on_asleep=asleep,
+        on_slept=slept,
         on_awake=awake,
     )
     return engine
 
 
-def report(model: str, sleep: Sleep, metrics: Metrics) -> None:
-    metrics.observe("wattgate_engine_wake_seconds", sleep.wake_seconds, model)
-    metrics.add("wattgate_engine_asleep_seconds_total", sleep.asleep_seconds, model)
-    if sleep.saved_joules is not None:
-        parts = (("expected", sleep.expected_joules), ("metered", sleep.asleep_joules), ("wake", sleep.wake_joules))
+def report(model: str, part: Sleep, metrics: Metrics) -> None:
+    """Add a part of a sleep."""
+    metrics.add("wattgate_engine_asleep_seconds_total", part.asleep_seconds, model)
+    if part.saved_joules is not None:
+        parts = (("expected", part.expected_joules), ("metered", part.asleep_joules), ("wake", part.wake_joules))
         for kind, amount in parts:
             metrics.add("wattgate_engine_asleep_joules_total", max(0.0, amount or 0.0), model, kind)
 
@@ -67,7 +75,7 @@ def told(sleep: Sleep) -> str:
     """One line for a person."""
     text = f"after {sleep.asleep_seconds:.0f} s; loading took {sleep.wake_seconds:.1f} s"
     if sleep.saved_joules is None:
-        return f"{text}; the energy is not metered"
+        return f"{text}; what it saved is not known: its devices are not metered, or others work on them too"
     return (
         f"{text} and {sleep.wake_joules:.0f} J; saved {sleep.saved_joules:.0f} J of the {sleep.expected_joules:.0f} J "
         "that idling would have taken"

@@ -82,18 +82,22 @@ class World:
         self.starts = self.loaded = self.most_loaded = self.slept = 0
         self.broken = False
         self.sleeps: list[Sleep] = []
+        self.parts: list[Sleep] = []
+        self.others = 0
+        """Engines on the same device."""
         self.engine = SleepingEngine(
             lambda: Inner(self),
             idle_seconds=30.0,
             wake_timeout_seconds=wake_timeout_seconds,
             metered_joules=self.metered,
             on_asleep=self.count,
+            on_slept=self.parts.append,
             on_awake=self.sleeps.append,
             clock=self.clock,
         )
 
-    async def metered(self) -> float | None:
-        return self.joules
+    async def metered(self) -> dict[str, float] | None:
+        return None if self.joules is None or self.others else {"gpu": self.joules}
 
     def count(self) -> None:
         self.slept += 1
@@ -181,6 +185,63 @@ async def test_what_a_sleep_saved_is_metered_against_the_idle_time_before() -> N
     (sleep,) = world.sleeps
     assert sleep == Sleep(100, 10, expected_joules=20 * 110, asleep_joules=500, wake_joules=500)
     assert sleep.saved_joules == 1200
+
+
+async def test_a_sleep_is_told_while_it_goes_on_and_its_parts_add_up_to_the_whole() -> None:
+    world = World()
+    await world.engine.start()
+    await world.fall_asleep()
+    for _ in range(25):
+        world.pass_time(1, watts=5)
+        await world.engine.tick()
+    assert [part.asleep_seconds for part in world.parts] == [10, 10]
+    assert sum(part.saved_joules or 0 for part in world.parts) == 20 * 15
+    world.may_start.clear()
+    asked = asyncio.create_task(world.ask())
+    await world.starting.wait()
+    world.pass_time(10, watts=50)
+    world.may_start.set()
+    await asked
+    (whole,) = world.sleeps
+    assert whole.saved_joules == 20 * 35 - 5 * 25 - 500
+    for name in ("asleep_seconds", "wake_seconds", "expected_joules", "asleep_joules", "wake_joules", "saved_joules"):
+        assert sum(getattr(part, name) for part in world.parts) == getattr(whole, name)
+
+
+async def test_what_a_sleep_saved_is_told_when_the_engine_is_closed_in_it() -> None:
+    world = World()
+    await world.engine.start()
+    await world.fall_asleep()
+    world.pass_time(4, watts=5)
+    await world.engine.close()
+    assert [(part.asleep_seconds, part.saved_joules) for part in world.parts] == [(4, 60)]
+
+
+async def test_what_others_take_of_the_same_device_is_nobodys_saving() -> None:
+    world = World()
+    await world.engine.start()
+    await world.fall_asleep()
+    world.others = 1
+    world.pass_time(10, watts=300)
+    await world.engine.tick()
+    await world.ask()
+    assert [part.saved_joules for part in (*world.parts, *world.sleeps)] == [None, None, None]
+    assert sum(part.asleep_seconds for part in world.parts) == 10
+
+
+async def test_a_figure_that_was_missed_is_told_with_the_next() -> None:
+    world = World()
+    await world.engine.start()
+    await world.fall_asleep()
+    joules, world.joules = world.joules, None
+    world.pass_time(10, watts=5)
+    await world.engine.tick()
+    assert joules is not None
+    world.joules = joules + 50
+    world.pass_time(10, watts=5)
+    await world.engine.tick()
+    assert [part.saved_joules for part in world.parts] == [None, 300]
+    assert [part.asleep_seconds for part in world.parts] == [10, 10]
 
 
 async def test_without_a_meter_the_savings_are_unknown() -> None:

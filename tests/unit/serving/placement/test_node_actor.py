@@ -153,6 +153,27 @@ async def test_a_replica_is_booked_on_the_gpus_it_names(tmp_path: Path) -> None:
     assert made._devices_of(["unknown"], ()) is None
 
 
+async def test_the_energy_of_a_replica_is_that_of_what_it_alone_works_on(tmp_path: Path) -> None:
+    models = {name: {"engine": {"kind": "simulated"}} for name in ("a", "b")}
+    made = actor(tmp_path, **{"engine.kind": None}, models=models)
+    one, other = (next(iter(made._devices[name])) for name in ("a", "b"))
+    profile = ModelProfile("m", architecture_from_config(SMOLLM2_135M), 2, 2, 1e12, 1e11)
+    for source, engines in (("first", ["a"]), ("second", ["b"]), ("gateway", [])):
+        await made.attach(source, [profile], engines)
+    for task in made._tasks:
+        task.cancel()
+    await close(made)
+    alone = await made.metered_joules("first")
+    assert alone is not None
+    assert set(alone) == {one}
+    assert set(await made.metered_joules("second") or ()) == {other}
+    assert await made.metered_joules("gateway") is None
+    await made.attach("third", [profile], ["a"])
+    assert await made.metered_joules("first") is None, "two engines on one device"
+    for task in made._tasks:
+        task.cancel()
+
+
 async def test_an_orderly_stop_books_and_writes_what_is_open(tmp_path: Path) -> None:
     made = actor(tmp_path)
     await made.attach("replica", [ModelProfile("m")])
@@ -172,11 +193,11 @@ async def test_what_is_booked_between_two_readings_is_kept_as_booked(tmp_path: P
     now = time.monotonic()
     await made.advance(now + 2)
     # it waits for the replica, which is behind
-    assert await made.metered_joules() is None
+    assert await made.metered_joules("replica") is None
     await submit(made)
     assert not made._node.due(now + 2)
     await made.advance(now + 2)
-    assert await made.metered_joules()
+    assert await made.metered_joules("replica")
     assert pickle.loads((tmp_path / KEPT).read_bytes()) == made._node.kept()
 
 
