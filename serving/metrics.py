@@ -504,14 +504,22 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "Energy booked as idle, before it is shared out by policy; node.",
     ),
     MetricSpec(
-        "wattgate_mfu_ratio", "gauge", "ratio", ("model",), "MFU of the last closed window; node.", (), "livemostrecent"
+        "wattgate_mfu_ratio",
+        "gauge",
+        "ratio",
+        ("model",),
+        "MFU of the last closed window, its idle time included: 0 in one without work (while it works: "
+        "`wattgate_flops_total` over `wattgate_possible_flops_total`); node.",
+        (),
+        "livemostrecent",
     ),
     MetricSpec(
         "wattgate_mbu_ratio",
         "gauge",
         "ratio",
         ("model",),
-        "Memory bandwidth used in the last closed window, over the device's: decode is bound by it; node.",
+        "Memory bandwidth used in the last closed window, over the device's: decode is bound by it. 0 in a window "
+        "without work; node.",
         (),
         "livemostrecent",
     ),

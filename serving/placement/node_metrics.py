@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from metering.booking import EngineWindow
 from metering.books import ClosedWindow, LineTotals
 from metering.idle import IdlePolicy
 from metering.node import NodeMeter
@@ -23,6 +24,8 @@ class NodeMetrics:
         self._metrics = metrics
         self._faults: dict[str, int] = {}
         self._intensity: tuple[str, ...] | None = None
+        self._utilised: set[tuple[str, str]] = set()
+        """Gauges of utilisation that have been shown, with their model."""
 
     def fault(self, name: str) -> None:
         self._metrics.add("wattgate_meter_faults_total", 1, name)
@@ -59,11 +62,7 @@ class NodeMetrics:
             add("wattgate_energy_joules_total", joules, name, *how)
             add("wattgate_idle_joules_total", close.idle_nanojoules / NANO, name)
             put("wattgate_power_watts", joules / closed.window.seconds, name)
-        for engine in closed.engines:
-            if engine.mfu_ratio is not None:
-                put("wattgate_mfu_ratio", engine.mfu_ratio, engine.model)
-            if engine.mbu_ratio is not None:
-                put("wattgate_mbu_ratio", engine.mbu_ratio, engine.model)
+        self._utilisation(closed.engines)
         for (model, tenant), line in closed.lines.items():
             self._work(model, tenant, line, peak_flops.get(model))
             if closed.idle_policy is not IdlePolicy.RESERVED:
@@ -93,6 +92,22 @@ class NodeMetrics:
             ):
                 if nanocost:
                     add("wattgate_request_cost_total", nanocost / NANO, model, tenant, cause)
+
+    def _utilisation(self, engines: Iterable[EngineWindow]) -> None:
+        """A window has only the engines that worked in it; the others' gauges must not go on as in their last one."""
+        ratios = {
+            (name, engine.model): ratio
+            for engine in engines
+            for name, ratio in (("wattgate_mfu_ratio", engine.mfu_ratio), ("wattgate_mbu_ratio", engine.mbu_ratio))
+        }
+        for name, model in self._utilised - ratios.keys():
+            self._metrics.set(name, 0.0, model)
+        for (name, model), ratio in ratios.items():
+            if ratio is not None:
+                self._metrics.set(name, ratio, model)
+                self._utilised.add((name, model))
+            elif (name, model) in self._utilised:
+                self._metrics.set(name, math.nan, model)
 
     def _work(self, model: str, tenant: str, line: LineTotals, peak_flops: float | None) -> None:
         who = (model, tenant)
