@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from metering.work import Served
 from serving.call import Call
 from serving.meter_link import MeterLink
 from serving.metrics import Metrics
 
+UNKNOWN = "unknown"
+"""Label of the requests that no model served here was asked for by."""
+
+
+def begin_accounts(models: Iterable[str], metrics: Metrics) -> None:
+    """What alerts take rates of, before the first request."""
+    for model in models:
+        for kept in ("yes", "no"):
+            metrics.begin("wattgate_objective_requests_total", model, kept)
+        metrics.begin("wattgate_time_to_first_token_seconds", model)
+
+
+def count_request(metrics: Metrics, model: str, tenant: str, endpoint: str, status: str, outcome: str) -> None:
+    """A request that has ended, however."""
+    metrics.add("wattgate_requests_total", 1, model, tenant, endpoint, status, outcome)
+    metrics.add("wattgate_objective_requests_total", 1, model, "no" if status.startswith("5") else "yes")
+
 
 def account(call: Call, status: str, now: float, *, known: bool, metrics: Metrics, meter: MeterLink) -> None:
     """Count a call that has ended. ``known``: its model is served, and its name not a client's own text."""
     model, usage = call.model, call.usage or {}
-    model = model if known else "unknown"
+    model = model if known else UNKNOWN
     endpoint = call.path.removeprefix("/v1/")
-    metrics.add("wattgate_requests_total", 1, model, call.tenant, endpoint, status, call.outcome.value)
+    count_request(metrics, model, call.tenant, endpoint, status, call.outcome.value)
     if not known:
         return
     metrics.observe("wattgate_request_seconds", now - call.received_seconds, model, endpoint)

@@ -21,7 +21,7 @@ from cache.single_flight import Flight, FlightIncomplete, Seat, SingleFlight
 from cache.streams import answer_to_sse, sse_to_answer
 from cache.tiers import ResponseCache
 from metering.receipt import Receipt, receipt_of
-from serving.accounting import account
+from serving.accounting import UNKNOWN, account, count_request
 from serving.admission.queue import AdmissionQueue
 from serving.api.endings import endings_of
 from serving.api.forms import form_of
@@ -41,6 +41,7 @@ from serving.shadow import ShadowVerifier
 
 log = logging.getLogger("wattgate")
 
+_NO_ROOM = frozenset({"queue_full", "deadline_unmeetable", NeverBegun.code})
 _AVOIDED = "wattgate_avoided_joules_total", "wattgate_avoided_grams_total", "wattgate_avoided_cost_total"
 _EXCESS = "wattgate_excess_joules_total", "wattgate_excess_grams_total", "wattgate_excess_cost_total"
 
@@ -112,10 +113,13 @@ class Gateway:
                         yield Reply(self._headers(call, lookup) | receipt_headers(receipt), _one(body))
         except GatewayError as error:
             status = str(error.status)
+            if error.code in _NO_ROOM and isinstance(error, RateLimited | NeverBegun):
+                self._found_no_room(call, error.code)
             raise
         except TimeoutError:
             status = "504"
             if not call.begun:
+                self._found_no_room(call, NeverBegun.code)
                 raise NeverBegun from None
             raise DeadlineExceeded("The answer was not complete by the request's deadline.") from None
         except asyncio.CancelledError:
@@ -405,17 +409,21 @@ class Gateway:
     def refused(self, path: str, status: int) -> None:
         """Count a request that was turned away before it became a call: nobody's yet, and of no model."""
         endpoint = path.removeprefix("/v1/")
-        self.metrics.add(
-            "wattgate_requests_total", 1, "unknown", "unknown", endpoint, str(status), Outcome.BYPASS.value
-        )
+        count_request(self.metrics, UNKNOWN, UNKNOWN, endpoint, str(status), Outcome.BYPASS.value)
 
     def turned_away(self, call: Call, status: int) -> None:
         """Count a call that its tenant's limits refused."""
         self._account(call, str(status))
 
+    def _found_no_room(self, call: Call, code: str) -> None:
+        model = call.model if self._known(call) else UNKNOWN
+        self.metrics.add("wattgate_admission_refusals_total", 1, model, call.priority.value, code)
+
+    def _known(self, call: Call) -> bool:
+        return any(served.name == call.model for served in self.engine.models())
+
     def _account(self, call: Call, status: str) -> None:
-        known = any(served.name == call.model for served in self.engine.models())
-        account(call, status, self._clock(), known=known, metrics=self.metrics, meter=self.meter)
+        account(call, status, self._clock(), known=self._known(call), metrics=self.metrics, meter=self.meter)
 
 
 def _broke_off() -> EngineUnavailable:

@@ -40,6 +40,23 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "Requests ended, by HTTP status (499: the client went) and cache outcome.",
     ),
     MetricSpec(
+        "wattgate_objective_requests_total",
+        "counter",
+        "requests",
+        ("model", "kept"),
+        "The same requests, by whether the objective of few errors was kept: no for a server's error (5xx). Both stand "
+        "at 0 from the start, so that a rate sees a first burst of errors whole.",
+    ),
+    MetricSpec(
+        "wattgate_admission_refusals_total",
+        "counter",
+        "requests",
+        ("model", "priority", "reason"),
+        "Requests that admission refused for want of room: queue_full, deadline_unmeetable, deadline_before_run (by "
+        "the model's queue), too_many_requests (by the replica, before anything is known of them). A tenant's own limits: "
+        "`wattgate_limit_refusals_total`.",
+    ),
+    MetricSpec(
         "wattgate_page_requests_total",
         "counter",
         "requests",
@@ -612,6 +629,10 @@ class Metrics:
             collector = self._collectors[name]
             child = self._children[key] = collector.labels(*labels) if labels else collector
         return child
+
+    def begin(self, name: str, *labels: str) -> None:
+        """Show a series before anything has happened: a rate does not see what one had when it was first scraped."""
+        self._child(name, labels)
 
     def add(self, name: str, value: float, *labels: str) -> None:
         self._child(name, labels).inc(value)  # type: ignore[union-attr]

@@ -13,6 +13,7 @@ import orjson
 
 from cache.control import CacheControl
 from serving.access import TENANT_INSIDE, KeyRing
+from serving.accounting import UNKNOWN
 from serving.api.body import (
     ClientGone,
     Message,
@@ -146,6 +147,7 @@ class Completions:
         """Whose request it is; decided before any of its body is kept."""
         tenant: str = scope.get(TENANT_INSIDE) or self._keys.tenant(_text(headers.get(b"authorization")))
         if self.inside > self._max_concurrent_requests:
+            self._gateway.metrics.add("wattgate_admission_refusals_total", 1, UNKNOWN, UNKNOWN, "too_many_requests")
             raise RateLimited(
                 "The gateway is at its limit of concurrent requests.",
                 code="too_many_requests",

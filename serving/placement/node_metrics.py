@@ -144,6 +144,7 @@ class NodeMetrics:
             "dead_sources", "abandoned_requests", "mfu_over_unity", "lost_batches",
         ):  # fmt: skip
             now = int(getattr(counters, fault))
+            self._metrics.begin("wattgate_meter_faults_total", fault)
             if (grown := now - self._faults.get(fault, 0)) > 0:
                 self._metrics.add("wattgate_meter_faults_total", grown, fault)
             self._faults[fault] = now

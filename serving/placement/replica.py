@@ -13,6 +13,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from serving.accounting import UNKNOWN, begin_accounts
 from serving.admission.held_cap import HoldableCap
 from serving.api.app import build_app
 from serving.config import AccessSettings, GatewayConfig
@@ -151,6 +152,8 @@ class Replica:
         self._lag_task = asyncio.create_task(self._watch(), name="watch")
         self._notices.tell("ready", "ready")
         actor, port = self._placed.actor, config.server.metrics_port
+        others = () if self.embeddings is None else self.embeddings.engine.models()
+        begin_accounts([UNKNOWN, *(model.name for model in (*self.engine.models(), *others))], self.metrics)
         for model in self.engine.models():
             self.events.record("model", f"{model.name} is served ({self.engine.kind}, {self.source})", model.name)
         app = build_app(

@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
-from serving.accounting import first_token_parts
+from serving.accounting import UNKNOWN, begin_accounts, count_request, first_token_parts
 from serving.call import Call
+from serving.metrics import Metrics
 from tests.unit.serving.conftest import CHAT, House
 
 PART = "wattgate_time_to_first_token_part_seconds"
@@ -17,6 +19,21 @@ def call(**filled: float | None) -> Call:
     for name, value in filled.items():
         setattr(call, name, value)
     return call
+
+
+def test_what_alerts_take_rates_of_stands_at_zero_before_the_first_request() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    begin_accounts(["m", UNKNOWN], metrics)
+    first_tokens = {"model": "m", "le": "2.5"}
+    assert registry.get_sample_value("wattgate_time_to_first_token_seconds_bucket", first_tokens) == 0
+    kept = "wattgate_objective_requests_total"
+    assert {registry.get_sample_value(kept, {"model": "m", "kept": said}) for said in ("yes", "no")} == {0.0}
+    for status in ("200", "404", "499", "503"):
+        count_request(metrics, "m", "t", "chat/completions", status, "MISS")
+    assert registry.get_sample_value(kept, {"model": "m", "kept": "yes"}) == 3
+    assert registry.get_sample_value(kept, {"model": "m", "kept": "no"}) == 1
+    assert registry.get_sample_value(kept, {"model": UNKNOWN, "kept": "no"}) == 0
 
 
 def test_the_time_to_the_first_token_is_split_where_the_engine_was_asked() -> None:

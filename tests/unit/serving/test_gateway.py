@@ -318,6 +318,7 @@ async def test_a_deadline_while_waiting_is_504(new_house: NewHouse) -> None:
         for cached in ({}, {"cache_control": "no-store"}):
             reply = await house.send(house.chat("two", stream=stream), x_request_timeout="0.01", **cached)
             assert (reply.status, reply.error["code"]) == (504, "deadline_before_run")
+    assert house.count("wattgate_admission_refusals_total", reason="deadline_before_run", model="m") == 4
     house.engine.gate.set()
     await running.end()
 
@@ -349,6 +350,8 @@ async def test_an_error_before_the_first_byte_has_its_status_and_no_internals(
     assert reply.status == status
     assert "secret" not in reply.error["message"]
     assert house.count("wattgate_requests_total", status=str(status)) == 1
+    assert house.count("wattgate_objective_requests_total", model="m", kept="no" if status >= 500 else "yes") == 1
+    assert house.count("wattgate_objective_requests_total") == 1
 
 
 @pytest.mark.parametrize("error", [EngineUnavailable("died"), RuntimeError("secret"), ConnectionResetError(), None])
@@ -442,6 +445,8 @@ async def test_a_full_queue_is_429_with_a_computed_retry_after(new_house: NewHou
     reply = await house.send(house.chat("2"))
     assert (reply.status, reply.error["code"], reply.error["type"]) == (429, "queue_full", "rate_limit_error")
     assert int(reply.headers["retry-after"]) >= 1
+    refusals = "wattgate_admission_refusals_total"
+    assert house.count(refusals, model="m", priority="standard", reason="queue_full") == house.count(refusals) == 1
     house.engine.gate.set()
     for exchange in exchanges:
         assert (await exchange.end()).status == 200
@@ -455,6 +460,7 @@ async def test_more_requests_than_the_gateway_takes_are_429(new_house: NewHouse)
     for raw in (orjson.dumps(house.chat("3")), [b"x" * 60_000, b"x" * 60_000]):
         reply = await house.send(raw=raw)
         assert (reply.status, reply.error["code"]) == (429, "too_many_requests")
+    assert house.count("wattgate_admission_refusals_total", reason="too_many_requests") == 2
     assert int(reply.headers["retry-after"]) >= 1
     house.engine.gate.set()
     for exchange in exchanges:

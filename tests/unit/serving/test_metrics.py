@@ -39,7 +39,7 @@ BOUNDED = frozenset(
         "signal",
         "quality",
     }
-    | {"cause", "fallback", "batch", "what", "statistic", "part"}
+    | {"cause", "fallback", "batch", "what", "statistic", "part", "priority"}
 )
 
 
