@@ -74,6 +74,70 @@ def test_figures_are_those_of_the_gateway(console: webdriver.Chrome, gateway: Ga
     assert text(console, "method") == "energy simulated"
 
 
+TWO_MODELS = """\
+wattgate_engine_ready{model="away"} 0
+wattgate_engine_ready{model="there"} 1
+wattgate_requests_total{model="there",tenant="t",status="200"} 3
+wattgate_request_grams_total{model="there",tenant="t",scope="operational"} 2
+wattgate_request_grams_total{model="there",tenant="t",scope="embodied"} 1
+wattgate_request_grams_total{model="there",tenant="t",scope="operational_marginal"} 40
+"""
+
+
+def shown(browser: webdriver.Chrome, exposition: str) -> dict[str, str]:
+    """What the page makes of such figures, before its next poll; as if no others had been seen."""
+    return browser.execute_script(  # type: ignore[no-any-return, no-untyped-call]
+        """
+        served.clear();
+        render(parse(arguments[0]));
+        const parts = ["state", "notices", "models", "tenants", "figure-carbon", "figure-gramsper"];
+        return Object.fromEntries(parts.map(id => [id, document.getElementById(id).innerText]));
+        """,
+        exposition,
+    )
+
+
+def test_a_model_without_an_engine_is_told_although_another_has_one(console: webdriver.Chrome) -> None:
+    page = shown(console, TWO_MODELS)
+    assert page["state"] == "1 of 2 models not ready"
+    assert "No engine is ready for away:" in page["notices"]
+    cells = {line.split("\t")[0]: line.split("\t") for line in page["models"].splitlines()}
+    assert cells["Model"][:3] == ["Model", "Ready", "Requests"]
+    assert cells["away"][:3] == ["away", "none", "0"]
+    assert cells["there"][:3] == ["there", "1", "3"]
+    whole = shown(console, TWO_MODELS.replace('"away"} 0', '"away"} 1'))
+    assert (whole["state"], "No engine" in whole["notices"]) == ("ready", False)
+    none = shown(console, TWO_MODELS.replace('"there"} 1', '"there"} 0'))
+    assert none["state"] == "no engine ready"
+    one_asleep = shown(console, TWO_MODELS + 'wattgate_engine_asleep{model="there"} 1\n')
+    assert "The engine of there is unloaded" in one_asleep["notices"]
+
+
+def test_a_model_whose_series_went_with_its_replica_is_told(console: webdriver.Chrome) -> None:
+    shown(console, TWO_MODELS.replace('"away"} 0', '"away"} 1'))
+    gone = "\n".join(line for line in TWO_MODELS.splitlines() if "away" not in line)
+    assert (
+        console.execute_script(  # type: ignore[no-untyped-call]
+            "render(parse(arguments[0])); return document.getElementById('state').innerText", gone
+        )
+        == "1 of 2 models not ready"
+    )
+    console.execute_script("served.clear()")  # type: ignore[no-untyped-call]
+
+
+def test_grams_of_a_marginal_signal_stand_apart(console: webdriver.Chrome) -> None:
+    page = shown(console, TWO_MODELS)
+    assert "3 g in all; 40 g marginal, apart" in page["figure-carbon"]
+    assert "marginal not in it" in page["figure-gramsper"]
+    for table in ("models", "tenants"):
+        head, *lines = [line.split("\t") for line in page[table].splitlines()]
+        (line,) = (line for line in lines if line[0] in ("there", "t"))
+        assert (line[head.index("Carbon")], line[head.index("Marginal")]) == ("3 g", "40 g")
+    alone = "\n".join(line for line in TWO_MODELS.splitlines() if "marginal" not in line)
+    assert "Marginal" not in shown(console, alone)["models"]
+    assert "marginal" not in shown(console, alone)["figure-carbon"]
+
+
 def test_what_the_answer_says_is_never_run(console: webdriver.Chrome) -> None:
     ask(console, "<img src=x onerror=document.title='owned'>")
     assert "<img src=x" in text(console, "receipts")
