@@ -156,8 +156,9 @@ class TelemetrySettings(Section):
     """OpenTelemetry collector, OTLP over HTTP (`http://host:4318`), for one span a request. None: no spans."""
 
     drift_window_requests: int = Field(default=500, ge=0)
-    """Requests of a window in which each replica looks for drift; the first is the reference, until a live setting
-    changes. Below 50 nothing is compared; 0: off."""
+    """Requests of a model's window in which each replica looks for drift; the first is the reference, which outlives
+    replicas, until `DELETE /v1/drift/references` or a change of live admission. Below 50 nothing is compared; 0:
+    off."""
     engine_model: Path | None = None
     """Engine model that `wattgate tune` fitted: the measured MFU and joules per token are held against it. None: only
     against their own first 300 busy metering windows at a like batch."""

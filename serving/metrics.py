@@ -53,8 +53,8 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "requests",
         ("model", "priority", "reason"),
         "Requests that admission refused for want of room: queue_full, deadline_unmeetable, deadline_before_run (by "
-        "the model's queue), too_many_requests (by the replica, before anything is known of them). A tenant's own limits: "
-        "`wattgate_limit_refusals_total`.",
+        "the model's queue), too_many_requests (by the replica, before anything is known of them). A tenant's own "
+        "limits: `wattgate_limit_refusals_total`.",
     ),
     MetricSpec(
         "wattgate_page_requests_total",
@@ -597,8 +597,9 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "wattgate_drift_ratio",
         "gauge",
         "ratio",
-        ("what", "statistic"),
-        "Statistic of the last window against its reference, over its threshold; above 1 it is more than chance.",
+        ("model", "what", "statistic"),
+        "Statistic of the last window against its reference, over its threshold; above 1 it is more than chance. "
+        "No model: of all of them.",
         (),
         "livemax",
     ),

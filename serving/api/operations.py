@@ -32,6 +32,7 @@ from serving.errors import (
     RequestTimeout,
 )
 from serving.operations.cap_pages import CapHold, CapList, CapState
+from serving.operations.drift_pages import DriftReferenceList
 
 Method = Literal["get", "post", "put", "delete"]
 Schema = dict[str, Any]
@@ -237,6 +238,22 @@ OPERATIONS: tuple[Operation, ...] = (
         CapState,
         query={"model": _TEXT},
         errors=(*_STORED, InvalidRequest),
+    ),
+    Operation(
+        "/v1/drift/references",
+        "get",
+        "listDriftReferences",
+        "The windows that each model's traffic is compared with, on this node.",
+        DriftReferenceList,
+    ),
+    Operation(
+        "/v1/drift/references",
+        "delete",
+        "rebaseDrift",
+        "After a change that was meant: the next full window becomes the reference, in every replica.",
+        DriftReferenceList,
+        query={"model": _TEXT},
+        errors=_STORED,
     ),
     Operation("/healthz", "get", "isAlive", "The process answers.", open=True),
     Operation("/readyz", "get", "isReady", "The engine answers.", open=True, errors=(EngineUnavailable,)),

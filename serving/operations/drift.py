@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,11 +82,14 @@ class Finding:
     """Median, rate or mean of the reference."""
     after: float
     drifted: bool
+    model: str | None = None
+    """None where it concerns all of them."""
 
     @property
     def text(self) -> str:
+        of = "" if self.model is None else f", {self.model}"
         return (
-            f"{self.what}: {self.before:.4g} -> {self.after:.4g} "
+            f"{self.what}{of}: {self.before:.4g} -> {self.after:.4g} "
             f"({self.statistic} {self.value:.3g}, threshold {self.threshold:.3g})"
         )
 
@@ -168,67 +171,13 @@ def _mean(what: str, old: Sequence[float], new: Sequence[float], limits: Limits)
     return Finding(what, "z", z, limits.z, before, after, abs(z) > limits.z and enough)
 
 
-@dataclass(slots=True)
-class DriftWatch:
-    """Traffic: fills windows of ``size`` requests; the first is the reference until ``rebase``. Tells what moved, once
-    a window.
-
-    ``record`` takes an event's kind and text (``EventLog.record``), ``measured`` every finding, drifted or not; both
-    from wherever ``later`` runs.
-    """
-
-    record: Callable[[Kind, str], object]
-    size: int = 500
-    limits: Limits = Limits()
-    measured: Callable[[Finding], None] = lambda finding: None
-    later: Callable[[Callable[[], None]], object] = lambda work: work()
-    """Where comparing is done: some ten milliseconds that an event loop should not stand still for."""
-    reference: Window | None = None
-    findings: list[Finding] = field(default_factory=list)
-    """Of the last full window."""
-    _requests: list[Seen] = field(default_factory=list)
-    _embeddings: list[Vector] = field(default_factory=list)
-    _verified: list[bool] = field(default_factory=list)
-
-    def embedded(self, vector: Vector) -> None:
-        """A prompt's vector, where something embeds prompts."""
-        if len(self._embeddings) < self.size:
-            self._embeddings.append(vector)
-
-    def verified(self, wrong: bool) -> None:
-        """What verifying a semantic hit has shown."""
-        self._verified.append(wrong)
-
-    def ended(self, seen: Seen) -> None:
-        self._requests.append(seen)
-        if len(self._requests) < self.size:
-            return
-        window = Window(tuple(self._requests), embeddings=tuple(self._embeddings), verified_wrong=tuple(self._verified))
-        self._clear()
-        if self.reference is None:
-            self.reference = window
-            return
-        reference = self.reference
-        self.later(lambda: self._compare(reference, window))
-
-    def _compare(self, reference: Window, window: Window) -> None:
-        self.findings = compare(reference, window, self.limits)
-        tell(self.findings, self.record, self.measured)
-
-    def rebase(self) -> None:
-        """The next full window becomes the reference: after a change that was meant."""
-        self.reference, self.findings = None, []
-        self._clear()
-
-    def _clear(self) -> None:
-        self._requests, self._embeddings, self._verified = [], [], []
-
-
 def tell(
-    findings: Sequence[Finding], record: Callable[[Kind, str], object], measured: Callable[[Finding], None]
+    findings: Sequence[Finding],
+    record: Callable[[Kind, str, str | None], object],
+    measured: Callable[[Finding], None],
 ) -> None:
     """Every finding as a figure, those that drifted as events."""
     for finding in findings:
         measured(finding)
         if finding.drifted:
-            record("drift", finding.text)
+            record("drift", finding.text, finding.model)

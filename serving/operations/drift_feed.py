@@ -6,28 +6,33 @@ from collections.abc import Callable
 
 from cache.embedding import Embedder
 from serving.api.endings import REFUSAL
-from serving.operations.drift import DriftWatch, Seen, Vector
+from serving.operations.drift import Seen, Vector
+from serving.operations.drift_watch import DriftWatches
 from serving.telemetry.ended import Ended
 
 
 class DriftSink:
     """``EndedSink``."""
 
-    def __init__(self, watch: DriftWatch) -> None:
-        self._watch = watch
+    def __init__(self, watches: DriftWatches) -> None:
+        self._watches = watches
 
     def ended(self, request: Ended) -> None:
         seen = seen_of(request)
-        if seen is not None:
-            self._watch.ended(seen)
+        if seen is not None and request.model is not None:
+            self._watches.ended(request.model, seen)
 
     def close(self) -> None:
         return None
 
 
 def seen_of(request: Ended) -> Seen | None:
-    """None for what no model answered: it was refused by us, or its client went, or something failed."""
+    """None for what no model answered: it was refused by us, or its client went, or something failed. Neither for
+    embeddings, whose answers have no tokens.
+    """
     if request.model is None or request.status != 200 or request.error is not None:
+        return None
+    if request.path == "/v1/embeddings":
         return None
     return Seen(
         request.prompt_tokens,

@@ -89,7 +89,12 @@ class EngineWatch:
         ):
             if len(expected) >= self.limits.least and measured:
                 findings.append(against_model(what, sum(expected) / len(expected), measured, limits))
-        tell(findings, lambda kind, text: self.record(kind, text, load[0]), self.measured)
+        model = load[0]
+        tell(
+            [replace(finding, model=model) for finding in findings],
+            lambda kind, text, _: self.record(kind, text, model),
+            self.measured,
+        )
 
 
 def work_joules(window: ClosedWindow, model: str) -> float | None:

@@ -20,8 +20,8 @@ from serving.cache_settings import CacheSettings as CacheSection
 from serving.config import GatewayConfig
 from serving.grey_zone import GreyZone
 from serving.metrics import Metrics
-from serving.operations.drift import DriftWatch
 from serving.operations.drift_feed import WatchedEmbedder
+from serving.operations.drift_watch import DriftWatches
 from serving.placement.judging import Judgement, build_judgement, label_file
 from serving.shadow import ShadowVerifier
 
@@ -71,7 +71,7 @@ def build_shadow(
     settings: CacheSection,
     judgement: Judgement,
     metrics: Metrics,
-    drift: DriftWatch | None = None,
+    drift: DriftWatches | None = None,
     redis_url: str | None = None,
 ) -> ShadowVerifier | None:
     """None where nothing is to be verified."""
@@ -106,7 +106,7 @@ async def build_cache(
     redis_url: str | None,
     metrics: Metrics,
     tell: Callable[[str], None] = lambda _: None,
-    drift: DriftWatch | None = None,
+    drift: DriftWatches | None = None,
 ) -> BuiltCache:
     """Neither a Redis nor an embedder that is away keeps the gateway from starting."""
     settings = config.cache

@@ -1,4 +1,5 @@
-"""Events outlive the run: what changed last Tuesday, or at the restart itself, is still told."""
+"""Events outlive the run: what changed last Tuesday, or at the restart itself, is still told. So do the references of
+drift, with which the traffic after a restart is compared."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from serving.config import GatewayConfig
+from serving.operations.drift_references import DRIFT
 from serving.operations.events import EVENTS, EventLog, changes
 from serving.without_secrets import without_secrets
 
@@ -26,6 +28,9 @@ def keep_events(run_folder: Path, data_folder: Path, config: GatewayConfig) -> N
     kept.touch(mode=0o600)
     _shorten(kept)
     (run_folder / EVENTS).symlink_to(kept)
+    references = data_folder / f"drift-{config.server.port}"
+    references.mkdir(mode=0o700, exist_ok=True)
+    (run_folder / DRIFT).symlink_to(references)
     last = data_folder / f"configuration-{config.server.port}.json"
     now = to_jsonable_python(without_secrets(config.model_dump())[0])
     before = _read(last)

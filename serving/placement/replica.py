@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import uuid
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ from serving.limits.desk import Desk
 from serving.limits.finals import FinalFigures
 from serving.metrics import Metrics
 from serving.operations.decisions import DECISIONS, DecisionLog
+from serving.operations.drift_pages import DriftPages
+from serving.operations.drift_references import DRIFT, References
 from serving.operations.event_series import EventSeries
 from serving.operations.events import EVENTS, EventLog, changes
 from serving.placement.batching import build_batches
@@ -32,6 +35,7 @@ from serving.placement.caching import build_cache
 from serving.placement.cap_control import build_cap_controls
 from serving.placement.caps import THE_ENGINE, build_caps, by_served_name, cap_settings, with_live_admission
 from serving.placement.deployment import VERSION, has_room_now, node_folder, our_deployment
+from serving.placement.drift_rebases import RayRebases
 from serving.placement.encoder_replica import HandleEncoder, encoder_deployment
 from serving.placement.engine_gauges import EngineGauges
 from serving.placement.engines import build_engines
@@ -80,7 +84,8 @@ class Replica:
         self.events = EventLog(
             run_folder / EVENTS, recorded=lambda kind: self.metrics.add("wattgate_events_total", 1, kind)
         )
-        self.drift = build_drift(config.telemetry, self.metrics, self.events)
+        references = References(run_folder / DRIFT, run_folder / "drift-vectors", RayRebases())
+        self.drift = build_drift(config.telemetry, self.metrics, self.events, references)
         self.decisions = DecisionLog(run_folder / DECISIONS)
         self._live = live_settings(config)
 
@@ -176,7 +181,10 @@ class Replica:
             recent=actor.recent.remote,
             targets=None if port is None else Targets(lambda: living_nodes(port), RecentlySeen(target_board())),
             nodes=None if port is None else AllNodes(meters_by_address, RecentlySeen(node_board())),
-            more_routes=batches.pages.routes(),
+            more_routes=(
+                *batches.pages.routes(),
+                *DriftPages(self.keys, self.drift, lambda: [model.name for model in self.engine.models()]).routes(),
+            ),
         )
         self.batches.start(app)
         return app
@@ -224,10 +232,12 @@ class Replica:
             stays = control.mode == "on" and cap.requests == before[model].requests
             self._holdable[model].resize(self._holdable[model].cap if stays else cap.requests, policy=cap.policy)
             self._control.reconfigure(model, control, None if stays else cap.requests)
-        for change in changes("config", self._live, live):
+        told = changes("config", self._live, live)
+        for change in told:
             self.events.record("cap" if "admission.max_concurrency" in change else "config", change)
-            if self.drift is not None:
-                self.drift.rebase()
+        # a tenant's rights change nothing of what engines and admission do with a request
+        if self.drift is not None and any(of_admission(change) for change in told):
+            self.drift.rebase()
         self._live = live
 
     def _live_config(self) -> GatewayConfig:
@@ -253,6 +263,11 @@ class Replica:
             await self.gateway.shadow.close()
         if self.gateway.cache is not None:
             await self.gateway.cache.close()
+
+
+def of_admission(change: str) -> bool:
+    """Of a line of ``changes`` between two live settings."""
+    return re.match(r"(models\..+\.)?admission(\.|:)", change) is not None
 
 
 def live_settings(config: GatewayConfig) -> dict[str, Any]:

@@ -7,31 +7,42 @@ from pathlib import Path
 
 from serving.config import TelemetrySettings
 from serving.metrics import Metrics
-from serving.operations.drift import DriftWatch, Finding
+from serving.operations.drift import Finding
 from serving.operations.drift_feed import DriftSink
+from serving.operations.drift_references import References
+from serving.operations.drift_watch import DriftWatch, DriftWatches
 from serving.operations.events import EventLog
 from serving.telemetry.ended import EndedSink
 
 
 def export_finding(metrics: Metrics, finding: Finding) -> None:
     ratio = abs(finding.value) / finding.threshold
-    metrics.set("wattgate_drift_ratio", ratio, finding.what, finding.statistic)
+    metrics.set("wattgate_drift_ratio", ratio, finding.model or "", finding.what, finding.statistic)
 
 
-def build_drift(settings: TelemetrySettings, metrics: Metrics, events: EventLog) -> DriftWatch | None:
+def build_drift(
+    settings: TelemetrySettings, metrics: Metrics, events: EventLog, references: References
+) -> DriftWatches | None:
     """The watch over a replica's traffic."""
     if settings.drift_window_requests == 0:
         return None
-    return DriftWatch(
-        events.record,
-        size=settings.drift_window_requests,
-        measured=lambda finding: export_finding(metrics, finding),
-        later=ThreadPoolExecutor(1, "drift").submit,
-    )
+    later = ThreadPoolExecutor(1, "drift").submit
+
+    def watch(model: str) -> DriftWatch:
+        return DriftWatch(
+            events.record,
+            model,
+            size=settings.drift_window_requests,
+            measured=lambda finding: export_finding(metrics, finding),
+            later=later,
+            references=references,
+        )
+
+    return DriftWatches(watch, references)
 
 
 def build_sinks(
-    settings: TelemetrySettings, metrics: Metrics, drift: DriftWatch | None = None
+    settings: TelemetrySettings, metrics: Metrics, drift: DriftWatches | None = None
 ) -> tuple[EndedSink, ...]:
     """None where nothing is configured; each is imported only where it is used."""
     sinks: list[EndedSink] = [DriftSink(drift)] if drift is not None else []

@@ -40,7 +40,13 @@ def test_longer_prompts_and_a_cleared_cache_are_events_that_are_counted(tmp_path
             return found if {"drift", "cache_epoch"} <= {event["kind"] for event in found} else []
 
         events = until(told, what="events of drift and of the cleared cache")
-        assert any(event["text"].startswith("prompt length: ") for event in events if event["kind"] == "drift")
+        drift = [event for event in events if event["kind"] == "drift"]
+        assert any(event["text"].startswith("prompt length, simulated-1b: ") for event in drift)
+        assert {event["model"] for event in drift} == {"simulated-1b"}
+        (reference,) = httpx.get(f"{gateway.url}/v1/drift/references", timeout=30).json()["data"]
+        assert (reference["model"], reference["requests"]) == ("simulated-1b", 60)
+        (reference,) = httpx.delete(f"{gateway.url}/v1/drift/references", timeout=30).json()["data"]
+        assert reference["requests"] == 0
         assert gateway.metric("wattgate_events_total", kind="cache_epoch") == 1
         assert gateway.metric("wattgate_drift_ratio", what="prompt length", statistic="KS") > 1
         assert "\nray_" not in httpx.get(f"{gateway.url}/metrics", timeout=30).text

@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from serving.operations.drift import DriftWatch, Limits, Seen, Vector, Window, against_model, compare
-from serving.operations.events import EventLog
+from serving.operations.drift import Seen, Vector, Window, against_model, compare
 
 
 def traffic(seed: int, size: int = 500) -> Window:
@@ -117,46 +115,3 @@ def test_the_engine_model_is_a_reference_too() -> None:
     assert found.value == pytest.approx(1.0)
     with pytest.raises(ValueError, match="positive expectation"):
         against_model("MFU", 0.0, [0.1])
-
-
-def test_the_watch_records_an_event_that_says_what_moved_by_how_much(tmp_path: Path) -> None:
-    log = EventLog(tmp_path / "events.jsonl", wall=lambda: 5.0)
-    watch = DriftWatch(log.record, size=200, limits=Limits())
-    for seen in traffic(0, 200).requests:
-        watch.ended(seen)
-    for seen in traffic(1, 200).requests:
-        watch.ended(seen)
-    assert log.read() == []
-    assert len(watch.findings) == 7
-    for seen in traffic(2, 200).requests:
-        watch.ended(replace(seen, prompt_tokens=seen.prompt_tokens * 4))
-    assert {event.kind for event in log.read()} == {"drift"}
-    assert "prompt length" in log.read()[0].text
-    assert "threshold" in log.read()[0].text
-
-
-def test_after_a_change_that_was_meant_the_next_window_is_the_reference(tmp_path: Path) -> None:
-    log = EventLog(tmp_path / "events.jsonl")
-    watch = DriftWatch(log.record, size=100)
-    for seen in traffic(0, 100).requests:
-        watch.ended(seen)
-    watch.rebase()
-    for window in (1, 2):
-        for seen in traffic(window, 100).requests:
-            watch.ended(replace(seen, prompt_tokens=seen.prompt_tokens * 4))
-    assert log.read() == []
-
-
-def test_the_watch_gathers_vectors_and_verdicts_and_shows_every_finding(tmp_path: Path) -> None:
-    shown: list[str] = []
-    watch = DriftWatch(
-        EventLog(tmp_path / "events.jsonl").record, size=300, measured=lambda finding: shown.append(finding.what)
-    )
-    for seed in range(2):
-        for vector in vectors(seed):
-            watch.embedded(vector)
-        for _ in range(60):
-            watch.verified(False)
-        for seen in traffic(seed, 300).requests:
-            watch.ended(seen)
-    assert {"prompt embeddings", "false hits", "prompt length", "hit ratio"} <= set(shown)

@@ -31,6 +31,7 @@ ANSWERED = Ended(
         ({"error": "broken_stream"}, None),
         ({"status": 499}, None),
         ({"status": 503}, None),
+        ({"path": "/v1/embeddings", "output_tokens": 0}, None),
         ({"model": None, "status": 404}, None),
     ],
 )

@@ -61,7 +61,7 @@ def test_a_slower_engine_is_found_and_an_emptier_hour_is_not() -> None:
     assert {finding.what for finding in shown} == {"MFU", "joules per token"}
     for _ in range(100):
         watch.closed(window(draw, slower=1.5))
-    assert [text.split(":")[0] for text in events] == ["drift m MFU", "drift m joules per token"]
+    assert [text.split(":")[0] for text in events] == ["drift m MFU, m", "drift m joules per token, m"]
 
 
 def test_a_fuller_hour_is_no_other_engine() -> None:
@@ -84,8 +84,8 @@ def test_the_fitted_model_is_held_against_from_the_first_windows_on() -> None:
     for _ in range(100):
         watch.closed(window(draw, slower=1.6))
     assert [text.split(":")[0] for text in events] == [
-        "drift m MFU against the fitted model",
-        "drift m joules per token against the fitted model",
+        "drift m MFU against the fitted model, m",
+        "drift m joules per token against the fitted model, m",
     ]
 
 

@@ -14,11 +14,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from serving import errors
+from serving.access import KeyRing
 from serving.api.body import BODIES
 from serving.api.openapi import description
 from serving.api.operations import OPERATIONS
 from serving.batches.pages import BatchPages
 from serving.errors import Conflict, EngineRefused, GatewayError, MethodNotAllowed
+from serving.operations.drift_pages import DriftPages
 from tests.unit.serving.conftest import CHAT, House
 
 DOCUMENT: dict[str, Any] = orjson.loads(description())
@@ -41,7 +43,8 @@ def served(app: Any) -> Iterator[tuple[str, str]]:
 def test_the_document_has_every_route_and_no_other() -> None:
     told = {(path, method) for path, operations in DOCUMENT["paths"].items() for method in operations}
     batches = BatchPages(SimpleNamespace(files=None), object(), object(), request_timeout_seconds=1.0).routes()  # type: ignore[arg-type]  # nothing is asked of them
-    assert told == set(served(House(more_routes=batches).app))
+    drift = DriftPages(KeyRing({}), None, list).routes()
+    assert told == set(served(House(more_routes=[*batches, *drift]).app))
 
 
 def test_every_name_is_told_once() -> None:

@@ -1,0 +1,115 @@
+"""The watch over traffic: fills windows of requests, of each model by itself, and tells what moved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from serving.operations.drift import Finding, Limits, Seen, Vector, Window, compare, tell
+from serving.operations.drift_references import ALL, References
+from serving.operations.events import Kind
+
+
+@dataclass(slots=True)
+class DriftWatch:
+    """Of one model. Fills windows of ``size`` requests; where there is no reference the first becomes it.
+
+    ``record`` takes an event's kind, text and model (``EventLog.record``), ``measured`` every finding, drifted or not;
+    both from wherever ``later`` runs.
+    """
+
+    record: Callable[[Kind, str, str | None], object]
+    model: str = ALL
+    size: int = 500
+    limits: Limits = field(default_factory=Limits)
+    measured: Callable[[Finding], None] = lambda finding: None
+    later: Callable[[Callable[[], None]], object] = lambda work: work()
+    """Where comparing is done: some ten milliseconds that an event loop should not stand still for."""
+    references: References = field(default_factory=References)
+    wall: Callable[[], float] = time.time
+    findings: list[Finding] = field(default_factory=list)
+    """Of the last full window."""
+    _began_seconds: float | None = None
+    _requests: list[Seen] = field(default_factory=list)
+    _embeddings: list[Vector] = field(default_factory=list)
+    _verified: list[bool] = field(default_factory=list)
+
+    def embedded(self, vector: Vector) -> None:
+        """A prompt's vector, where something embeds prompts. As many as requests fill a window, too."""
+        self._begun()
+        self._embeddings.append(vector)
+        if len(self._embeddings) >= self.size:
+            self._full()
+
+    def verified(self, wrong: bool) -> None:
+        """What verifying a semantic hit has shown."""
+        self._begun()
+        self._verified.append(wrong)
+
+    def ended(self, seen: Seen) -> None:
+        self._begun()
+        self._requests.append(seen)
+        if len(self._requests) >= self.size:
+            self._full()
+
+    def clear(self) -> None:
+        """Begin a window anew: after a rebase."""
+        self._requests, self._embeddings, self._verified = [], [], []
+        self._began_seconds, self.findings = None, []
+
+    def _begun(self) -> None:
+        if self._began_seconds is None:
+            self._began_seconds = self.wall()
+
+    def _full(self) -> None:
+        window = Window(tuple(self._requests), embeddings=tuple(self._embeddings), verified_wrong=tuple(self._verified))
+        began = self._began_seconds or self.wall()
+        self._requests, self._embeddings, self._verified, self._began_seconds = [], [], [], None
+        self.later(lambda: self._conclude(began, window))
+
+    def _conclude(self, began_seconds: float, window: Window) -> None:
+        reference = self.references.settle(self.model, began_seconds, window)
+        if reference is None:
+            return
+        model = None if self.model == ALL else self.model
+        self.findings = [replace(finding, model=model) for finding in compare(reference, window, self.limits)]
+        tell(self.findings, self.record, self.measured)
+
+
+class DriftWatches:
+    """One for each model: a second model, or another share of it, is no change of the first."""
+
+    def __init__(self, new: Callable[[str], DriftWatch], references: References) -> None:
+        self._new = new
+        self.references = references
+        self._watches: dict[str, DriftWatch] = {}
+        self._all = new(ALL)
+        """Prompts' vectors and verified hits: who embeds and verifies does not know the model."""
+
+    def ended(self, model: str, seen: Seen) -> None:
+        """``model``: one that is served, and no client's own text."""
+        watch = self._watches.get(model)
+        if watch is None:
+            watch = self._watches[model] = self._new(model)
+        watch.ended(seen)
+
+    def embedded(self, vector: Vector) -> None:
+        self._all.embedded(vector)
+
+    def verified(self, wrong: bool) -> None:
+        self._all.verified(wrong)
+
+    def rebase(self, model: str | None = None) -> None:
+        """After a change that was meant: the next full window becomes the reference, in every replica; None: of every
+        model.
+        """
+        self.clear(model)
+        # it writes files and asks the cluster's store
+        self._all.later(lambda: self.references.rebase(model))
+
+    def clear(self, model: str | None = None) -> None:
+        """Leave the windows that are being filled."""
+        for name, watch in (*self._watches.items(), (ALL, self._all)):
+            if model in (None, name):
+                watch.clear()

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from serving.operations.drift import Finding, Seen
+from serving.operations.drift_references import References
+from serving.operations.drift_watch import DriftWatch, DriftWatches
+from serving.operations.events import EventLog
+from tests.unit.operations.test_drift import traffic, vectors
+
+
+def longer(seen: Seen) -> Seen:
+    return replace(seen, prompt_tokens=seen.prompt_tokens * 4)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> EventLog:
+    return EventLog(tmp_path / "events.jsonl", wall=lambda: 5.0)
+
+
+def replica(log: EventLog, folder: Path | None = None, shown: list[Finding] | None = None) -> DriftWatches:
+    """A replica's watches; what they share with another's is the folder."""
+    references = References(folder)
+    measured = (lambda finding: None) if shown is None else shown.append
+    return DriftWatches(
+        lambda model: DriftWatch(log.record, model, size=200, measured=measured, references=references), references
+    )
+
+
+def send(watches: DriftWatches, seed: int, model: str = "m", *, long: bool = False) -> None:
+    for seen in traffic(seed, 200).requests:
+        watches.ended(model, longer(seen) if long else seen)
+
+
+def test_the_watch_records_an_event_that_says_what_moved_by_how_much_and_of_which_model(log: EventLog) -> None:
+    shown: list[Finding] = []
+    watches = replica(log, shown=shown)
+    send(watches, 0)
+    send(watches, 1)
+    assert log.read() == []
+    assert len(shown) == 7
+    send(watches, 2, long=True)
+    event = log.read()[0]
+    assert (event.kind, event.model) == ("drift", "m")
+    assert event.text.startswith("prompt length, m: ")
+    assert "threshold" in event.text
+
+
+def test_another_model_s_traffic_is_no_change_of_this_one_s(log: EventLog) -> None:
+    watches = replica(log)
+    for seed in (0, 1, 2):
+        short, long = traffic(seed, 200).requests, traffic(seed + 10, 200).requests
+        for number in range(200):
+            watches.ended("short", short[number])
+            # its share of the requests grows, too
+            for _ in range(seed):
+                watches.ended("long", longer(long[number]))
+    assert log.read() == []
+
+
+def test_a_new_replica_compares_with_what_the_old_one_saw(log: EventLog, tmp_path: Path) -> None:
+    send(replica(log, tmp_path / "drift"), 0)
+    after = replica(log, tmp_path / "drift")
+    send(after, 1, long=True)
+    assert {event.kind for event in log.read()} == {"drift"}
+
+
+def test_after_a_change_that_was_meant_the_next_window_is_the_reference(log: EventLog) -> None:
+    watches = replica(log)
+    send(watches, 0)
+    watches.rebase()
+    for seed in (1, 2):
+        send(watches, seed, long=True)
+    assert log.read() == []
+    send(watches, 3)
+    assert log.read()
+
+
+def test_a_rebase_of_one_model_leaves_the_other_s_reference(log: EventLog) -> None:
+    watches = replica(log)
+    for model in ("m", "n"):
+        send(watches, 0, model)
+    watches.rebase("m")
+    for model in ("m", "n"):
+        send(watches, 1, model, long=True)
+    assert {event.model for event in log.read()} == {"n"}
+
+
+def test_vectors_and_verdicts_are_of_all_models(log: EventLog) -> None:
+    shown: list[Finding] = []
+    watches = replica(log, shown=shown)
+    for seed in range(2):
+        for _ in range(60):
+            watches.verified(False)
+        for vector in vectors(seed, size=200):
+            watches.embedded(vector)
+    assert {(finding.what, finding.model) for finding in shown} == {("prompt embeddings", None), ("false hits", None)}
