@@ -18,7 +18,8 @@ def begin_accounts(models: Iterable[str], metrics: Metrics) -> None:
     for model in models:
         for kept in ("yes", "no"):
             metrics.begin("wattgate_objective_requests_total", model, kept)
-        metrics.begin("wattgate_time_to_first_token_seconds", model)
+        if model != UNKNOWN:
+            metrics.begin("wattgate_time_to_first_token_seconds", model)
 
 
 def count_request(metrics: Metrics, model: str, tenant: str, endpoint: str, status: str, outcome: str) -> None:
