@@ -160,6 +160,8 @@ async def _decide(pair: LabelledPair, judge: Judge, embedder: Embedder) -> Decis
         second = await cache.lookup(_request(pair.b))
     finally:
         await cache.close()
+    score: float
+    similarity: float | None
     if second.hit and second.tier != "semantic":
         score, why, similarity = 1.0, "exact", 1.0
     elif second.judged is not None:

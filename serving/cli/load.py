@@ -48,7 +48,6 @@ def load(
     MFU and MBU are the gateway's own, from /metrics. WATTGATE_API_KEY is sent if set, and WATTGATE_ADMIN_KEY for
     /metrics."""
     from metering.units import FLOP_RATE, parse_quantity
-    from serving.tuning.goodput import goodput
     from serving.tuning.measure import Drive, GatewayAway, measure
     from serving.tuning.slo import Slo
     from serving.tuning.statistics import DevicePeaks, summarise
@@ -85,7 +84,6 @@ def load(
             "workload": asked.describe(),
             **summarise(outcomes, bounds, DevicePeaks(peak)),
         }
-        figures |= goodput(outcomes, bounds, figures["seconds"])
         told = watch.figures()
         figures |= {"mbu_ratio": told["mbu_ratio"]} | ({} if peak is not None else {"mfu_ratio": told["mfu_ratio"]})
     print_figures(figures, as_json=as_json, title=f"Load on {name}")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metering.errors import BadInput
+from serving.tuning.goodput import goodput
 from serving.tuning.outcome import Outcome
 from serving.tuning.slo import PERCENTILES, Slo
 
@@ -50,7 +51,6 @@ def summarise(outcomes: Sequence[Outcome], slo: Slo | None = None, peaks: Device
     seconds = max(max(outcome.ended_seconds for outcome in outcomes) - start, 1e-9)
     output = sum(outcome.output_tokens for outcome in good)
     prompt = sum(outcome.prompt_tokens for outcome in good)
-    kept = [one for one in good if slo.request_met(one.ttft_seconds, one.per_token_seconds, one.e2e_seconds)]
     late = [outcome.sent_seconds - outcome.intended_seconds for outcome in outcomes]
     worked = [outcome for outcome in good if not outcome.cost.hit]
     errors: dict[str, int] = {}
@@ -70,8 +70,7 @@ def summarise(outcomes: Sequence[Outcome], slo: Slo | None = None, peaks: Device
         "output_tokens_per_second": output / seconds,
         "total_tokens_per_second": (output + prompt) / seconds,
         "slo": str(slo),
-        "goodput_ratio": len(kept) / len(outcomes),
-        "goodput_per_second": len(kept) / seconds,
+        **goodput(outcomes, slo, seconds),
         **percentiles("ttft", [one.ttft_seconds for one in good if one.ttft_seconds is not None]),
         **percentiles("itl", np.concatenate([[0.0], *[one.token_gaps_seconds for one in good]])[1:]),
         **percentiles("e2e", [one.e2e_seconds for one in good]),

@@ -50,9 +50,8 @@ def test_an_unknown_name_tells_which_are_kept(engine_model):
 def test_the_simulated_engine_takes_the_step_times_of_a_fitted_model(engine_model):
     name = keep(replace(engine_model, planes=(Plane(0.05, 0.004, 0.003, 0.00001),))).stem
     engine = SimulatedEngine(EngineSettings(kind="simulated", simulated={"engine_model": name}), lambda steps: None)
-    engine._sequences = 8
-    assert engine.step_seconds(100) == pytest.approx(0.05 + 8 * 0.004 + 800 * 0.00001)
-    assert engine.prefill_seconds(200) == pytest.approx(0.05 + 7 * 0.004 + 200 * 0.003 + 1400 * 0.00001)
+    assert engine._batch is not None
+    assert engine._batch.model.step_seconds(8, 0, 800) == pytest.approx(0.05 + 8 * 0.004 + 800 * 0.00001)
 
 
 def test_a_config_with_an_unknown_engine_model_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 import warnings
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
@@ -318,8 +319,9 @@ def test_the_recommendation_is_better_with_an_interval_and_keeps_the_slo(bench):
     assert found.setting.cap > 10
     assert found.gain.high < 0.5
     assert "itl p95" in found.why
-    assert len(found.repeats) == 6
-    assert [one["setting"]["cap"] for one in found.repeats[:4]] == [1, found.setting.cap, found.setting.cap, 1]
+    caps = [one["setting"]["cap"] for one in found.repeats]
+    assert caps[:4] == [1, (first := caps[1]), first, 1]
+    assert found.setting.cap in caps
 
 
 def test_a_gain_within_the_noise_leaves_the_current_setting(bench):
@@ -344,6 +346,30 @@ def test_a_gain_within_the_noise_leaves_the_current_setting(bench):
     found = recommend(noisy, WORKLOAD, Goal("grams", SLO), CURRENT, tried)
     assert found.setting == CURRENT
     assert "stays" in found.why
+
+
+class Uneven(SimulatedBench):
+    """Grams and token times by cap: in the search, and in the repeats (seeds of their own)."""
+
+    searched: ClassVar = {1: (10.0, 0.01), 2: (4.1, 0.01), 3: (4.0, 0.01), 4: (3.9, 0.023), 5: (3.0, 0.05)}
+    repeated: ClassVar = {1: (10.0, 0.01), 2: (4.5, 0.01), 3: (4.2, 0.01), 4: (3.8, 0.021), 5: (3.0, 0.05)}
+
+    def run(self, setting, workload, *, seed, hopeless):
+        figures = super().run(setting, workload, seed=seed, hopeless=hopeless)
+        grams, itl = (self.searched if seed < 10_000 else self.repeated)[setting.cap]
+        energy = {"joules_per_output_token": 1e5 * grams / figures["output_tokens"], "operational_grams": grams}
+        return {**figures, "itl_p95_seconds": itl, **energy}
+
+
+def test_what_single_runs_cannot_tell_apart_is_repeated_and_the_best_of_the_repeats_counts(bench):
+    bench = Uneven(bench.engine, bench.site, bench.slo)
+    tried = run(bench, space=Space(1, 5), trials=5)
+    assert {one.setting.cap for one in tried if one.meets} == {1, 2, 3}
+    found = recommend(bench, WORKLOAD, Goal("grams", SLO), CURRENT, tried)
+    # 4 missed its 22 ms by a hair in the search, and is better and keeps them in its repeats; 5 never does
+    assert found.setting == Setting(4)
+    assert {one["setting"]["cap"] for one in found.repeats} == {1, 2, 3, 4}
+    assert "Its repeats were better than those of cap 3; cap 2." in found.why
 
 
 class LuckyOnce(SimulatedBench):
