@@ -31,13 +31,14 @@ from tests.bench.tuning.recorded import joined, piece
 from tests.bench.tuning.stage import configuration, machine, tell
 
 WINDOW_SECONDS = 5.0
-FIRST, TIGHT = ("ttft_p95<=3s", "itl_p95<=350ms"), ("ttft_p95<=3s", "itl_p95<=150ms")
+FIRST, TIGHT = ("ttft_p95<=3s", "itl_p95<=400ms"), ("ttft_p95<=3s", "itl_p95<=250ms")
+"""The tight one can be kept by a cap of about 8 (``results/live.json``), and not by one of 32."""
 PHASES = (
     ("quiet", 0.6, 25, 16, 32, FIRST),
     ("load x4", 2.4, 40, 16, 32, FIRST),
     ("back", 0.6, 25, 16, 32, FIRST),
     ("mix: long prompts, short answers", 1.2, 30, 60, 16, FIRST),
-    ("promise tightened", 2.0, 30, 16, 32, TIGHT),
+    ("promise tightened", 1.6, 30, 16, 32, TIGHT),
 )
 """Name, requests/s, seconds, words of a prompt, tokens of an answer, the promise."""
 
@@ -52,6 +53,7 @@ class Way:
 WAYS = (
     Way("static 8", 8, False),
     Way("controller from 8", 8, True),
+    Way("static 16", 16, False),
     Way("static 32, the default", 32, False),
     Way("controller from 32", 32, True),
 )
@@ -74,24 +76,30 @@ def bounds() -> list[float]:
 
 
 def judged(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Windows by the end of each answer: p95 of TTFT and of the mean time of a token, against the phase's promise."""
+    """By when tokens came: p95 of the time to the first and of the gaps to others, as the promise bounds them."""
+    good = [one for one in outcomes if one.error is None and one.first_token_seconds is not None]
+    firsts = np.array([one.first_token_seconds for one in good])
+    waits = np.array([one.ttft_seconds for one in good])
+    gaps = np.concatenate([one.token_gaps_seconds for one in good])
+    came = np.concatenate([one.first_token_seconds + np.cumsum(one.token_gaps_seconds) for one in good])
     edges, windows = bounds(), []
-    last = max(one.ended_seconds for one in outcomes)
-    for number in range(int(last // WINDOW_SECONDS) + 1):
+    for number in range(int(came.max() // WINDOW_SECONDS) + 1):
         begin = number * WINDOW_SECONDS
-        mine = [one for one in outcomes if begin <= one.ended_seconds < begin + WINDOW_SECONDS and one.error is None]
         phase = min(int(np.searchsorted(edges, begin, side="right")) - 1, len(PHASES) - 1)
-        if not mine:
+        ttft, itl = (
+            float(np.percentile(values, 95)) if values.size else None
+            for values in (
+                waits[(firsts >= begin) & (firsts < begin + WINDOW_SECONDS)],
+                gaps[(came >= begin) & (came < begin + WINDOW_SECONDS)],
+            )
+        )
+        if ttft is None and itl is None:
             continue
-        ttft = float(np.percentile([one.ttft_seconds or 0.0 for one in mine], 95))
-        each = [one.per_token_seconds for one in mine if one.per_token_seconds is not None]
-        itl = float(np.percentile(each, 95)) if each else None
-        kept = Slo.parse(PHASES[phase][5]).request_met(ttft, itl, 0.0)
+        kept = Slo.parse(PHASES[phase][5]).request_met(ttft or 0.0, itl, 0.0)
         windows.append(
             {
                 "at_seconds": begin,
                 "phase": PHASES[phase][0],
-                "answers": len(mine),
                 "ttft": ttft,
                 "itl": itl,
                 "kept": kept,

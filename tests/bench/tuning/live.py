@@ -57,7 +57,8 @@ def tuned(folder: Path) -> dict[str, Any]:
     if done.returncode not in (0, 1) or not done.stdout:
         sys.exit(f"wattgate tune ended with {done.returncode}")
     printed: dict[str, Any] = json.loads(done.stdout)
-    printed.pop("files", None)
+    for path in ("files", "study"):
+        printed.pop(path, None)
     return printed
 
 
