@@ -82,7 +82,7 @@ class References:
         if began_seconds < since:
             return None
         kept = self._read(model) or self._own.get(model)
-        if kept is not None and kept.began_seconds >= since:
+        if kept is not None and kept.began_seconds >= since and _same_space(kept.window, window):
             return kept.window
         self._write(model, Reference(began_seconds, window))
         return None
@@ -143,6 +143,11 @@ class References:
             with part.open("wb") as out:
                 _save(out, reference)
             part.replace(file)
+
+
+def _same_space(one: Window, other: Window) -> bool:
+    """Whether the vectors, where both have some, can be of one encoder: another begins anew."""
+    return not one.embeddings or not other.embeddings or len(one.embeddings[0]) == len(other.embeddings[0])
 
 
 _EVERY = "*"

@@ -261,7 +261,7 @@ def _tell(study: optuna.Study, trial: optuna.Trial, one: Tried, goal: Goal, *, i
         return
     for bound, excess in zip(goal.slo.bounds, goal.slo.excesses(one.figures), strict=True):
         trial.set_constraint(str(bound), min(excess, _WORST))
-    trial.set_constraint("complete", 0.0 if one.meets or not _incomplete(one.figures) else 1.0)
+    trial.set_constraint("complete", 0.0 if one.meets or not incomplete(one.figures) else 1.0)
     latency = one.figures.get(goal.latency_key) or _WORST
     study.tell(trial, [min(goal.value(one.figures), _WORST), min(latency, _WORST)])
 
@@ -284,7 +284,7 @@ def _guided(
     turn = len(tried) % _SAMPLER_EVERY
     if turn == 0:
         return None
-    runs = [Seen(one.setting, one.figures) for one in tried if not _incomplete(one.figures)]
+    runs = [Seen(one.setting, one.figures) for one in tried if not incomplete(one.figures)]
     meeting = any(one.meets for one in tried)
     if turn == _HALFWAY:
         halfway = between([(one.setting, one.meets, goal.value(one.figures)) for one in tried])
@@ -356,14 +356,15 @@ def _slowness(one: Tried, goal: Goal) -> float:
 
 def kept(figures: dict[str, Any], slo: Slo) -> bool:
     """Whether a run kept the promise: every bound held, nothing failed, and it ran to its end."""
-    return slo.met(figures) and not _incomplete(figures)
+    return slo.met(figures) and not incomplete(figures)
 
 
 def _judge(number: int, setting: Setting, figures: dict[str, Any], slo: Slo) -> Tried:
     return Tried(number, setting, figures, kept(figures, slo), slo.worst_excess(figures))
 
 
-def _incomplete(figures: dict[str, Any]) -> bool:
+def incomplete(figures: dict[str, Any]) -> bool:
+    """Whether a run was ended early, or more of its requests failed than are tolerated."""
     return bool(figures.get("stopped_early")) or figures["requests"] - figures["completed"] > _tolerated(figures)
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from serving.tuning.bench import Bench
-from serving.tuning.search import Goal, Tried, errors_of, kept, knee, pareto
+from serving.tuning.search import Goal, Tried, errors_of, incomplete, kept, knee, pareto
 from serving.tuning.setting import Setting
 from serving.tuning.statistics import Interval, paired_ratio
 from serving.tuning.study import Pairs
@@ -101,6 +101,8 @@ def recommend(
         if not pair.runs[candidate.setting]:
             if held:
                 break
+            # what was never run again is no recommendation where its only run broke the SLO
+            candidate = best
             why = f"{candidate.setting}: {_figures(candidate, goal)}. Not repeated ({pair.cut}): one run, no interval."
             why += _broken_in_repeats(broke)
             return Recommendation(candidate.setting, current, None, why, None, front, bend, tuple(order))
@@ -137,7 +139,7 @@ def _close(tried: Sequence[Tried], meeting: Sequence[Tried], current: Setting, g
         if 0 < one.worst_excess <= _CLOSE
         and goal.value(one.figures) <= best
         and one.setting != current
-        and not one.figures.get("stopped_early")
+        and not incomplete(one.figures)
     ]
     # one at most: where the promise is really broken there, the places are needed for those that keep it
     return sorted(

@@ -75,10 +75,11 @@ def test_questions_whose_answer_changes_with_the_clock_are_not_admitted() -> Non
     ]
 
 
-@pytest.mark.parametrize("text", ["", "   ", "\u200b", "x" * 200_000])
+@pytest.mark.parametrize("text", ["", "   ", "\u200b", "x" * 200_000, "9" * 400])
 def test_odd_texts_are_decided_without_failing(text: str) -> None:
-    ((hit, _),) = judged({"a": text, "b": "How do I reset my password?"})
+    ((hit, why),) = judged({"a": text, "b": "How do I reset my password?"})
     assert not hit
+    assert why != "internal"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,14 @@ def test_vectors_and_verdicts_are_kept_apart_and_whole(tmp_path: Path, clock: Cl
     assert kept.verified_wrong == (True, False)
 
 
+def test_vectors_of_another_encoder_begin_anew(tmp_path: Path, clock: Clock) -> None:
+    references = node(tmp_path, clock)
+    references.settle(ALL, 10.0, Window((), embeddings=vectors(0, size=50)))
+    other = tuple(vector[:4] for vector in vectors(0, size=50))
+    assert references.settle(ALL, 20.0, Window((), embeddings=other)) is None
+    assert references.settle(ALL, 30.0, Window((), embeddings=other)) is not None
+
+
 @pytest.mark.parametrize("model", [None, "m"])
 def test_a_rebase_holds_for_other_replicas_on_other_nodes_too(tmp_path: Path, clock: Clock, model: str | None) -> None:
     shared = OwnRebases()

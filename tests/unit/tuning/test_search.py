@@ -372,6 +372,14 @@ def test_what_single_runs_cannot_tell_apart_is_repeated_and_the_best_of_the_repe
     assert "Its repeats were better than those of cap 3; cap 2." in found.why
 
 
+def test_what_broke_the_slo_is_not_recommended_where_no_repeat_could_be_run(bench):
+    bench = Uneven(bench.engine, bench.site, bench.slo)
+    tried = run(bench, space=Space(1, 5), trials=5)
+    found = recommend(bench, WORKLOAD, Goal("grams", SLO), CURRENT, tried, over=lambda: "the --minutes are over")
+    assert found.setting == Setting(3)
+    assert "Not repeated (the --minutes are over)" in found.why
+
+
 class LuckyOnce(SimulatedBench):
     """Keeps the promise in the search with every cap, and in the repeats (seeds of their own) only up to ``honest``."""
 
