@@ -73,7 +73,8 @@ _OTHER_LANGUAGES = ("Answer in Spanish.", "Please answer in French.", "Reply in 
 
 
 def intents() -> list[tuple[str, list[str]]]:
-    out = []
+    """Names and texts. Families of the two files that have a text in common ask the same: they are one intent."""
+    out: list[tuple[str, list[str]]] = []
     for name in ("heldout", "adversarial"):
         path = Path(__file__).parent / f"{name}.jsonl"
         out += [(f"{name}-{intent}", texts) for intent, texts in heldout.intents(path)]
@@ -81,7 +82,23 @@ def intents() -> list[tuple[str, list[str]]]:
         for filling in product(*slots):
             if len(set(filling)) == len(filling):  # from Oslo to Oslo is no question
                 out.append((f"template-{number}-{'/'.join(filling)}", [text.format(*filling) for text in texts]))
-    return out
+    return joined(out)
+
+
+def joined(named: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
+    """Each text once, under the first of the names that share one of its family's texts."""
+    of_text: dict[str, str] = {}
+    families: dict[str, dict[str, str]] = {}
+    for name, texts in named:
+        keys = {text.casefold().strip(" ?!."): text for text in texts}
+        known = [of_text[key] for key in keys if key in of_text]
+        into = known[0] if known else name
+        family = families.setdefault(into, {})
+        for other in {*known} - {into}:
+            family |= families.pop(other)
+        family |= {key: text for key, text in keys.items() if key not in family}
+        of_text |= dict.fromkeys(family, into)
+    return [(name, list(family.values())) for name, family in families.items()]
 
 
 def written_otherwise(text: str, rng: random.Random) -> str:
