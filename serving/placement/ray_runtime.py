@@ -10,6 +10,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,8 +161,14 @@ def environment(run_folder: Path, *, longest_request_seconds: float, affinity: A
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first + _REPLICA_PORTS - 1),
         # Ray's own ports take commands: only who holds this run's token may use them
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_AUTH_TOKEN": _token(),
     }
+
+
+@cache
+def _token() -> str:
+    """One for all runs of a process, as tuning has them: Ray keeps the first that it has read."""
+    return secrets.token_hex(32)
 
 
 def start_ray(run_folder: Path, run_environment: dict[str, str]) -> None:
