@@ -11,10 +11,10 @@ import pytest
 from serving.placement.ray_runtime import enter_ray, environment, lasting_port, proxy_environment, reason
 
 
-def test_two_runs_share_no_path_no_port_and_no_token(tmp_path: Path) -> None:
+def test_two_runs_share_no_path_and_no_port(tmp_path: Path) -> None:
     one = environment(tmp_path / "one", longest_request_seconds=300)
     two = environment(tmp_path / "two", longest_request_seconds=300)
-    own = [key for key in one if key.endswith(("_PATH", "_LOC", "_BASE", "_FILE", "_TOKEN", "_DIR"))]
+    own = [key for key in one if key.endswith(("_PATH", "_LOC", "_BASE", "_FILE", "_DIR"))]
     own += ["RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"]
     assert len(own) >= 8
     assert [key for key in own if one[key] == two[key]] == []
@@ -82,3 +82,8 @@ def test_the_reason_of_a_failed_start_is_the_other_processs_error_on_one_line() 
     error = RaisedElsewhere(RuntimeError("HAProxy crashed:\n  cannot bind socket [127.0.0.1:8000]\n"))
     assert reason(error) == "HAProxy crashed: cannot bind socket [127.0.0.1:8000]"
     assert reason(TimeoutError()) == "TimeoutError"
+
+
+def test_runs_that_follow_each_other_in_a_process_have_one_token(tmp_path: Path) -> None:
+    tokens = {environment(tmp_path / run, longest_request_seconds=1)["RAY_AUTH_TOKEN"] for run in ("first", "second")}
+    assert len(tokens) == 1
