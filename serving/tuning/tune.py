@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import Any
 
 from serving.tuning.bench import Bench
@@ -101,8 +102,12 @@ def recommend(
         if not pair.runs[candidate.setting]:
             if held:
                 break
-            # what was never run again is no recommendation where its only run broke the SLO
-            candidate = best
+            # no recommendation is what broke the SLO: in its only run, or in its repeats
+            better = takewhile(lambda one: one.setting != current, meeting)
+            rest = [one for one in (candidate, *better) if one.meets and one not in broke]
+            if not rest:
+                break
+            candidate = rest[0]
             why = f"{candidate.setting}: {_figures(candidate, goal)}. Not repeated ({pair.cut}): one run, no interval."
             why += _broken_in_repeats(broke)
             return Recommendation(candidate.setting, current, None, why, None, front, bend, tuple(order))

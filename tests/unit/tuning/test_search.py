@@ -409,6 +409,18 @@ def test_the_next_best_is_repeated_where_the_best_breaks_the_slo_in_its_repeats(
     assert caps == [1, 4, 4, 1, 1, 3, 3, 1, 1, 3]
 
 
+def test_where_the_repeats_end_early_what_broke_the_slo_in_its_own_is_not_recommended(bench):
+    bench = lucky(bench, honest=3)
+    tried = run(bench, space=Space(1, 4), trials=4)
+    pairs = iter((None, None))
+    found = recommend(
+        bench, WORKLOAD, Goal("grams", SLO), CURRENT, tried, over=lambda: next(pairs, "the --minutes are over")
+    )
+    assert found.setting == Setting(3)
+    assert "Not repeated (the --minutes are over)" in found.why
+    assert "Broke the SLO in its repeats: cap 4." in found.why
+
+
 def test_the_current_setting_stays_where_everything_better_breaks_the_slo_in_its_repeats(bench):
     bench = lucky(bench, honest=1)
     found = recommend(bench, WORKLOAD, Goal("grams", SLO), CURRENT, run(bench, space=Space(1, 3), trials=3))
