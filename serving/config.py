@@ -161,7 +161,8 @@ class TelemetrySettings(Section):
     off."""
     engine_model: Path | None = None
     """Engine model that `wattgate tune` fitted: the measured MFU and joules per token are held against it. None: only
-    against their own first 300 busy metering windows at a like batch."""
+    against their own first 300 busy metering windows at a like batch, which outlive a restart. What moves is told when
+    the next 300 have moved the same way."""
 
     @field_validator("request_log")
     @classmethod

@@ -348,6 +348,19 @@ SERVING = Page(
                     ),
                 ),
                 Panel(
+                    "Refused for want of room",
+                    "ops",
+                    (
+                        (
+                            "sum by (priority, reason) "
+                            f"(rate(wattgate_admission_refusals_total{{{MODEL}}}[$__rate_interval])) or vector(0)",
+                            "{{priority}}, {{reason}}",
+                        ),
+                    ),
+                    "queue_full, deadline_unmeetable: told at once; deadline_before_run: after a wait in vain.",
+                    stacked=True,
+                ),
+                Panel(
                     "Tenants' limits",
                     "ops",
                     (

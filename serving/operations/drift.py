@@ -50,6 +50,8 @@ class Window:
     joules_per_token: tuple[float, ...] = ()
     embeddings: tuple[Vector, ...] = ()
     """Of prompts, where something embeds them."""
+    encoder: str = ""
+    """Whose vectors they are: those of two encoders cannot be compared."""
     verified_wrong: tuple[bool, ...] = ()
     """Semantic hits that were verified, and whether they were wrong."""
 

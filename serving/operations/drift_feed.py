@@ -46,14 +46,15 @@ def seen_of(request: Ended) -> Seen | None:
 class WatchedEmbedder:
     """An ``Embedder`` whose vectors are shown to somebody."""
 
-    def __init__(self, embedder: Embedder, seen: Callable[[Vector], None]) -> None:
+    def __init__(self, embedder: Embedder, seen: Callable[[Vector, str], None]) -> None:
+        """``seen`` takes a vector and its encoder's id."""
         self._embedder = embedder
         self._seen = seen
 
     async def embed(self, text: str) -> Vector | None:
         vector = await self._embedder.embed(text)
         if vector is not None:
-            self._seen(vector)
+            self._seen(vector, self.id)
         return vector
 
     @property

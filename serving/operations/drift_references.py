@@ -1,4 +1,4 @@
-"""What traffic is compared with: a model's reference window, kept where it outlives the replica that saw it.
+"""What traffic and engines are compared with: reference windows of a model, kept where they outlive who saw them.
 
 A roll-out replaces the replicas: a reference that went with them would make the new version its own yardstick.
 """
@@ -71,20 +71,22 @@ class References:
         self._vectors_folder = vectors_folder
         self._rebases = rebases or OwnRebases()
         self._wall = wall
-        self._own: dict[str, Reference] = {}
+        self._own: dict[tuple[str, str], Reference] = {}
         """For a folder that cannot be written."""
 
-    def settle(self, model: str, began_seconds: float, window: Window) -> Window | None:
+    def settle(self, model: str, began_seconds: float, window: Window, of: str = "") -> Window | None:
         """What a full window is to be compared with; None where it has become the reference itself, or is of both
         before and after a rebase.
+
+        ``of``: which of the model's references; a rebase of the model is one of all of them.
         """
         since = self._since(model)
         if began_seconds < since:
             return None
-        kept = self._read(model) or self._own.get(model)
+        kept = self._read(model, of) or self._own.get((model, of))
         if kept is not None and kept.began_seconds >= since and _same_space(kept.window, window):
             return kept.window
-        self._write(model, Reference(began_seconds, window))
+        self._write(model, of, Reference(began_seconds, window))
         return None
 
     def rebase(self, model: str | None = None) -> None:
@@ -98,7 +100,7 @@ class References:
                 file.unlink(missing_ok=True)
 
     def shown(self, model: str) -> Reference | None:
-        kept = self._read(model) or self._own.get(model)
+        kept = self._read(model) or self._own.get((model, ""))
         return kept if kept is not None and kept.began_seconds >= self._since(model) else None
 
     def _since(self, model: str) -> float:
@@ -107,18 +109,20 @@ class References:
             return max(self._rebases.read(model), self._rebases.read(_EVERY))
         return 0.0
 
-    def _file(self, model: str) -> Path | None:
+    def _file(self, model: str, of: str = "") -> Path | None:
         folder = self._vectors_folder if model == ALL else self._folder
-        return None if folder is None else folder / f"{hashlib.sha256(model.encode()).hexdigest()[:32]}.npz"
+        name = f"{model}\n{of}" if of else model
+        return None if folder is None else folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.npz"
 
     def _files(self, model: str | None) -> list[Path]:
+        # of one model only that of its traffic: any other's age tells that it is over
         if model is not None:
             return [file for file in (self._file(model),) if file is not None]
         folders = [folder for folder in (self._folder, self._vectors_folder) if folder is not None]
         return [file for folder in folders for file in folder.glob("*.npz")]
 
-    def _read(self, model: str) -> Reference | None:
-        file = self._file(model)
+    def _read(self, model: str, of: str = "") -> Reference | None:
+        file = self._file(model, of)
         if file is None:
             return None
         # a damaged file is no reference: the next window takes its place
@@ -131,13 +135,13 @@ class References:
             return _reference(arrays)
         return None
 
-    def _write(self, model: str, reference: Reference) -> None:
-        self._own[model] = reference
-        file = self._file(model)
+    def _write(self, model: str, of: str, reference: Reference) -> None:
+        self._own[model, of] = reference
+        file = self._file(model, of)
         if file is None:
             return
         with contextlib.suppress(OSError):
-            file.parent.mkdir(mode=0o700, exist_ok=True)
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # never half a file for another replica to read
             part = file.with_suffix(f".{os.getpid()}")
             with part.open("wb") as out:
@@ -146,8 +150,8 @@ class References:
 
 
 def _same_space(one: Window, other: Window) -> bool:
-    """Whether the vectors, where both have some, can be of one encoder: another begins anew."""
-    return not one.embeddings or not other.embeddings or len(one.embeddings[0]) == len(other.embeddings[0])
+    """Whether the vectors, where both have some, are of one encoder: another begins anew."""
+    return not one.embeddings or not other.embeddings or one.encoder == other.encoder
 
 
 _EVERY = "*"
@@ -161,7 +165,10 @@ def _save(out: IO[bytes], reference: Reference) -> None:
         began_seconds=np.array(reference.began_seconds),
         requests=np.array(rows, dtype=np.int64).reshape(-1, 5),
         embeddings=np.array(window.embeddings, dtype=np.float32),
+        encoder=np.array(window.encoder, dtype=np.str_),
         verified_wrong=np.array(window.verified_wrong, dtype=np.bool_),
+        mfu_ratios=np.array(window.mfu_ratios, dtype=np.float64),
+        joules_per_token=np.array(window.joules_per_token, dtype=np.float64),
     )
 
 
@@ -173,5 +180,12 @@ def _reference(arrays: np.lib.npyio.NpzFile) -> Reference:
     wrong = tuple(bool(value) for value in arrays["verified_wrong"])
     return Reference(
         float(arrays["began_seconds"]),
-        Window(requests, embeddings=tuple(arrays["embeddings"]), verified_wrong=wrong),
+        Window(
+            requests,
+            mfu_ratios=tuple(map(float, arrays["mfu_ratios"])),
+            joules_per_token=tuple(map(float, arrays["joules_per_token"])),
+            embeddings=tuple(arrays["embeddings"]),
+            encoder=str(arrays["encoder"]),
+            verified_wrong=wrong,
+        ),
     )

@@ -33,10 +33,13 @@ class DriftWatch:
     _began_seconds: float | None = None
     _requests: list[Seen] = field(default_factory=list)
     _embeddings: list[Vector] = field(default_factory=list)
+    _encoder: str = ""
     _verified: list[bool] = field(default_factory=list)
 
-    def embedded(self, vector: Vector) -> None:
+    def embedded(self, vector: Vector, encoder: str) -> None:
         """A prompt's vector, where something embeds prompts. As many as requests fill a window, too."""
+        if encoder != self._encoder:
+            self._embeddings, self._encoder = [], encoder
         self._begun()
         self._embeddings.append(vector)
         if len(self._embeddings) >= self.size:
@@ -63,7 +66,12 @@ class DriftWatch:
             self._began_seconds = self.wall()
 
     def _full(self) -> None:
-        window = Window(tuple(self._requests), embeddings=tuple(self._embeddings), verified_wrong=tuple(self._verified))
+        window = Window(
+            tuple(self._requests),
+            embeddings=tuple(self._embeddings),
+            encoder=self._encoder,
+            verified_wrong=tuple(self._verified),
+        )
         began = self._began_seconds or self.wall()
         self._requests, self._embeddings, self._verified, self._began_seconds = [], [], [], None
         self.later(lambda: self._conclude(began, window))
@@ -94,8 +102,8 @@ class DriftWatches:
             watch = self._watches[model] = self._new(model)
         watch.ended(seen)
 
-    def embedded(self, vector: Vector) -> None:
-        self._all.embedded(vector)
+    def embedded(self, vector: Vector, encoder: str) -> None:
+        self._all.embedded(vector, encoder)
 
     def verified(self, wrong: bool) -> None:
         self._all.verified(wrong)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from metering.booking import EngineWindow
 from metering.books import ClosedWindow
 from serving.operations.drift import Finding, Limits, Window, against_model, compare, tell
+from serving.operations.drift_references import References
 from serving.operations.events import Kind
 from serving.tuning.engine_model import EngineModel
 
@@ -22,6 +25,8 @@ MODEL_TOLERANCE = 0.25
 
 @dataclass(slots=True)
 class _Figures:
+    began_seconds: float
+    """Unix time."""
     mfu: list[float] = field(default_factory=list)
     joules: list[float] = field(default_factory=list)
     expected_mfu: list[float] = field(default_factory=list)
@@ -34,8 +39,12 @@ class _Figures:
 
 @dataclass(slots=True)
 class EngineWatch:
-    """Gathers ``size`` metering windows that did work, by model and octave of the batch; the first lot of each is its
-    reference, so that a fuller hour, whose MFU is higher for that alone, is not taken for a better engine."""
+    """Gathers ``size`` metering windows that did work, by model and octave of the batch, so that a fuller hour, whose
+    MFU is higher for that alone, is not taken for a better engine; the first lot of each is its reference.
+
+    What has moved is an event when the next lot has moved the same way: minutes that a neighbour on the machine took
+    are no drift.
+    """
 
     record: Callable[[Kind, str, str], object]
     """Takes an event's kind, text and model."""
@@ -43,8 +52,13 @@ class EngineWatch:
     size: int = 300
     limits: Limits = field(default_factory=Limits)
     fitted: EngineModel | None = None
+    references: References = field(default_factory=References)
+    later: Callable[[Callable[[], None]], object] = lambda work: work()
+    """Where comparing is done: it reads a file and asks the cluster's store."""
+    wall: Callable[[], float] = time.time
     _gathered: dict[Load, _Figures] = field(default_factory=dict)
-    _reference: dict[Load, Window] = field(default_factory=dict)
+    _moved: dict[tuple[Load, str], bool] = field(default_factory=dict)
+    """What the last lot found to have moved, and whether upwards."""
 
     def closed(self, window: ClosedWindow) -> None:
         for engine in window.engines:
@@ -52,7 +66,9 @@ class EngineWatch:
             if tokens <= 0 or engine.busy_seconds <= 0 or engine.mfu_ratio is None:
                 continue
             load = engine.model, round(math.log2(max(1.0, engine.mean_batch)))
-            figures = self._gathered.setdefault(load, _Figures())
+            figures = self._gathered.get(load)
+            if figures is None:
+                figures = self._gathered[load] = _Figures(self.wall())
             # while it worked: how long it had nothing to do is traffic's doing
             mfu = engine.mfu_ratio * window.window.seconds / engine.busy_seconds
             figures.mfu.append(mfu)
@@ -61,7 +77,8 @@ class EngineWatch:
                 figures.joules.append(joules / tokens)
             self._expect(figures, engine, tokens, mfu)
             if figures.size >= self.size:
-                self._conclude(load, self._gathered.pop(load))
+                full = self._gathered.pop(load)
+                self.later(partial(self._conclude, load, full))
 
     def _expect(self, figures: _Figures, engine: EngineWindow, tokens: float, mfu: float) -> None:
         if self.fitted is None or self.fitted.model != engine.model or engine.engines != 1:
@@ -78,10 +95,11 @@ class EngineWatch:
     def _conclude(self, load: Load, figures: _Figures) -> None:
         window = Window((), tuple(figures.mfu), tuple(figures.joules))
         findings: list[Finding] = []
-        if load in self._reference:
-            findings += compare(self._reference[load], window, self.limits)
+        reference = self.references.settle(load[0], figures.began_seconds, window, of=f"batch octave {load[1]}")
+        if reference is not None:
+            findings += compare(reference, window, self.limits)
         else:
-            self._reference[load] = window
+            self._moved = {key: upwards for key, upwards in self._moved.items() if key[0] != load}
         limits = replace(self.limits, relative=MODEL_TOLERANCE)
         for what, expected, measured in (
             ("MFU against the fitted model", figures.expected_mfu, figures.mfu),
@@ -90,11 +108,22 @@ class EngineWatch:
             if len(expected) >= self.limits.least and measured:
                 findings.append(against_model(what, sum(expected) / len(expected), measured, limits))
         model = load[0]
+        for finding in findings:
+            self.measured(replace(finding, model=model))
         tell(
-            [replace(finding, model=model) for finding in findings],
+            [replace(finding, model=model) for finding in findings if self._stays(load, finding)],
             lambda kind, text, _: self.record(kind, text, model),
-            self.measured,
+            lambda _: None,
         )
+
+    def _stays(self, load: Load, finding: Finding) -> bool:
+        """Whether it has moved, as it had in the lot before."""
+        key, upwards = (load, finding.what), finding.after > finding.before
+        before = self._moved.pop(key, None)
+        if not finding.drifted:
+            return False
+        self._moved[key] = upwards
+        return before == upwards
 
 
 def work_joules(window: ClosedWindow, model: str) -> float | None:

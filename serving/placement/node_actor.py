@@ -8,6 +8,7 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -31,9 +32,11 @@ from metering.work import WorkBatch
 from serving.config import GatewayConfig
 from serving.metrics import Metrics
 from serving.operations.decisions import DECISIONS, DecisionLog
+from serving.operations.drift_references import DRIFT, References
 from serving.operations.engine_drift import EngineWatch
 from serving.operations.event_series import EventSeries
 from serving.operations.events import EVENTS, EventLog
+from serving.placement.drift_rebases import RayRebases
 from serving.placement.exporter import NodeExporter
 from serving.placement.history import HistoryKeeper, history_file
 from serving.placement.intensity import IntensityFeed, configured_intensity, first_stamp, stand_in
@@ -41,7 +44,7 @@ from serving.placement.key_watch import build_keys
 from serving.placement.metering_setup import build_node_meter, node_power
 from serving.placement.node_metrics import NodeMetrics
 from serving.placement.presence import Presence
-from serving.placement.recently_seen import node_board, target_board
+from serving.placement.recently_seen import node_board, note_left, target_board
 from serving.placement.scrape import scraper
 from serving.placement.telemetry import export_finding
 from serving.tuning.engine_model import EngineModel
@@ -53,6 +56,8 @@ _RECENT = 200
 """Final receipts that can be listed; a single one is found for longer by its id."""
 _MOST_AHEAD = 96
 """Readings of a forecast that are told: two days of half hours; a trace knows years."""
+_QUESTION_SECONDS = 1.0
+"""Above what finding the living meters and noting them takes."""
 _KEYS_SECONDS = 1.0
 """How soon a change of the key file counts for the node's exporter."""
 PROFILES = "profiles.pickle"
@@ -85,6 +90,8 @@ class NodeMeterActor:
         self._engines = EngineWatch(
             self._events.record,
             measured=lambda finding: export_finding(metrics, finding),
+            references=References(self._folder.parent / DRIFT / "engine", rebases=RayRebases()),
+            later=ThreadPoolExecutor(1, "drift").submit,
             fitted=self._fitted(config.telemetry.engine_model),
         )
         self._stamp: IntensityStamp | None = None
@@ -345,7 +352,10 @@ class NodeMeterActor:
                 await self._keeper.flush()
             with suppress(Exception):
                 # else it counts as lost for a while
-                await asyncio.to_thread(self._forget_address)
+                await asyncio.to_thread(self._note_left)
+                # a question under way may have met it before, and note it after
+                await asyncio.sleep(_QUESTION_SECONDS)
+                await asyncio.to_thread(self._note_left)
             # a replica may have come meanwhile: the loops have gone on, and so does the meter
             if self._may_leave():
                 text = "no replica is left on this node: its devices are not metered until one comes"
@@ -359,11 +369,10 @@ class NodeMeterActor:
     def _may_leave(self) -> bool:
         return not self._reading and not self._presence.needed(bool(self._node.sources_alive))
 
-    def _forget_address(self) -> None:
-        # nobody shall miss what went on purpose
-        address = own_address()
-        node_board().forget(address)
-        target_board().forget(f"{address}:{self._port}")
+    def _note_left(self) -> None:
+        address, now = own_address(), time.time()
+        note_left(node_board(), address, now)
+        note_left(target_board(), f"{address}:{self._port}", now)
 
     async def receipt(self, tenant: str, request_id: str) -> Receipt | None:
         return self._node.receipt(tenant, request_id)

@@ -9,12 +9,14 @@ from typing import Protocol
 REMEMBERED_SECONDS = 900.0
 _RENEWED_SECONDS = 30.0
 """How old what is noted may be before it is noted again: not at each question."""
+_LEAVING_SECONDS = 30.0
+"""For how long one that has left on purpose may still be met alive without being noted again."""
 _NAMESPACE = b"wattgate"
 _PREFIX = b"seen:"
 
 
 class SeenBoard(Protocol):
-    """What all replicas of the cluster noted: Unix time by name."""
+    """What all replicas of the cluster noted: Unix time by name, below 0 for one that left on purpose then."""
 
     def read(self) -> Mapping[str, float]: ...
 
@@ -65,6 +67,11 @@ class RaySeenBoard:
         _internal_kv_del(self._prefix + name.encode(), namespace=_NAMESPACE)
 
 
+def note_left(board: SeenBoard, name: str, now_seconds: float) -> None:
+    """It ends on purpose: nobody shall miss it, and whoever still meets it alive shall not note it again."""
+    board.write(name, -now_seconds)
+
+
 def target_board() -> RaySeenBoard:
     """Of the addresses that Prometheus is told."""
     return RaySeenBoard("targets")
@@ -92,10 +99,13 @@ class RecentlySeen:
     def __call__(self, present: Iterable[str]) -> list[str]:
         """Those present now, and those that anybody has seen in the last ``REMEMBERED_SECONDS``."""
         now, noted, here = self._clock(), self._board.read(), set(present)
-        for name in here:
+        left = {name for name, at in noted.items() if at < 0 and now + at < _LEAVING_SECONDS}
+        for name in here - left:
             if now - noted.get(name, 0.0) > _RENEWED_SECONDS:
                 self._board.write(name, now)
-        gone = [name for name, at in noted.items() if name not in here and now - at > REMEMBERED_SECONDS]
+        gone = {
+            name for name, at in noted.items() if name not in here | left and (at < 0 or now - at > REMEMBERED_SECONDS)
+        }
         for name in gone:
             self._board.forget(name)
-        return sorted(here | (set(noted) - set(gone)))
+        return sorted(here | (set(noted) - gone - left))

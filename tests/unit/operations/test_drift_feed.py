@@ -49,8 +49,9 @@ class Fixed:
 
 
 async def test_vectors_are_shown_as_they_pass_and_what_was_not_embedded_is_not() -> None:
-    shown: list[Vector] = []
-    watched = WatchedEmbedder(Fixed(), shown.append)
+    shown: list[tuple[Vector, str]] = []
+    watched = WatchedEmbedder(Fixed(), lambda *seen: shown.append(seen))
     assert await watched.embed("too long") is None
-    assert await watched.embed("known") is shown[0]
+    vector = await watched.embed("known")
+    assert [(seen is vector, encoder) for seen, encoder in shown] == [(True, "fixed")]
     assert (watched.id, watched.dimension, watched.window_tokens) == ("fixed", 2, 8)

@@ -50,10 +50,24 @@ def test_vectors_and_verdicts_are_kept_apart_and_whole(tmp_path: Path, clock: Cl
 
 def test_vectors_of_another_encoder_begin_anew(tmp_path: Path, clock: Clock) -> None:
     references = node(tmp_path, clock)
-    references.settle(ALL, 10.0, Window((), embeddings=vectors(0, size=50)))
-    other = tuple(vector[:4] for vector in vectors(0, size=50))
-    assert references.settle(ALL, 20.0, Window((), embeddings=other)) is None
-    assert references.settle(ALL, 30.0, Window((), embeddings=other)) is not None
+    vecs = vectors(0, size=50)
+    references.settle(ALL, 10.0, Window((), embeddings=vecs, encoder="one"))
+    # as long as the first's, and no nearer for that
+    other = Window((), embeddings=vecs, encoder="another")
+    assert references.settle(ALL, 20.0, other) is None
+    assert references.settle(ALL, 30.0, other) is not None
+
+
+def test_an_engine_s_figures_at_a_batch_are_a_reference_of_their_own(tmp_path: Path, clock: Clock) -> None:
+    shared = OwnRebases()
+    engine = Window((), mfu_ratios=(0.25, 0.5), joules_per_token=(1.5,))
+    for of in ("octave 1", "octave 2", ""):
+        assert node(tmp_path, clock, shared).settle("m", 10.0, engine if of else FIRST, of) is None
+    assert node(tmp_path, clock, shared).settle("m", 20.0, SECOND, "octave 2") == engine
+    assert node(tmp_path, clock, shared).settle("m", 20.0, SECOND) == FIRST
+    node(tmp_path, clock, shared).rebase("m")
+    for of in ("octave 1", "octave 2", ""):
+        assert node(tmp_path, clock, shared).settle("m", 120.0, SECOND, of) is None
 
 
 @pytest.mark.parametrize("model", [None, "m"])

@@ -96,5 +96,5 @@ def test_vectors_and_verdicts_are_of_all_models(log: EventLog) -> None:
         for _ in range(60):
             watches.verified(False)
         for vector in vectors(seed, size=200):
-            watches.embedded(vector)
+            watches.embedded(vector, "encoder")
     assert {(finding.what, finding.model) for finding in shown} == {("prompt embeddings", None), ("false hits", None)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from metering.power.base import Boundary, Component
 from metering.weights import WeightKind
 from metering.windows import Window
 from serving.operations.drift import Finding
+from serving.operations.drift_references import OwnRebases, References
 from serving.operations.engine_drift import EngineWatch, expected_seconds
 from serving.tuning.engine_model import EngineModel, FlopCount, Plane, Power
 
@@ -61,7 +63,37 @@ def test_a_slower_engine_is_found_and_an_emptier_hour_is_not() -> None:
     assert {finding.what for finding in shown} == {"MFU", "joules per token"}
     for _ in range(100):
         watch.closed(window(draw, slower=1.5))
+    assert events == [], "it may be a neighbour's doing, and over in a minute"
+    assert any(finding.drifted for finding in shown)
+    for _ in range(100):
+        watch.closed(window(draw, slower=1.5))
     assert [text.split(":")[0] for text in events] == ["drift m MFU, m", "drift m joules per token, m"]
+
+
+def test_what_is_slow_for_minutes_and_as_before_again_is_no_drift() -> None:
+    watch, events, _ = watched()
+    draw = random.Random(6)
+    for slower in (1.0, 1.6, 1.0, 1.6, 1.0, 0.6, 1.6):
+        for _ in range(100):
+            watch.closed(window(draw, slower=slower))
+    assert events == []
+
+
+def test_a_restarted_meter_compares_with_what_the_one_before_saw(tmp_path: Path) -> None:
+    draw, rebases = random.Random(7), OwnRebases()
+    references = References(tmp_path, rebases=rebases)
+    watch, _, _ = watched(references=references)
+    for _ in range(100):
+        watch.closed(window(draw))
+    watch, events, _ = watched(references=References(tmp_path, rebases=rebases))
+    for _ in range(200):
+        watch.closed(window(draw, slower=1.5))
+    assert len(events) == 2
+    references.rebase("m")
+    watch, events, _ = watched(references=References(tmp_path, rebases=rebases))
+    for _ in range(300):
+        watch.closed(window(draw, slower=1.5))
+    assert events == []
 
 
 def test_a_fuller_hour_is_no_other_engine() -> None:
@@ -81,7 +113,7 @@ def test_the_fitted_model_is_held_against_from_the_first_windows_on() -> None:
         watch.closed(window(draw))
     assert events == []
     watch, events, _ = watched(fitted=FITTED)
-    for _ in range(100):
+    for _ in range(200):
         watch.closed(window(draw, slower=1.6))
     assert [text.split(":")[0] for text in events] == [
         "drift m MFU against the fitted model, m",

@@ -220,15 +220,19 @@ class Leaving:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.clock = ManualClock()
         self.ended = False
-        self.forgotten: list[str] = []
+        self.left: dict[str, bool] = {}
         (folder / "metrics").mkdir()
         self.made = actor(folder / "metrics")
         self.made._presence = Presence(180.0, self.clock)
         for board in ("target_board", "node_board"):
-            monkeypatch.setattr(node_actor, board, lambda: SimpleNamespace(forget=self.forgotten.append))
+            monkeypatch.setattr(node_actor, board, lambda: SimpleNamespace(write=self._write))
+        monkeypatch.setattr(node_actor, "_QUESTION_SECONDS", 0.0)
         monkeypatch.setattr(node_actor, "own_address", lambda: "10.0.0.2")
         monkeypatch.setattr(node_actor, "exit_process", self._end)
         self.clock.advance(181)
+
+    def _write(self, name: str, seconds: float) -> None:
+        self.left[name] = seconds < 0
 
     def _end(self) -> None:
         self.ended = True
@@ -246,7 +250,7 @@ async def test_a_meter_without_a_replica_leaves_the_node_and_the_next_goes_on_fr
     await leaving.made.leave()
     assert leaving.ended
     assert leaving.made._node.books().balanced
-    assert set(leaving.forgotten) == {"10.0.0.2", "10.0.0.2:None"}
+    assert leaving.left == {"10.0.0.2": True, "10.0.0.2:None": True}
     assert ["no replica is left" in event["text"] for event in await leaving.made.events(0.0)] == [True]
     faults: list[str] = []
     monkeypatch.setattr(NodeMetrics, "fault", lambda _, name: faults.append(name))

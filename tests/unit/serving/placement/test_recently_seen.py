@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from serving.placement.recently_seen import REMEMBERED_SECONDS, MemoryBoard, RecentlySeen
+from serving.placement.recently_seen import REMEMBERED_SECONDS, MemoryBoard, RecentlySeen, note_left
 from tests.unit.serving.fakes import ManualClock
 
 
@@ -48,8 +48,33 @@ def test_one_that_left_on_purpose_is_not_missed() -> None:
     clock, board = ManualClock(), MemoryBoard()
     seen = RecentlySeen(board, clock)
     seen(["a", "b"])
-    board.forget("b")
+    note_left(board, "b", clock())
     assert seen(["a"]) == ["a"]
+
+
+def test_one_that_is_met_while_it_leaves_is_not_missed_either() -> None:
+    clock, board = ManualClock(), MemoryBoard()
+    clock.advance(1_000)
+    seen = RecentlySeen(board, clock)
+    seen(["a", "b"])
+    note_left(board, "b", clock())
+    assert seen(["a", "b"]) == ["a", "b"], "it is there"
+    clock.advance(1)
+    assert seen(["a"]) == ["a"]
+    clock.advance(60)
+    assert seen(["a"]) == ["a"]
+    assert set(board.read()) == {"a"}
+
+
+def test_one_that_stays_after_all_or_comes_back_is_missed_when_it_is_lost_later() -> None:
+    clock, board = ManualClock(), MemoryBoard()
+    clock.advance(1_000)
+    seen = RecentlySeen(board, clock)
+    note_left(board, "b", clock())
+    for _ in range(5):
+        assert seen(["b"]) == ["b"]
+        clock.advance(10)
+    assert seen([]) == ["b"]
 
 
 def test_a_question_every_second_is_not_a_note_every_second() -> None:
