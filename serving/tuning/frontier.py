@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.tuning.search import Goal, Tried
+from serving.tuning.goal import Goal, Tried
 from serving.tuning.setting import Setting
 
 _AXES = {

@@ -7,29 +7,21 @@ for what the model does not know.
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 
 from metering.errors import BadInput
 from serving.tuning.bench import Bench, CannotStart
-from serving.tuning.carbon import Carbon
+from serving.tuning.goal import TOKENS_KEY, Goal, Tried, errors_of, incomplete, judge, tolerated_errors
 from serving.tuning.guide import Seen, between, candidates, propose
 from serving.tuning.setting import Setting, Space
 from serving.tuning.slo import Slo
 from serving.tuning.study import Stopwatch, finished
 from serving.tuning.workload import Workload
 
-Objective = Literal["grams", "joules", "tokens", "cost"]
-_KEYS: dict[Objective, str] = {
-    "grams": "grams_per_1k_output_tokens",
-    "joules": "joules_per_output_token",
-    "tokens": "output_tokens_per_second",
-    "cost": "cost_per_1k_output_tokens",
-}
 _WORST = 1e9
 """Stands for a figure that a run did not give: worse than any."""
 _REASKED = 20
@@ -40,78 +32,9 @@ _SLACK = 0.1
 _CARE = 0.05
 _HALFWAY = 4
 _BEYOND = (1, 3)
-TOLERATED_ERRORS = 0.01
-"""Share of a run's requests, rounded up, that may fail: with one broken connection in an hour no setting would do."""
 _MOST_OF_THE_RUN = 0.9
 _OF_THE_LOAD = ("HTTP 408", "HTTP 429")
 """Refusals that another setting may not give; all others from 400 to 499 are of the requests."""
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What is wanted, within what."""
-
-    objective: Objective
-    slo: Slo
-    price_per_device_hour: float | None = None
-    """For runs whose receipts tell no cost: devices only, without electricity."""
-    devices: int = 1
-    """Of one replica; only for that cost."""
-    carbon: Carbon | None = None
-    """None: grams as each run's receipts tell them."""
-
-    @property
-    def key(self) -> str:
-        return _KEYS[self.objective]
-
-    @property
-    def latency_key(self) -> str:
-        """The frontier's other axis: what the SLO bounds first; without an SLO the whole answer's p95."""
-        return self.slo.bounds[0].key if self.slo.bounds else "e2e_p95_seconds"
-
-    def counting_as(self, runs: Iterable[dict[str, Any]]) -> Goal:
-        """With grams counted as in the first of these runs that tells some."""
-        first = next((figures for figures in runs if figures.get("operational_grams") is not None), None)
-        return self if first is None or self.carbon is not None else replace(self, carbon=Carbon.of(first))
-
-    def rated(self, figures: dict[str, Any], setting: Setting) -> dict[str, Any]:
-        """The figures with what is compared: grams of 1k tokens counted alike, and their cost where a price is known
-        (the receipts' where they tell it).
-        """
-        cost = figures.get("cost_per_1k_output_tokens")
-        rate = figures.get("output_tokens_per_second")
-        if cost is None and self.price_per_device_hour is not None and rate:
-            hourly = self.price_per_device_hour * self.devices * (setting.replicas or 1)
-            cost = hourly / 3600 / rate * 1000
-        counted = figures if self.carbon is None else self.carbon.counted(figures)
-        return {**counted, "cost_per_1k_output_tokens": cost}
-
-    def value(self, figures: dict[str, Any]) -> float:
-        """To be minimised; tokens/s count negative. Infinite where unknown."""
-        found = figures.get(self.key)
-        if found is None:
-            return math.inf
-        return -float(found) if self.objective == "tokens" else float(found)
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One trial. ``meets``: every bound held, nothing failed, and it ran to its end."""
-
-    number: int
-    setting: Setting
-    figures: dict[str, Any]
-    meets: bool
-    worst_excess: float
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "number": self.number,
-            "setting": asdict(self.setting),
-            "meets_slo": self.meets,
-            "worst_excess": None if math.isinf(self.worst_excess) else self.worst_excess,
-            "figures": self.figures,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +109,7 @@ def search(
         goal = goal.counting_as([figures])
         if not tried:
             _check_comparable(goal, figures, setting, study, trial)
-        one = _judge(trial.number, setting, goal.rated(figures, setting), goal.slo)
+        one = judge(trial.number, setting, goal.rated(figures, setting), goal.slo)
         trial.set_user_attr("setting", asdict(setting))
         trial.set_user_attr("wall_seconds", watch.seconds - began)
         trial.set_user_attr("figures", one.figures)
@@ -242,7 +165,7 @@ def _check_comparable(
     }
     why = None
     count = sum(refused.values())
-    if count > _tolerated(figures):
+    if count > tolerated_errors(figures):
         why = (
             f"{count} of {figures['requests']} requests are refused ({errors_of({'errors': refused})}), "
             "which no setting mends: look at their lengths (engine.vllm.max_context_tokens), the model's name and the "
@@ -303,97 +226,22 @@ def _guided(
     )
 
 
-def pareto(tried: Sequence[Tried], goal: Goal) -> list[Tried]:
-    """Trials that meet the SLO and that no other of them beats in the latency, in the objective (grams, where that is
-    throughput) and in throughput; by latency.
-    """
-    return sorted(_front(tried, goal, [_latency, _amount, _slowness]), key=lambda one: _latency(one, goal))
-
-
-def knee(front: Sequence[Tried], goal: Goal) -> Tried | None:
-    """Where the frontier of latency and objective bends: farthest from the line between its ends, both axes scaled to
-    0..1 (Satopaa et al. 2011). None below three points.
-    """
-    front = sorted(_front(front, goal, [_latency, _value]), key=lambda one: _latency(one, goal))
-    if len(front) < 3:
-        return None
-    latency = [_latency(one, goal) for one in front]
-    value = [goal.value(one.figures) for one in front]
-    wide, high = latency[-1] - latency[0], value[0] - value[-1]
-    if not (0 < wide < math.inf and 0 < high < math.inf):
-        return None
-    depth = [1 - (x - latency[0]) / wide - (y - value[-1]) / high for x, y in zip(latency, value, strict=True)]
-    best = max(range(len(front)), key=lambda index: depth[index])
-    return front[best] if depth[best] > 0 else None
-
-
-def _front(tried: Sequence[Tried], goal: Goal, axes: Sequence[Callable[[Tried, Goal], float]]) -> list[Tried]:
-    """Those that no other one beats on every axis; less is better."""
-    met = [one for one in tried if one.meets]
-    points = [tuple(axis(one, goal) for axis in axes) for one in met]
-    return [
-        one
-        for one, mine in zip(met, points, strict=True)
-        if not any(other != mine and all(map(operator.le, other, mine)) for other in points)
-    ]
-
-
-def _latency(one: Tried, goal: Goal) -> float:
-    return one.figures.get(goal.latency_key) or math.inf
-
-
-def _value(one: Tried, goal: Goal) -> float:
-    return goal.value(one.figures)
-
-
-def _amount(one: Tried, goal: Goal) -> float:
-    return (replace(goal, objective="grams") if goal.objective == "tokens" else goal).value(one.figures)
-
-
-def _slowness(one: Tried, goal: Goal) -> float:
-    return -(one.figures.get(_KEYS["tokens"]) or 0.0)
-
-
-def kept(figures: dict[str, Any], slo: Slo) -> bool:
-    """Whether a run kept the promise: every bound held, nothing failed, and it ran to its end."""
-    return slo.met(figures) and not incomplete(figures)
-
-
-def _judge(number: int, setting: Setting, figures: dict[str, Any], slo: Slo) -> Tried:
-    return Tried(number, setting, figures, kept(figures, slo), slo.worst_excess(figures))
-
-
-def incomplete(figures: dict[str, Any]) -> bool:
-    """Whether a run was ended early, or more of its requests failed than are tolerated."""
-    return bool(figures.get("stopped_early")) or figures["requests"] - figures["completed"] > _tolerated(figures)
-
-
-def _tolerated(figures: dict[str, Any]) -> int:
-    return math.ceil(TOLERATED_ERRORS * int(figures["requests"]))
-
-
-def errors_of(figures: dict[str, Any]) -> str:
-    """``HTTP 429 x 3``; empty without any."""
-    errors = figures.get("errors") or {}
-    return ", ".join(f"{error} x {count}" for error, count in sorted(errors.items(), key=lambda one: -one[1]))
-
-
 def arrival_bound(workload: Workload, tried: Sequence[Tried]) -> float | None:
     """Tokens/s of the fastest that met the SLO where an open loop's arrivals set them: requests came nearly as long as
     its run lasted, so that the engine was never behind.
     """
-    met = [one for one in tried if one.meets and one.figures.get(_KEYS["tokens"])]
+    met = [one for one in tried if one.meets and one.figures.get(TOKENS_KEY)]
     if not met:
         return None
-    fastest = max(met, key=lambda one: float(one.figures[_KEYS["tokens"]]))
+    fastest = max(met, key=lambda one: float(one.figures[TOKENS_KEY]))
     bound = workload.span_seconds >= _MOST_OF_THE_RUN * fastest.figures["seconds"]
-    return float(fastest.figures[_KEYS["tokens"]]) if bound else None
+    return float(fastest.figures[TOKENS_KEY]) if bound else None
 
 
 def trials_of(study: optuna.Study, slo: Slo) -> list[Tried]:
     """All that ran, of earlier sittings too."""
     return [
-        _judge(trial.number, Setting(**trial.user_attrs["setting"]), trial.user_attrs["figures"], slo)
+        judge(trial.number, Setting(**trial.user_attrs["setting"]), trial.user_attrs["figures"], slo)
         for trial in finished(study)
     ]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
 from serving.tuning.bench import Bench
-from serving.tuning.search import Goal, Tried, errors_of, incomplete, kept, knee, pareto
+from serving.tuning.goal import Goal, Tried, errors_of, incomplete, kept
+from serving.tuning.pareto import knee, pareto
+from serving.tuning.repeats import Repeater, Repeats
 from serving.tuning.setting import Setting
-from serving.tuning.statistics import Interval, paired_ratio
+from serving.tuning.statistics import Interval
 from serving.tuning.study import Pairs
 from serving.tuning.workload import Workload
 
@@ -20,6 +22,7 @@ _CANDIDATES = 3
 _CLOSE = 0.1
 """Of the objective and of the bound: single runs this near each other are not told apart. On a shared machine the grams
 of one setting differed by 10 to 15 % between runs of the same quarter of an hour (``tests/bench/tuning``)."""
+_ONE_RUN = "Not repeated{}: one run, no interval."
 
 
 @dataclass(frozen=True)
@@ -76,58 +79,85 @@ def recommend(
     """
     goal = goal.counting_as(one.figures for one in tried)
     front = tuple(pareto(tried, goal))
-    bend = knee(front, goal)
+    nothing = Recommendation(None, current, None, "", None, front, knee(front, goal))
     meeting = sorted((one for one in tried if one.meets), key=lambda one: goal.value(one.figures))
     if not meeting:
         closest = _closest(tried, goal)
-        return Recommendation(None, current, None, _infeasible(goal, closest), closest, front, bend)
+        return replace(nothing, why=_infeasible(goal, closest), closest=closest)
     best = meeting[0]
+    figures = _figures(best, goal)
     if best.setting == current:
-        return Recommendation(current, current, None, f"The current setting ({current}) is the best of {len(tried)} "
-                              f"tried: {_figures(best, goal)}.", None, front, bend)  # fmt: skip
+        why = f"The current setting ({current}) is the best of {len(tried)} tried: {figures}."
+        return replace(nothing, setting=current, why=why)
     if repeats < 1:
-        why = f"{best.setting}: {_figures(best, goal)}. Not repeated: one run, no interval."
-        return Recommendation(best.setting, current, None, why, None, front, bend)
-    order: list[dict[str, Any]] = []
-    broke: list[Tried] = []
-    runner = _Runner(bench, workload, goal, current, repeats, told, pairs or Pairs(None), over)
+        return replace(nothing, setting=best.setting, why=f"{best.setting}: {figures}. {_ONE_RUN.format('')}")
+    repeater = Repeater(bench, workload, goal, current, repeats, told, pairs or Pairs(None), over)
     close = _close(tried, meeting, current, goal)
-    held: list[tuple[Tried, _Repeats]] = []
-    for candidate in (*close, *(one for one in meeting if one not in close))[:_CANDIDATES]:
+    seen = _repeat(repeater, [*close, *(one for one in meeting if one not in close)], len(close), seed)
+    return _chosen(replace(nothing, repeats=tuple(seen.in_order)), seen, meeting, goal)
+
+
+@dataclass
+class _Seen:
+    """What became of the candidates in their repeats."""
+
+    held: list[tuple[Tried, Repeats]] = field(default_factory=list)
+    """Kept the SLO in most of their runs."""
+    broke: list[Tried] = field(default_factory=list)
+    unrepeated: tuple[Tried, str] | None = None
+    """Was not repeated before the end, and why that came."""
+    in_order: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def note(self) -> str:
+        if not self.broke:
+            return ""
+        return f" Broke the SLO in its repeats: {'; '.join(str(one.setting) for one in self.broke)}."
+
+
+def _repeat(repeater: Repeater, candidates: Sequence[Tried], close: int, seed: int) -> _Seen:
+    """``candidates`` in order, the first ``close`` of which single runs do not tell apart."""
+    seen = _Seen()
+    for number, candidate in enumerate(candidates[:_CANDIDATES]):
         # past the current setting all are worse than it; past those close to the best, one that held is enough
-        if candidate.setting == current or (held and candidate not in close):
+        if candidate.setting == repeater.current or (seen.held and number >= close):
             break
-        pair = runner.repeated(candidate.setting, seed + len(order))
-        order += pair.in_order
-        if not pair.runs[candidate.setting]:
-            if held:
-                break
-            # no recommendation is what broke the SLO: in its only run, or in its repeats
-            better = takewhile(lambda one: one.setting != current, meeting)
-            rest = [one for one in (candidate, *better) if one.meets and one not in broke]
-            if not rest:
-                break
-            candidate = rest[0]
-            why = f"{candidate.setting}: {_figures(candidate, goal)}. Not repeated ({pair.cut}): one run, no interval."
-            why += _broken_in_repeats(broke)
-            return Recommendation(candidate.setting, current, None, why, None, front, bend, tuple(order))
-        if pair.kept(candidate.setting, goal) * 2 > len(pair.runs[candidate.setting]):
-            held.append((candidate, pair))
+        pair = repeater.repeated(candidate.setting, seed + len(seen.in_order))
+        seen.in_order += pair.in_order
+        runs = len(pair.runs[candidate.setting])
+        if not runs:
+            seen.unrepeated = candidate, pair.cut or ""
+            break
+        if pair.kept(candidate.setting, repeater.goal) * 2 > runs:
+            seen.held.append((candidate, pair))
         else:
-            broke.append(candidate)
-    if held:
-        found, pair = min(held, key=lambda one: _over_current(one[0], one[1], goal))
-        others = [one for one, _ in held if one is not found]
-        return _compared(found, pair, broke, others, goal, front, bend, tuple(order))
-    note = _broken_in_repeats(broke)
+            seen.broke.append(candidate)
+    return seen
+
+
+def _chosen(nothing: Recommendation, seen: _Seen, meeting: Sequence[Tried], goal: Goal) -> Recommendation:
+    """Of those that held the best in their repeats; else what is left without any, or the current setting."""
+    current = nothing.current
+    if seen.held:
+        found, pair = min(seen.held, key=lambda one: one[1].rank(one[0].setting, goal))
+        return _compared(nothing, found, pair, seen, goal)
+    if seen.unrepeated is not None:
+        candidate, cut = seen.unrepeated
+        # no recommendation is what broke the SLO: in its only run, or in its repeats
+        better = takewhile(lambda one: one.setting != current, meeting)
+        rest = [one for one in (candidate, *better) if one.meets and one not in seen.broke]
+        if rest:
+            why = f"{rest[0].setting}: {_figures(rest[0], goal)}. {_ONE_RUN.format(f' ({cut})')}{seen.note}"
+            return replace(nothing, setting=rest[0].setting, why=why)
     now = next((one for one in meeting if one.setting == current), None)
-    runs = [one["figures"] for one in order if one["setting"] == asdict(current)]
+    runs = [one["figures"] for one in nothing.repeats if one["setting"] == asdict(current)]
     if now is not None and sum(kept(figures, goal.slo) for figures in runs) * 2 > len(runs):
-        why = f"The current setting stays: {_figures(now, goal)}.{note}"
-        return Recommendation(current, current, None, why, None, front, bend, tuple(order))
-    closest = broke[0]
-    why = f"No setting kept the SLO in its repeats.{note} The closest is {closest.setting}: widen the SLO or --caps."
-    return Recommendation(None, current, None, why, closest, front, bend, tuple(order))
+        return replace(nothing, setting=current, why=f"The current setting stays: {_figures(now, goal)}.{seen.note}")
+    closest = seen.broke[0]
+    why = (
+        f"No setting kept the SLO in its repeats.{seen.note} The closest is {closest.setting}: widen the SLO or --caps."
+    )
+    return replace(nothing, why=why, closest=closest)
 
 
 def _close(tried: Sequence[Tried], meeting: Sequence[Tried], current: Setting, goal: Goal) -> list[Tried]:
@@ -152,112 +182,30 @@ def _close(tried: Sequence[Tried], meeting: Sequence[Tried], current: Setting, g
     )
 
 
-def _over_current(candidate: Tried, pair: _Repeats, goal: Goal) -> float:
-    """Mean of the objective over the current setting's, run by run in turn; less is better."""
-    ours, base = (pair.values(setting, goal) for setting in (candidate.setting, pair.current))
-    if any(not math.isfinite(value) or value <= 0 for value in (*ours, *base)):
-        return math.inf
-    ratio = paired_ratio(ours, base).value
-    return -ratio if goal.objective == "tokens" else ratio
-
-
-@dataclass(frozen=True)
-class _Repeats:
-    """Runs of two settings in turn."""
-
-    current: Setting
-    runs: Mapping[Setting, Sequence[dict[str, Any]]]
-    in_order: Sequence[dict[str, Any]]
-    cut: str | None
-    """Why there are fewer than asked for."""
-
-    def kept(self, setting: Setting, goal: Goal) -> int:
-        """Runs of ``setting`` in which the SLO held."""
-        return sum(kept(figures, goal.slo) for figures in self.runs[setting])
-
-    def values(self, setting: Setting, goal: Goal) -> list[float]:
-        """The objective in each run of ``setting``, as it is printed."""
-        return [abs(goal.value(figures)) for figures in self.runs[setting]]
-
-
-@dataclass(frozen=True)
-class _Runner:
-    """What repeats are run with."""
-
-    bench: Bench
-    workload: Workload
-    goal: Goal
-    current: Setting
-    repeats: int
-    told: Callable[[str], None]
-    pairs: Pairs
-    over: Callable[[], str | None]
-
-    def repeated(self, best: Setting, seed: int) -> _Repeats:
-        runs: dict[Setting, list[dict[str, Any]]] = {best: [], self.current: []}
-        order: list[dict[str, Any]] = []
-        broken = 0
-        cut = None
-        for number in range(self.repeats):
-            # enough of them broke the SLO: the rest cannot make it the recommendation
-            if broken * 2 >= self.repeats:
-                break
-            key = {"current": asdict(self.current), "best": asdict(best), "number": number}
-            pair = self.pairs.find(key)
-            if pair is None:
-                cut = self.over()
-                if cut is not None:
-                    break
-                pair = self._pair(best, number, seed)
-                self.pairs.add(key, pair)
-            for one in pair:
-                runs[Setting(**one["setting"])].append(one["figures"])
-            order += pair
-            broken += not kept(runs[best][-1], self.goal.slo)
-        return _Repeats(self.current, runs, order, cut)
-
-    def _pair(self, best: Setting, number: int, seed: int) -> list[dict[str, Any]]:
-        pair = []
-        for setting in (self.current, best) if number % 2 == 0 else (best, self.current):
-            self.told(f"repeat {number + 1} of {self.repeats}: {setting}")
-            figures = self.bench.run(setting, self.workload, seed=seed + number, hopeless=False)
-            pair.append({"setting": asdict(setting), "figures": self.goal.rated(figures, setting)})
-        return pair
-
-
-def _compared(
-    best: Tried,
-    pair: _Repeats,
-    broke: Sequence[Tried],
-    others: Sequence[Tried],
-    goal: Goal,
-    front: tuple[Tried, ...],
-    bend: Tried | None,
-    order: tuple[dict[str, Any], ...],
-) -> Recommendation:
-    """The better of the two that were repeated; ``best`` kept the SLO in most of its runs, and was the best of
-    ``others`` in theirs.
+def _compared(nothing: Recommendation, best: Tried, pair: Repeats, seen: _Seen, goal: Goal) -> Recommendation:
+    """The better of the two that were repeated; ``best`` kept the SLO in most of its runs, and was the best of all that
+    held in theirs.
     """
-    current, repeats = pair.current, len(pair.runs[best.setting])
+    current, repeats = nothing.current, len(pair.runs[best.setting])
     held = pair.kept(best.setting, goal)
+    others = [one for one, _ in seen.held if one is not best]
     room = "" if held == repeats else f" It met the SLO in {held} of {repeats} repeats: leave some room."
     notes = "" if pair.cut is None else f" Repeated {repeats} times only: {pair.cut}."
     if others:
         notes += f" Its repeats were better than those of {'; '.join(str(one.setting) for one in others)}."
-    notes += _broken_in_repeats(broke)
-    ours, base = (pair.values(setting, goal) for setting in (best.setting, current))
-    if any(not math.isfinite(value) or value <= 0 for value in (*ours, *base)):
+    notes += seen.note
+    gain = pair.gain(best.setting, goal)
+    if gain is None:
         why = f"{best.setting}: {_figures(best, goal)}. A repeat lacked {goal.key}: no interval.{room}{notes}"
-        return Recommendation(best.setting, current, None, why, None, front, bend, order)
-    gain = paired_ratio(ours, base)
+        return replace(nothing, setting=best.setting, why=why)
     current_meets = pair.kept(current, goal) * 2 > repeats
     figure = f"{goal.key} over the current setting's is {gain}"
     if not _better(gain, goal) and current_meets:
         why = f"The current setting stays: the best found ({best.setting}) is not surely better; {figure}.{notes}"
-        return Recommendation(current, current, gain, why, None, front, bend, order)
+        return replace(nothing, setting=current, gain=gain, why=why)
     reason = "" if current_meets else " The current setting breaks the SLO."
     why = f"{best.setting}: {_figures(best, goal)}; {figure}.{reason}{room}{notes}"
-    return Recommendation(best.setting, current, gain, why, None, front, bend, order)
+    return replace(nothing, setting=best.setting, gain=gain, why=why)
 
 
 def _better(gain: Interval, goal: Goal) -> bool:
@@ -265,10 +213,6 @@ def _better(gain: Interval, goal: Goal) -> bool:
     if goal.objective == "tokens":
         return (gain.value if gain.low is None else gain.low) > 1
     return (gain.value if gain.high is None else gain.high) < 1
-
-
-def _broken_in_repeats(broke: Sequence[Tried]) -> str:
-    return "" if not broke else f" Broke the SLO in its repeats: {'; '.join(str(one.setting) for one in broke)}."
 
 
 def _closest(tried: Sequence[Tried], goal: Goal) -> Tried | None:

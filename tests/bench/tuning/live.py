@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from serving.tuning.search import Goal
+from serving.tuning.goal import Goal
 from serving.tuning.setting import Setting
 from serving.tuning.slo import Slo
 from serving.tuning.synthetic import Synthetic

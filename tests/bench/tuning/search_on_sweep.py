@@ -22,7 +22,9 @@ from serving.placement.metering_setup import node_hardware
 from serving.tuning.bench import predicted
 from serving.tuning.engine_fit import fit_engine_model
 from serving.tuning.frontier import Picture, markdown, write_png
-from serving.tuning.search import Budget, Goal, Tried, knee, pareto, search
+from serving.tuning.goal import Goal, Tried
+from serving.tuning.pareto import knee, pareto
+from serving.tuning.search import Budget, search
 from serving.tuning.setting import Setting, Space
 from serving.tuning.slo import Slo
 from serving.tuning.step_log import StepRecord

@@ -1,7 +1,7 @@
 import pytest
 
 from serving.tuning.carbon import Carbon
-from serving.tuning.search import Goal
+from serving.tuning.goal import Goal
 from serving.tuning.setting import Setting
 from serving.tuning.slo import Slo
 

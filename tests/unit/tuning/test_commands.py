@@ -12,8 +12,8 @@ from serving.cli import tune as tune_command
 from serving.config_sources import load_config
 from serving.tuning import attached, measure
 from serving.tuning.bench import CannotStart, SimulatedBench
+from serving.tuning.goal import Goal
 from serving.tuning.outcome import Outcome
-from serving.tuning.search import Goal
 from serving.tuning.slo import Slo
 
 
@@ -165,7 +165,7 @@ def test_tune_cut_short_in_its_repeats_writes_what_there_is_and_goes_on_from_the
             return super().run(setting, workload, seed=seed, hopeless=hopeless)
 
     site = Site(StaticIntensity("WORLD").reading)
-    monkeypatch.setattr(tune_command, "_bench", lambda *arguments: Interrupted(engine_model, site, Slo()))
+    monkeypatch.setattr(tune_command, "own_bench", lambda *arguments: Interrupted(engine_model, site, Slo()))
     config = tmp_path / "gateway.yaml"
     config.write_text("admission: {max_concurrency: 1}")
     common = ("--config", config, "--objective", "tokens", "--caps", "1-4", "--rate", 500, "--json", "--out", tmp_path)
@@ -245,7 +245,7 @@ def test_tune_names_the_values_that_did_not_start(engine_model, tmp_path, monkey
             return super().run(setting, workload, seed=seed, hopeless=hopeless)
 
     bench = Picky(engine_model, Site(StaticIntensity("WORLD").reading), Slo())
-    monkeypatch.setattr(tune_command, "_bench", lambda *arguments: bench)
+    monkeypatch.setattr(tune_command, "own_bench", lambda *arguments: bench)
     common = ("--dtype", "bfloat16", "--caps", "4-6", "--trials", 9, "--repeats", 0, "--out", tmp_path, "--json")
     ran = invoke(tune_command.tune, *common)
     assert " ".join(ran.stderr.split()).count("does not start, and is left out at any cap") == 1
@@ -257,7 +257,7 @@ def test_tune_names_the_values_that_did_not_start(engine_model, tmp_path, monkey
 
 def test_tune_says_that_it_did_not_look_at_how_a_variant_answers(engine_model, tmp_path, monkeypatch):
     bench = SimulatedBench(engine_model, Site(StaticIntensity("WORLD").reading), Slo())
-    monkeypatch.setattr(tune_command, "_bench", lambda *arguments: bench)
+    monkeypatch.setattr(tune_command, "own_bench", lambda *arguments: bench)
     common = ("--objective", "tokens", "--caps", "4-4", "--requests", 8, "--repeats", 0, "--out", tmp_path)
     monkeypatch.setattr(Goal, "value", lambda goal, figures: 0.0 if figures["ignored"] else 1.0)
     config = tmp_path / "gateway.yaml"

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from serving.tuning.frontier import Picture, _lines, markdown, write_all, write_html
-from serving.tuning.search import Goal, Tried, knee, pareto
+from serving.tuning.goal import Goal, Tried
+from serving.tuning.pareto import knee, pareto
 from serving.tuning.setting import Setting
 from serving.tuning.slo import Slo
 

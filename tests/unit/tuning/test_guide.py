@@ -7,9 +7,10 @@ from metering.intensity.static import StaticIntensity
 from metering.site import Site
 from serving.tuning.bench import SimulatedBench, predicted
 from serving.tuning.engine_model import Plane
+from serving.tuning.goal import Goal
 from serving.tuning.guide import Seen, between, candidates, propose
 from serving.tuning.lengths import Lengths
-from serving.tuning.search import Budget, Goal, search
+from serving.tuning.search import Budget, search
 from serving.tuning.setting import Setting, Space
 from serving.tuning.slo import Slo
 from serving.tuning.study import open_study

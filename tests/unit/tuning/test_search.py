@@ -11,10 +11,12 @@ from serving.config import GatewayConfig
 from serving.config_sources import load_config
 from serving.tuning.bench import CannotStart, Hopeless, SimulatedBench
 from serving.tuning.engine_model import Plane
+from serving.tuning.goal import Goal, Tried
 from serving.tuning.lengths import Lengths
 from serving.tuning.outcome import Outcome
+from serving.tuning.pareto import knee, pareto
 from serving.tuning.recommended import recommended_yaml
-from serving.tuning.search import Budget, Goal, Tried, knee, pareto, search
+from serving.tuning.search import Budget, search
 from serving.tuning.setting import Setting, Space
 from serving.tuning.slo import Slo
 from serving.tuning.study import Stopwatch, StudyMismatch, open_study
