@@ -85,6 +85,8 @@ class EngineWindow:
     mean_batch: float
     engines: int
     """Replicas that worked; the peak of the ratios is that of one engine times this number."""
+    engine_seconds: float
+    """Time at work, of each engine by itself, in all; ``busy_seconds`` counts once what several did at a time."""
     mfu_ratio: float | None
     mbu_ratio: float | None
 
@@ -160,6 +162,10 @@ def load(slices: Iterable[Slice], batch: Mapping[Engine, float], window: Window,
     return Load(window.seconds, busy_seconds, mfu, mbu)
 
 
+def _busy(pieces: Iterable[Slice], engine: Engine) -> float:
+    return union_seconds(p.interval for p in pieces if p.engine == engine and p.interval is not None)
+
+
 def engine_windows(slices: Iterable[Slice], batch: Mapping[Engine, float], window: Window) -> tuple[EngineWindow, ...]:
     """MFU, MBU and counts of each model over the window: sum of FLOPs / (peak x window x engines)."""
     by_model: dict[str, list[Slice]] = {}
@@ -180,6 +186,7 @@ def engine_windows(slices: Iterable[Slice], batch: Mapping[Engine, float], windo
                 busy_seconds=busy,
                 mean_batch=sum(batch[engine] for engine in engines) / count,
                 engines=count,
+                engine_seconds=sum(_busy(pieces, engine) for engine in engines),
                 mfu_ratio=None if used.mfu_ratio is None else used.mfu_ratio / count,
                 mbu_ratio=None if used.mbu_ratio is None else used.mbu_ratio / count,
             )

@@ -158,11 +158,11 @@ class TelemetrySettings(Section):
     drift_window_requests: int = Field(default=500, ge=0)
     """Requests of a model's window in which each replica looks for drift; the first is the reference, which outlives
     replicas, until `DELETE /v1/drift/references` or a change of live admission. Below 50 nothing is compared; 0:
-    off."""
+    off, the engines' drift too."""
     engine_model: Path | None = None
     """Engine model that `wattgate tune` fitted: the measured MFU and joules per token are held against it. None: only
-    against their own first 300 busy metering windows at a like batch, which outlive a restart. What moves is told when
-    the next 300 have moved the same way."""
+    against their own first 300 busy metering windows at a batch (the first that the next 300 were like), which outlive
+    a restart. What moves is told when the next 300 have moved the same way."""
 
     @field_validator("request_log")
     @classmethod

@@ -594,6 +594,15 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "livemostrecent",
     ),
     MetricSpec(
+        "wattgate_drifted",
+        "gauge",
+        "",
+        ("model", "what"),
+        "1 from when it is told that this moved away from its reference until it is back, or has another reference.",
+        (),
+        "livemax",
+    ),
+    MetricSpec(
         "wattgate_drift_ratio",
         "gauge",
         "ratio",

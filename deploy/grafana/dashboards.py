@@ -135,6 +135,19 @@ CARBON = Page(
                     stacked=True,
                 ),
                 one(
+                    "Grams by boundary (g/h)",
+                    "none",
+                    # each model's operational grams, as its joules are: one intensity and PUE hold for all of them
+                    f"3600 * sum by (boundary) (sum by (model, boundary) "
+                    f"(rate(wattgate_request_joules_total{{{MODEL}}}[$__rate_interval])) "
+                    f"* on (model) group_left () (sum by (model) "
+                    f'(rate(wattgate_request_grams_total{{{MODEL},scope="operational"}}[$__rate_interval])) '
+                    f"/ (sum by (model) (rate(wattgate_request_joules_total{{{MODEL}}}[$__rate_interval])) > 0)))",
+                    "{{boundary}}",
+                    description="Operational: accelerator, host, idle time and overhead.",
+                    stacked=True,
+                ),
+                one(
                     "Grams by scope (g/h)",
                     "none",
                     f"3600 * sum by (scope) (rate(wattgate_request_grams_total{{{MODEL}}}[$__rate_interval]))",
@@ -306,6 +319,13 @@ SERVING = Page(
                     f"sum by (phase) (rate(wattgate_flops_total{{{MODEL}}}[$__rate_interval]))",
                     "{{phase}}",
                     stacked=True,
+                ),
+                one(
+                    "Away from its reference",
+                    "none",
+                    f"max by (model, what) (wattgate_drifted{{{MODEL}}}) > 0 or vector(0)",
+                    "{{model}} {{what}}",
+                    description="Drift: 1 while what is named has moved and is not back; /v1/events says by how much.",
                 ),
                 one("Tasks of the replicas", "none", "sum(wattgate_event_loop_tasks)", "tasks"),
                 Panel(

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.operations.events import Kind
 from serving.operations.statistics import (
     ks,
     ks_threshold,
@@ -66,6 +65,8 @@ class Limits:
     """Smallest distance of distributions that is told."""
     points: float = 0.05
     """Smallest change of a rate that is told."""
+    wrong_points: float = 0.02
+    """The same of the rate of false hits, whose budgets are of a few percent."""
     relative: float = 0.15
     """Smallest relative change of a mean that is told."""
     shift: float = 0.2
@@ -115,7 +116,8 @@ def compare(reference: Window, present: Window, limits: Limits = Limits()) -> li
         for what, holds in rates:
             out.append(_rate(what, [holds(seen) for seen in before], [holds(seen) for seen in after], limits))
     if min(len(reference.verified_wrong), len(present.verified_wrong)) >= limits.least:
-        out.append(_rate("false hits", reference.verified_wrong, present.verified_wrong, limits))
+        wrong = replace(limits, points=limits.wrong_points)
+        out.append(_rate("false hits", reference.verified_wrong, present.verified_wrong, wrong))
     if min(len(reference.embeddings), len(present.embeddings)) >= limits.least:
         out.append(_embeddings(reference.embeddings, present.embeddings, limits))
     for what, old, new in (
@@ -171,15 +173,3 @@ def _mean(what: str, old: Sequence[float], new: Sequence[float], limits: Limits)
     before, after = math.fsum(old) / len(old), math.fsum(new) / len(new)
     enough = abs(after - before) > limits.relative * abs(before)
     return Finding(what, "z", z, limits.z, before, after, abs(z) > limits.z and enough)
-
-
-def tell(
-    findings: Sequence[Finding],
-    record: Callable[[Kind, str, str | None], object],
-    measured: Callable[[Finding], None],
-) -> None:
-    """Every finding as a figure, those that drifted as events."""
-    for finding in findings:
-        measured(finding)
-        if finding.drifted:
-            record("drift", finding.text, finding.model)

@@ -73,6 +73,8 @@ class References:
         self._wall = wall
         self._own: dict[tuple[str, str], Reference] = {}
         """For a folder that cannot be written."""
+        self._swept: dict[str, float] = {}
+        """Up to which rebase a model's files were removed."""
 
     def settle(self, model: str, began_seconds: float, window: Window, of: str = "") -> Window | None:
         """What a full window is to be compared with; None where it has become the reference itself, or is of both
@@ -99,27 +101,35 @@ class References:
             for file in self._files(model):
                 file.unlink(missing_ok=True)
 
-    def shown(self, model: str) -> Reference | None:
-        kept = self._read(model) or self._own.get((model, ""))
+    def shown(self, model: str, of: str = "") -> Reference | None:
+        kept = self._read(model, of) or self._own.get((model, of))
         return kept if kept is not None and kept.began_seconds >= self._since(model) else None
 
     def _since(self, model: str) -> float:
         # a board that is away hides a rebase for a while, and stops no watch
+        since = 0.0
         with contextlib.suppress(Exception):
-            return max(self._rebases.read(model), self._rebases.read(_EVERY))
-        return 0.0
+            since = max(self._rebases.read(model), self._rebases.read(_EVERY))
+        if since > self._swept.get(model, 0.0):
+            self._sweep(model, since)
+        return since
+
+    def _sweep(self, model: str, since: float) -> None:
+        # the board ends with the run: what was let go from another node would be back after a restart
+        with contextlib.suppress(OSError):
+            for file in self._files(model):
+                if file.stat().st_mtime < since:
+                    file.unlink(missing_ok=True)
+            self._swept[model] = since
 
     def _file(self, model: str, of: str = "") -> Path | None:
         folder = self._vectors_folder if model == ALL else self._folder
-        name = f"{model}\n{of}" if of else model
-        return None if folder is None else folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.npz"
+        return None if folder is None else folder / f"{_digest(model)}{f'-{_digest(of)}' if of else ''}.npz"
 
     def _files(self, model: str | None) -> list[Path]:
-        # of one model only that of its traffic: any other's age tells that it is over
-        if model is not None:
-            return [file for file in (self._file(model),) if file is not None]
+        named = "*.npz" if model is None else f"{_digest(model)}*.npz"
         folders = [folder for folder in (self._folder, self._vectors_folder) if folder is not None]
-        return [file for folder in folders for file in folder.glob("*.npz")]
+        return [file for folder in folders for file in folder.glob(named)]
 
     def _read(self, model: str, of: str = "") -> Reference | None:
         file = self._file(model, of)
@@ -155,6 +165,10 @@ def _same_space(one: Window, other: Window) -> bool:
 
 
 _EVERY = "*"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def _save(out: IO[bytes], reference: Reference) -> None:

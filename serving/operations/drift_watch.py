@@ -6,24 +6,28 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from serving.operations.drift import Finding, Limits, Seen, Vector, Window, compare, tell
+from serving.operations.drift import Finding, Limits, Seen, Vector, Window, compare
 from serving.operations.drift_references import ALL, References
-from serving.operations.events import Kind
+from serving.operations.drift_telling import Telling
+
+VERDICTS = "verdicts"
+_MOST_VERDICTS = 200
+"""A window of verified hits: few hits are verified, and a day's worth of them would tell nothing in time."""
 
 
 @dataclass(slots=True)
 class DriftWatch:
     """Of one model. Fills windows of ``size`` requests; where there is no reference the first becomes it.
 
-    ``record`` takes an event's kind, text and model (``EventLog.record``), ``measured`` every finding, drifted or not;
-    both from wherever ``later`` runs.
+    ``telling`` is of this watch alone, and called from wherever ``later`` runs.
     """
 
-    record: Callable[[Kind, str, str | None], object]
+    telling: Telling
     model: str = ALL
     size: int = 500
     limits: Limits = field(default_factory=Limits)
-    measured: Callable[[Finding], None] = lambda finding: None
+    of: str = ""
+    """Which of the model's references."""
     later: Callable[[Callable[[], None]], object] = lambda work: work()
     """Where comparing is done: some ten milliseconds that an event loop should not stand still for."""
     references: References = field(default_factory=References)
@@ -49,6 +53,8 @@ class DriftWatch:
         """What verifying a semantic hit has shown."""
         self._begun()
         self._verified.append(wrong)
+        if len(self._verified) >= min(self.size, _MOST_VERDICTS):
+            self._full()
 
     def ended(self, seen: Seen) -> None:
         self._begun()
@@ -77,12 +83,13 @@ class DriftWatch:
         self.later(lambda: self._conclude(began, window))
 
     def _conclude(self, began_seconds: float, window: Window) -> None:
-        reference = self.references.settle(self.model, began_seconds, window)
+        reference = self.references.settle(self.model, began_seconds, window, self.of)
         if reference is None:
+            self.telling.forget()
             return
         model = None if self.model == ALL else self.model
         self.findings = [replace(finding, model=model) for finding in compare(reference, window, self.limits)]
-        tell(self.findings, self.record, self.measured)
+        self.telling.tell(self.findings)
 
 
 class DriftWatches:
@@ -93,7 +100,10 @@ class DriftWatches:
         self.references = references
         self._watches: dict[str, DriftWatch] = {}
         self._all = new(ALL)
-        """Prompts' vectors and verified hits: who embeds and verifies does not know the model."""
+        """Prompts' vectors: who embeds, and who verifies, does not know the model."""
+        self._verdicts = new(ALL)
+        """By themselves, for there are far fewer."""
+        self._verdicts.of = VERDICTS
 
     def ended(self, model: str, seen: Seen) -> None:
         """``model``: one that is served, and no client's own text."""
@@ -106,7 +116,7 @@ class DriftWatches:
         self._all.embedded(vector, encoder)
 
     def verified(self, wrong: bool) -> None:
-        self._all.verified(wrong)
+        self._verdicts.verified(wrong)
 
     def rebase(self, model: str | None = None) -> None:
         """After a change that was meant: the next full window becomes the reference, in every replica; None: of every
@@ -118,6 +128,6 @@ class DriftWatches:
 
     def clear(self, model: str | None = None) -> None:
         """Leave the windows that are being filled."""
-        for name, watch in (*self._watches.items(), (ALL, self._all)):
+        for name, watch in (*self._watches.items(), (ALL, self._all), (ALL, self._verdicts)):
             if model in (None, name):
                 watch.clear()

@@ -10,17 +10,38 @@ from functools import partial
 
 from metering.booking import EngineWindow
 from metering.books import ClosedWindow
-from serving.operations.drift import Finding, Limits, Window, against_model, compare, tell
-from serving.operations.drift_references import References
-from serving.operations.events import Kind
+from serving.operations.drift import Finding, Limits, Window, against_model, compare
+from serving.operations.drift_references import Reference, References
+from serving.operations.drift_telling import Subject, Telling
 from serving.tuning.engine_model import EngineModel
-
-Load = tuple[str, int]
-"""Model, and the octave of its mean batch."""
 
 NANO = 1e9
 MODEL_TOLERANCE = 0.25
 """Relative change that is told against a fitted model: its own error and that of a window's mean batch are in it."""
+_BANDS_PER_OCTAVE = 4
+"""A band of batches is 9 % to either side of its middle. MFU grows nearly as the batch where memory bounds it, so that
+in a whole octave ordinary traffic would move it by half."""
+_LOOK_WINDOWS = 30
+"""How often it is looked whether what moved was let go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an engine's figures depend on when it has not changed itself."""
+
+    model: str
+    band: int
+
+    @classmethod
+    def of(cls, engine: EngineWindow) -> Load:
+        return cls(engine.model, round(_BANDS_PER_OCTAVE * math.log2(max(1.0, engine.mean_batch))))
+
+    @property
+    def batch(self) -> str:
+        return f"at a batch of {2 ** (self.band / _BANDS_PER_OCTAVE):.3g}"
+
+    def subject(self, what: str) -> Subject:
+        return self.model, f"{what} {self.batch}"
 
 
 @dataclass(slots=True)
@@ -39,16 +60,13 @@ class _Figures:
 
 @dataclass(slots=True)
 class EngineWatch:
-    """Gathers ``size`` metering windows that did work, by model and octave of the batch, so that a fuller hour, whose
-    MFU is higher for that alone, is not taken for a better engine; the first lot of each is its reference.
+    """Gathers lots of ``size`` metering windows that did work, by model and band of the batch: a fuller hour, whose MFU
+    is higher for that alone, is not a better engine. A lot becomes the reference when the next one is like it.
 
-    What has moved is an event when the next lot has moved the same way: minutes that a neighbour on the machine took
-    are no drift.
+    ``telling`` should have patience: minutes that a neighbour on the machine took are no drift.
     """
 
-    record: Callable[[Kind, str, str], object]
-    """Takes an event's kind, text and model."""
-    measured: Callable[[Finding], None] = lambda finding: None
+    telling: Telling
     size: int = 300
     limits: Limits = field(default_factory=Limits)
     fitted: EngineModel | None = None
@@ -57,28 +75,40 @@ class EngineWatch:
     """Where comparing is done: it reads a file and asks the cluster's store."""
     wall: Callable[[], float] = time.time
     _gathered: dict[Load, _Figures] = field(default_factory=dict)
-    _moved: dict[tuple[Load, str], bool] = field(default_factory=dict)
-    """What the last lot found to have moved, and whether upwards."""
+    _candidates: dict[Load, Reference] = field(default_factory=dict)
+    _compared: set[Load] = field(default_factory=set)
+    _windows: int = 0
 
     def closed(self, window: ClosedWindow) -> None:
         for engine in window.engines:
             tokens = engine.tokens_prefill + engine.tokens_decode
-            if tokens <= 0 or engine.busy_seconds <= 0 or engine.mfu_ratio is None:
+            if tokens <= 0 or engine.engine_seconds <= 0:
                 continue
-            load = engine.model, round(math.log2(max(1.0, engine.mean_batch)))
+            load = Load.of(engine)
             figures = self._gathered.get(load)
             if figures is None:
                 figures = self._gathered[load] = _Figures(self.wall())
-            # while it worked: how long it had nothing to do is traffic's doing
-            mfu = engine.mfu_ratio * window.window.seconds / engine.busy_seconds
-            figures.mfu.append(mfu)
+            if engine.mfu_ratio is not None:
+                # while it worked: how long it had nothing to do is traffic's doing
+                mfu = engine.mfu_ratio * window.window.seconds * engine.engines / engine.engine_seconds
+                figures.mfu.append(mfu)
+                self._expect(figures, engine, tokens, mfu)
             joules = work_joules(window, engine.model)
             if joules is not None:
                 figures.joules.append(joules / tokens)
-            self._expect(figures, engine, tokens, mfu)
             if figures.size >= self.size:
-                full = self._gathered.pop(load)
-                self.later(partial(self._conclude, load, full))
+                self.later(partial(self._conclude, load, self._gathered.pop(load)))
+        self._windows += 1
+        if self._windows % _LOOK_WINDOWS == 0 and self._compared:
+            self.later(self._let_go)
+
+    def _let_go(self) -> None:
+        for load in [load for load in self._compared if self.references.shown(load.model, load.batch) is None]:
+            self._forget(load)
+
+    def _forget(self, load: Load) -> None:
+        self._compared.discard(load)
+        self.telling.forget(*(load.subject(what) for what in ("MFU", "joules per token")))
 
     def _expect(self, figures: _Figures, engine: EngineWindow, tokens: float, mfu: float) -> None:
         if self.fitted is None or self.fitted.model != engine.model or engine.engines != 1:
@@ -94,12 +124,13 @@ class EngineWatch:
 
     def _conclude(self, load: Load, figures: _Figures) -> None:
         window = Window((), tuple(figures.mfu), tuple(figures.joules))
+        reference = self._reference(load, figures.began_seconds, window)
         findings: list[Finding] = []
-        reference = self.references.settle(load[0], figures.began_seconds, window, of=f"batch octave {load[1]}")
-        if reference is not None:
-            findings += compare(reference, window, self.limits)
+        if reference is None:
+            self._forget(load)
         else:
-            self._moved = {key: upwards for key, upwards in self._moved.items() if key[0] != load}
+            self._compared.add(load)
+            findings += compare(reference, window, self.limits)
         limits = replace(self.limits, relative=MODEL_TOLERANCE)
         for what, expected, measured in (
             ("MFU against the fitted model", figures.expected_mfu, figures.mfu),
@@ -107,23 +138,18 @@ class EngineWatch:
         ):
             if len(expected) >= self.limits.least and measured:
                 findings.append(against_model(what, sum(expected) / len(expected), measured, limits))
-        model = load[0]
-        for finding in findings:
-            self.measured(replace(finding, model=model))
-        tell(
-            [replace(finding, model=model) for finding in findings if self._stays(load, finding)],
-            lambda kind, text, _: self.record(kind, text, model),
-            lambda _: None,
+        self.telling.tell(
+            [replace(finding, model=load.model, what=f"{finding.what} {load.batch}") for finding in findings]
         )
 
-    def _stays(self, load: Load, finding: Finding) -> bool:
-        """Whether it has moved, as it had in the lot before."""
-        key, upwards = (load, finding.what), finding.after > finding.before
-        before = self._moved.pop(key, None)
-        if not finding.drifted:
-            return False
-        self._moved[key] = upwards
-        return before == upwards
+    def _reference(self, load: Load, began_seconds: float, window: Window) -> Window | None:
+        candidate = self._candidates.pop(load, None)
+        if candidate is not None and not any(one.drifted for one in compare(candidate.window, window, self.limits)):
+            self.references.settle(load.model, candidate.began_seconds, candidate.window, load.batch)
+        if self.references.shown(load.model, load.batch) is None:
+            self._candidates[load] = Reference(began_seconds, window)
+            return None
+        return self.references.settle(load.model, began_seconds, window, load.batch)
 
 
 def work_joules(window: ClosedWindow, model: str) -> float | None:

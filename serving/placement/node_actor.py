@@ -33,6 +33,7 @@ from serving.config import GatewayConfig
 from serving.metrics import Metrics
 from serving.operations.decisions import DECISIONS, DecisionLog
 from serving.operations.drift_references import DRIFT, References
+from serving.operations.drift_telling import Telling
 from serving.operations.engine_drift import EngineWatch
 from serving.operations.event_series import EventSeries
 from serving.operations.events import EVENTS, EventLog
@@ -46,7 +47,7 @@ from serving.placement.node_metrics import NodeMetrics
 from serving.placement.presence import Presence
 from serving.placement.recently_seen import node_board, note_left, target_board
 from serving.placement.scrape import scraper
-from serving.placement.telemetry import export_finding
+from serving.placement.telemetry import telling
 from serving.tuning.engine_model import EngineModel
 
 NANO = 1e9
@@ -54,6 +55,8 @@ TICKS_PER_WINDOW = 4
 SECONDS_PER_DAY = 86_400.0
 _RECENT = 200
 """Final receipts that can be listed; a single one is found for longer by its id."""
+_DRIFT_WINDOWS = 2
+"""In a row, until an engine is said to have drifted: what a neighbour took for some minutes is none."""
 _MOST_AHEAD = 96
 """Readings of a forecast that are told: two days of half hours; a trace knows years."""
 _QUESTION_SECONDS = 1.0
@@ -87,13 +90,7 @@ class NodeMeterActor:
             self._folder.parent / EVENTS, recorded=lambda kind: metrics.add("wattgate_events_total", 1, kind)
         )
         self._decisions = DecisionLog(self._folder.parent / DECISIONS)
-        self._engines = EngineWatch(
-            self._events.record,
-            measured=lambda finding: export_finding(metrics, finding),
-            references=References(self._folder.parent / DRIFT / "engine", rebases=RayRebases()),
-            later=ThreadPoolExecutor(1, "drift").submit,
-            fitted=self._fitted(config.telemetry.engine_model),
-        )
+        self._engines = self._watch_engines(config, telling(metrics, self._events, patience=_DRIFT_WINDOWS))
         self._stamp: IntensityStamp | None = None
         self._metering = config.metering
         self._interval = config.metering.window_seconds / TICKS_PER_WINDOW
@@ -116,6 +113,16 @@ class NodeMeterActor:
         """A thread reads the meters: what they remember is half of one reading and half of the next."""
         self._recall()
         self._node.start(time.monotonic())
+
+    def _watch_engines(self, config: GatewayConfig, telling: Telling) -> EngineWatch | None:
+        if config.telemetry.drift_window_requests == 0:
+            return None
+        return EngineWatch(
+            telling,
+            fitted=self._fitted(config.telemetry.engine_model),
+            references=References(self._folder.parent / DRIFT, rebases=RayRebases()),
+            later=ThreadPoolExecutor(1, "drift").submit,
+        )
 
     def _recall(self) -> None:
         """After a restart: the models and devices that replicas announced to the actor before, and its counters. The
@@ -242,7 +249,8 @@ class NodeMeterActor:
         for window in closed:
             self._export.window(window, self._peaks)
             self._keep(window)
-            self._engines.closed(window)
+            if self._engines is not None:
+                self._engines.closed(window)
             self._recent.extend((time.time(), final) for final in window.finals)
         self._export.books(self._node)
 

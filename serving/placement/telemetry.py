@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from serving.config import TelemetrySettings
@@ -10,6 +11,7 @@ from serving.metrics import Metrics
 from serving.operations.drift import Finding
 from serving.operations.drift_feed import DriftSink
 from serving.operations.drift_references import References
+from serving.operations.drift_telling import Telling
 from serving.operations.drift_watch import DriftWatch, DriftWatches
 from serving.operations.events import EventLog
 from serving.telemetry.ended import EndedSink
@@ -18,6 +20,14 @@ from serving.telemetry.ended import EndedSink
 def export_finding(metrics: Metrics, finding: Finding) -> None:
     ratio = abs(finding.value) / finding.threshold
     metrics.set("wattgate_drift_ratio", ratio, finding.model or "", finding.what, finding.statistic)
+
+
+def export_standing(metrics: Metrics, model: str | None, what: str, moved: bool) -> None:
+    metrics.set("wattgate_drifted", float(moved), model or "", what)
+
+
+def telling(metrics: Metrics, events: EventLog, patience: int = 1) -> Telling:
+    return Telling(events.record, partial(export_finding, metrics), partial(export_standing, metrics), patience)
 
 
 def build_drift(
@@ -30,10 +40,9 @@ def build_drift(
 
     def watch(model: str) -> DriftWatch:
         return DriftWatch(
-            events.record,
+            telling(metrics, events),
             model,
             size=settings.drift_window_requests,
-            measured=lambda finding: export_finding(metrics, finding),
             later=later,
             references=references,
         )

@@ -102,9 +102,9 @@ def test_a_model_without_an_engine_is_told_although_another_has_one(console: web
     assert page["state"] == "1 of 2 models not ready"
     assert "No engine is ready for away:" in page["notices"]
     cells = {line.split("\t")[0]: line.split("\t") for line in page["models"].splitlines()}
-    assert cells["Model"][:3] == ["Model", "Ready", "Requests"]
-    assert cells["away"][:3] == ["away", "none", "0"]
-    assert cells["there"][:3] == ["there", "1", "3"]
+    assert cells["Model"][:4] == ["Model", "Ready", "MFU", "Requests"]
+    assert cells["away"][:4] == ["away", "none", "–", "0"]
+    assert cells["there"][:4] == ["there", "1", "–", "3"]
     whole = shown(console, TWO_MODELS.replace('"away"} 0', '"away"} 1'))
     assert (whole["state"], "No engine" in whole["notices"]) == ("ready", False)
     none = shown(console, TWO_MODELS.replace('"there"} 1', '"there"} 0'))
@@ -123,6 +123,70 @@ def test_a_model_whose_series_went_with_its_replica_is_told(console: webdriver.C
         == "1 of 2 models not ready"
     )
     console.execute_script("served.clear()")  # type: ignore[no-untyped-call]
+
+
+def rates(browser: webdriver.Chrome, *expositions: str) -> list[float | None]:
+    """Tokens a second as each of these adds to those before it, ten seconds apart."""
+    return browser.execute_script(  # type: ignore[no-any-return, no-untyped-call]
+        """
+        const kept = samples.splice(0), found = [];
+        arguments[0].forEach((text, number) => {
+          const series = parse(text);
+          samples.push({ at: 10 * number, series, up: up(series), values: {} });
+          found.push(rate("tokens_total", OUTPUT));
+        });
+        samples.splice(0, samples.length, ...kept);
+        return found;
+        """,
+        list(expositions),
+    )
+
+
+def tokens_of(**nodes: int | None) -> str:
+    lines = [f'wattgate_node_up{{instance="{name}"}} {0 if count is None else 1}' for name, count in nodes.items()]
+    return "\n".join(
+        lines
+        + [
+            f'wattgate_tokens_total{{instance="{name}",model="m",kind="output"}} {count}'
+            for name, count in nodes.items()
+            if count
+        ]
+    )
+
+
+def test_rates_are_of_what_was_seen_twice(console: webdriver.Chrome) -> None:
+    missed = (
+        tokens_of(a=1000, b=5000),
+        tokens_of(a=1100, b=None),
+        tokens_of(a=1200, b=5100),
+        tokens_of(a=1300, b=5200),
+    )
+    assert rates(console, *missed) == [None, 10, 15, 10], "5,000 tokens of a node that was silent are no rate"
+    assert rates(console, tokens_of(a=0), tokens_of(a=100)) == [None, 10], "a node's first tokens are"
+    assert rates(console, tokens_of(a=1000), tokens_of(a=10), tokens_of(a=110)) == [None, 0, 0]
+
+
+def test_mfu_is_of_all_models_together(console: webdriver.Chrome) -> None:
+    def work(seconds: int) -> str:
+        return (
+            f'wattgate_flops_total{{model="busy"}} {60 * seconds}\n'
+            f'wattgate_possible_flops_total{{model="busy"}} {100 * seconds}\n'
+            f'wattgate_flops_total{{model="slow"}} {10 * seconds}\n'
+            f'wattgate_possible_flops_total{{model="slow"}} {100 * seconds}\n'
+        )
+
+    found = console.execute_script(  # type: ignore[no-untyped-call]
+        """
+        const kept = samples.splice(0);
+        for (const [number, text] of arguments[0].entries())
+          samples.push({ at: 10 * number, series: parse(text), up: up({}), values: {} });
+        const found = [mfu(), mfu({ model: "busy" }), mfu({ model: "another" })];
+        samples.splice(0, samples.length, ...kept);
+        return found;
+        """,
+        [work(10), work(20)],
+    )
+    assert found == [35, 60, None]
 
 
 def test_grams_of_a_marginal_signal_stand_apart(console: webdriver.Chrome) -> None:
@@ -224,7 +288,7 @@ def test_nothing_sticks_out_of_a_narrow_window(console: webdriver.Chrome, width:
 
 
 def test_a_gateway_that_is_gone_is_told_and_the_figures_stay(tmp_path, browser: webdriver.Chrome) -> None:  # type: ignore[no-untyped-def]
-    keys = {"WATTGATE_API_KEYS": "alice=secret-of-alice"}
+    keys = {"WATTGATE_API_KEYS": "alice=secret-of-alice", "WATTGATE_ADMIN_KEY": "secret-of-the-operator"}
     other = GatewayProcess("--engine", "simulated", "--port", "0", environment=keys).wait_ready()
     try:
         browser.get(f"{other.url}/console")
@@ -232,9 +296,14 @@ def test_a_gateway_that_is_gone_is_told_and_the_figures_stay(tmp_path, browser: 
         assert "API key" in text(browser, "notices")
         browser.find_element(By.ID, "key").click()
         browser.find_element(By.ID, "tenant-key").send_keys("secret-of-alice", Keys.ENTER)
-        until(lambda: text(browser, "state") == "ready", what="figures with a key")
-        until(lambda: browser.find_elements(By.CSS_SELECTOR, "#model option"), what="the models")
+        until(lambda: text(browser, "state") == "admin key needed", what="a tenant's key being told apart")
+        browser.refresh()
+        until(lambda: browser.find_elements(By.CSS_SELECTOR, "#model option"), what="the models, for a tenant too")
         assert ask(browser, "With a key.").startswith("Complete")
+        until(lambda: "alice" in text(browser, "recent"), what="the tenant's own receipts")
+        browser.find_element(By.ID, "key").click()
+        browser.find_element(By.ID, "admin-key").send_keys("secret-of-the-operator", Keys.ENTER)
+        until(lambda: text(browser, "state") == "ready", what="figures with the operator's key")
         until(lambda: "alice" in text(browser, "tenants"), what="the tenant's line")
         nothing_is_left_after(signal.SIGINT, other)
     finally:

@@ -10,6 +10,7 @@ from serving.access import KeyRing
 from serving.errors import GatewayError
 from serving.operations.drift_pages import PATH, DriftPages, DriftReferenceList
 from serving.operations.drift_references import OwnRebases, References
+from serving.operations.drift_telling import Telling
 from serving.operations.drift_watch import DriftWatch, DriftWatches
 from tests.unit.operations.test_cap_pages import ADMIN, envelope
 from tests.unit.operations.test_drift import traffic
@@ -33,7 +34,7 @@ def rebases() -> Rebases:
 def watches(rebases: Rebases) -> DriftWatches:
     references = References(rebases=rebases)
     watches = DriftWatches(
-        lambda model: DriftWatch(lambda *event: None, model, size=60, references=references), references
+        lambda model: DriftWatch(Telling(lambda *event: None), model, size=60, references=references), references
     )
     for model in ("m", "n"):
         for seen in traffic(0, 60).requests:

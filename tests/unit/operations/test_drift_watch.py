@@ -7,6 +7,7 @@ import pytest
 
 from serving.operations.drift import Finding, Seen
 from serving.operations.drift_references import References
+from serving.operations.drift_telling import Telling
 from serving.operations.drift_watch import DriftWatch, DriftWatches
 from serving.operations.events import EventLog
 from tests.unit.operations.test_drift import traffic, vectors
@@ -26,7 +27,7 @@ def replica(log: EventLog, folder: Path | None = None, shown: list[Finding] | No
     references = References(folder)
     measured = (lambda finding: None) if shown is None else shown.append
     return DriftWatches(
-        lambda model: DriftWatch(log.record, model, size=200, measured=measured, references=references), references
+        lambda model: DriftWatch(Telling(log.record, measured), model, size=200, references=references), references
     )
 
 
@@ -93,8 +94,29 @@ def test_vectors_and_verdicts_are_of_all_models(log: EventLog) -> None:
     shown: list[Finding] = []
     watches = replica(log, shown=shown)
     for seed in range(2):
-        for _ in range(60):
-            watches.verified(False)
         for vector in vectors(seed, size=200):
             watches.embedded(vector, "encoder")
-    assert {(finding.what, finding.model) for finding in shown} == {("prompt embeddings", None), ("false hits", None)}
+        for _ in range(100):
+            watches.verified(False)
+    assert [(finding.what, finding.model) for finding in shown] == [("prompt embeddings", None)]
+    for _ in range(200):
+        watches.verified(False)
+    assert [(finding.what, finding.model) for finding in shown[1:]] == [("false hits", None)], "200 of their own"
+
+
+def test_verified_hits_that_are_wrong_more_often_are_told_within_a_small_budget(log: EventLog) -> None:
+    watches = replica(log)
+    for wrong in (2, 9, 16):
+        for number in range(200):
+            watches.verified(number < wrong)
+    (event,) = log.read()
+    assert event.text.startswith("false hits: 0.01 -> 0.08")
+
+
+def test_what_stays_moved_is_told_once_and_its_return_too(log: EventLog) -> None:
+    watches = replica(log)
+    for seed in range(6):
+        send(watches, seed, long=seed in (2, 3, 4))
+    moved, back = log.read()
+    assert moved.text.startswith("prompt length, m: ")
+    assert back.text.endswith("back at its reference")

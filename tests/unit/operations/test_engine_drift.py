@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from metering.weights import WeightKind
 from metering.windows import Window
 from serving.operations.drift import Finding
 from serving.operations.drift_references import OwnRebases, References
+from serving.operations.drift_telling import Telling
 from serving.operations.engine_drift import EngineWatch, expected_seconds
 from serving.tuning.engine_model import EngineModel, FlopCount, Plane, Power
 
@@ -30,15 +32,15 @@ FITTED = EngineModel(
 )
 
 
-def window(draw: random.Random, slower: float = 1.0, model: str = "m", fuller: float = 1.0) -> ClosedWindow:
+def window(draw: random.Random, slower: float = 1.0, model: str = "m", batch: float = 4.0) -> ClosedWindow:
     """Decode of a drawn batch for a drawn part of a second, at the fitted model's speed and power."""
-    batch, steps = draw.uniform(3, 5) * fuller, draw.uniform(5, 20)
+    batch, steps = batch * draw.uniform(0.95, 1.05), draw.uniform(5, 20)
     tokens = batch * steps
     pairs = tokens * 300
     busy = FITTED.step_seconds(batch, 0, batch * 300) * steps * slower * draw.uniform(0.97, 1.03)
     flops = tokens * (2e9 + 1e8) + pairs * 1e4
     length = busy + draw.uniform(0.0, 0.5)
-    engine = EngineWindow(model, flops, 0, tokens, busy, batch, 1, flops / (1e12 * length), None)
+    engine = EngineWindow(model, flops, 0, tokens, busy, batch, 1, busy, flops / (1e12 * length), None)
     line = LineTotals()
     line.work[Boundary.ACCELERATOR] = Amounts(energy_nanojoules=round(110 * busy * 1e9))
     close = ComponentClose(GPU, round(120e9), "", busy, 0, 0, WeightKind.ROOFLINE_TIME)
@@ -48,62 +50,124 @@ def window(draw: random.Random, slower: float = 1.0, model: str = "m", fuller: f
 def watched(**options: Any) -> tuple[EngineWatch, list[str], list[Finding]]:
     events: list[str] = []
     shown: list[Finding] = []
-    watch = EngineWatch(
-        lambda kind, text, model: events.append(f"{kind} {model} {text}"), measured=shown.append, size=100, **options
-    )
-    return watch, events, shown
+    telling = Telling(lambda kind, text, model: events.append(f"{kind} {model} {text}"), shown.append, patience=2)
+    return EngineWatch(telling, size=100, **options), events, shown
+
+
+def feed(watch: EngineWatch, draw: random.Random, *lots: float, **options: Any) -> None:
+    """A lot of windows for each slowness."""
+    for slower in lots:
+        for _ in range(100):
+            watch.closed(window(draw, slower=slower, **options))
 
 
 def test_a_slower_engine_is_found_and_an_emptier_hour_is_not() -> None:
     watch, events, shown = watched()
     draw = random.Random(1)
-    for _ in range(200):
-        watch.closed(window(draw))
+    feed(watch, draw, 1, 1, 1)
     assert events == []
-    assert {finding.what for finding in shown} == {"MFU", "joules per token"}
-    for _ in range(100):
-        watch.closed(window(draw, slower=1.5))
+    assert {finding.what for finding in shown} == {"MFU at a batch of 4", "joules per token at a batch of 4"}
+    feed(watch, draw, 1.5)
     assert events == [], "it may be a neighbour's doing, and over in a minute"
     assert any(finding.drifted for finding in shown)
-    for _ in range(100):
-        watch.closed(window(draw, slower=1.5))
-    assert [text.split(":")[0] for text in events] == ["drift m MFU, m", "drift m joules per token, m"]
+    feed(watch, draw, 1.5, 1.5)
+    assert [text.split(":")[0] for text in events] == [
+        "drift m MFU at a batch of 4, m",
+        "drift m joules per token at a batch of 4, m",
+    ]
 
 
 def test_what_is_slow_for_minutes_and_as_before_again_is_no_drift() -> None:
     watch, events, _ = watched()
-    draw = random.Random(6)
-    for slower in (1.0, 1.6, 1.0, 1.6, 1.0, 0.6, 1.6):
-        for _ in range(100):
-            watch.closed(window(draw, slower=slower))
+    feed(watch, random.Random(6), 1, 1, 1.6, 1, 1.6, 1, 0.6, 1.6)
     assert events == []
+
+
+def test_minutes_that_a_neighbour_took_do_not_become_the_reference() -> None:
+    watch, events, shown = watched()
+    feed(watch, random.Random(8), 1.6, 1, 1, 1, 1)
+    assert events == []
+    assert not any(finding.drifted for finding in shown)
 
 
 def test_a_restarted_meter_compares_with_what_the_one_before_saw(tmp_path: Path) -> None:
-    draw, rebases = random.Random(7), OwnRebases()
-    references = References(tmp_path, rebases=rebases)
-    watch, _, _ = watched(references=references)
-    for _ in range(100):
-        watch.closed(window(draw))
-    watch, events, _ = watched(references=References(tmp_path, rebases=rebases))
-    for _ in range(200):
-        watch.closed(window(draw, slower=1.5))
+    draw = random.Random(7)
+    watch, _, _ = watched(references=References(tmp_path))
+    feed(watch, draw, 1, 1)
+    watch, events, _ = watched(references=References(tmp_path))
+    feed(watch, draw, 1.5, 1.5)
     assert len(events) == 2
-    references.rebase("m")
+
+
+def test_what_was_let_go_does_not_come_back_with_a_restart(tmp_path: Path) -> None:
+    draw, standing = random.Random(7), {}
+    rebases = OwnRebases()
     watch, events, _ = watched(references=References(tmp_path, rebases=rebases))
-    for _ in range(300):
+    watch.telling.standing = lambda model, what, moved: standing.update({what: moved})
+    feed(watch, draw, 1, 1, 1.5, 1.5)
+    assert set(standing.values()) == {True}
+    # a replica does it, and the meter reads the same board
+    References(tmp_path, rebases=rebases).rebase("m")
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(30):
         watch.closed(window(draw, slower=1.5))
+    assert set(standing.values()) == {False}
+    watch, events, _ = watched(references=References(tmp_path))
+    feed(watch, draw, 1.5, 1.5, 1.5, 1.5)
     assert events == []
+
+
+def test_a_batch_that_grows_within_the_octave_is_no_other_engine() -> None:
+    watch, events, _ = watched()
+    draw = random.Random(9)
+    for batch in (3.0, 3.0, 3.0, 5.0, 5.0, 5.0, 5.0, 3.0):
+        feed(watch, draw, 1, batch=batch)
+    assert events == []
+
+
+def test_replicas_that_work_one_after_the_other_are_no_slower_engine() -> None:
+    watch, events, _ = watched()
+    draw = random.Random(10)
+    feed(watch, draw, 1, 1, 1)
+    for _ in range(300):
+        one = window(draw)
+        (engine,) = one.engines
+        # another one did as much after it: half of each one's window is its own
+        double = replace(
+            engine,
+            engines=2,
+            flops=2 * engine.flops,
+            tokens_decode=2 * engine.tokens_decode,
+            busy_seconds=2 * engine.busy_seconds,
+            engine_seconds=2 * engine.engine_seconds,
+        )
+        (line,) = one.lines.values()
+        line.work[Boundary.ACCELERATOR].energy_nanojoules *= 2
+        watch.closed(replace(one, engines=(double,)))
+    assert events == []
+
+
+def test_joules_are_watched_where_no_peak_is_known() -> None:
+    watch, events, shown = watched()
+    draw = random.Random(11)
+    for slower in (1, 1, 1.5, 1.5):
+        for _ in range(100):
+            one = window(draw, slower=slower)
+            watch.closed(replace(one, engines=(replace(one.engines[0], mfu_ratio=None),)))
+    assert [text.split(":")[0] for text in events] == ["drift m joules per token at a batch of 4, m"]
+    assert {finding.what for finding in shown} == {"joules per token at a batch of 4"}
 
 
 def test_a_fuller_hour_is_no_other_engine() -> None:
     watch, events, shown = watched()
     draw = random.Random(5)
-    for fuller in (1.0, 4.0, 4.0, 1.0):
-        for _ in range(100):
-            watch.closed(window(draw, fuller=fuller))
+    for batch in (4.0, 4.0, 16.0, 16.0, 16.0, 4.0):
+        feed(watch, draw, 1, batch=batch)
     assert events == []
-    assert len(shown) == 4
+    assert {finding.what for finding in shown if "MFU" in finding.what} == {
+        "MFU at a batch of 4",
+        "MFU at a batch of 16",
+    }
 
 
 def test_the_fitted_model_is_held_against_from_the_first_windows_on() -> None:
@@ -116,8 +180,8 @@ def test_the_fitted_model_is_held_against_from_the_first_windows_on() -> None:
     for _ in range(200):
         watch.closed(window(draw, slower=1.6))
     assert [text.split(":")[0] for text in events] == [
-        "drift m MFU against the fitted model, m",
-        "drift m joules per token against the fitted model, m",
+        "drift m MFU against the fitted model at a batch of 4, m",
+        "drift m joules per token against the fitted model at a batch of 4, m",
     ]
 
 

@@ -17,7 +17,7 @@ def closed(*engines: EngineWindow) -> ClosedWindow:
 
 
 def engine(mfu: float | None, mbu: float | None = None, model: str = "m") -> EngineWindow:
-    return EngineWindow(model, 1.0, 0.0, 1.0, 0.5, 1.0, 1, mfu, mbu)
+    return EngineWindow(model, 1.0, 0.0, 1.0, 0.5, 1.0, 1, 0.5, mfu, mbu)
 
 
 @pytest.fixture
