@@ -6,9 +6,12 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed-$(shell cat deploy/requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-12)
+GPU_VENV := .venv-gpu
+INSTALLED := .installed-$(shell cat deploy/requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-12)
+STAMP := $(VENV)/$(INSTALLED)
+GPU_STAMP := $(GPU_VENV)/$(INSTALLED)
 
-.PHONY: demo test unit integration long lint bench bench-cache bench-metering bench-tuning chaos gpu-check format lock docs clean storm
+.PHONY: demo test unit integration long lint bench bench-cache bench-metering bench-tuning chaos gpu-check gpu-env format lock docs clean storm
 
 demo: $(STAMP)  ## a gateway on the bundled model, asked four ways; ONCE=1 ends by itself
 	@$(BIN)/wattgate demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
@@ -51,8 +54,17 @@ bench-tuning: $(STAMP)  ## real engine, 50 minutes: caps, search, tune against a
 	@for part in sweep fit search_on_sweep live held_out control million; do \
 	  PYTHONPATH=. $(BIN)/python -m tests.bench.tuning.$$part --out tests/bench/tuning/results || exit 1; done
 
-gpu-check:  ## on a machine with a GPU: integration tests, NVML metering, MFU and books
+gpu-check:  ## on a machine with a GPU: NVML metering, MFU and books, integration tests; MODEL=, WATTGATE_CONFIG=
 	@deploy/gpu-check.sh
+
+gpu-env: $(GPU_STAMP)  ## an environment with vLLM and torch for GPUs, in .venv-gpu (about 10 GB)
+
+$(GPU_STAMP): deploy/requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: wattgate needs Python 3.11 (set PYTHON=...)" >&2; exit 1; }
+	@test -x $(GPU_VENV)/bin/python || $(PYTHON) -m venv $(GPU_VENV)
+	@deploy/install-gpu.sh $(GPU_VENV)/bin/python
+	@$(GPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@rm -f $(GPU_VENV)/.installed-* && touch $@
 
 docs: $(STAMP)  ## the README's generated tables
 	@$(BIN)/python deploy/readme.py
@@ -74,4 +86,4 @@ $(STAMP): deploy/requirements.lock pyproject.toml
 	@rm -f $(VENV)/.installed-* && touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(GPU_VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -110,12 +110,17 @@ class Identity:
         )
 
 
+LEAST_SECRET_BYTES = 16
+
+
 class TenantHasher:
     """HMAC-SHA256 of the tenant: keys tell nothing about it and cannot be computed without the secret."""
 
     def __init__(self, secret: bytes) -> None:
-        if len(secret) < 16:
-            raise ValueError("cache secret: at least 16 bytes are needed; generate one with `openssl rand -hex 32`")
+        if len(secret) < LEAST_SECRET_BYTES:
+            raise ValueError(
+                f"cache secret: at least {LEAST_SECRET_BYTES} bytes are needed: `openssl rand -hex 32` makes one"
+            )
         self._secret = secret
         self._known: OrderedDict[str, str] = OrderedDict()
 

@@ -14,9 +14,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metering.hardware.nvml import list_gpus
 from metering.hardware.visible import VARIABLE, visible_devices
+
+if TYPE_CHECKING:
+    from serving.config import GatewayConfig
 
 _TOLERANCE = 0.05
 """Of the counter's joules: both ends of a run of a minute fall within a window of one second."""
@@ -70,23 +74,32 @@ def read(text: str, name: str, **labels: str) -> list[tuple[dict[str, str], floa
     return out
 
 
-def counters() -> Callable[[], float]:
-    """NVML's energy counter of the GPU that the engine takes, joules. Raises ``NotChecked`` where there is none."""
+def difference(text: str) -> float:
+    """Metered minus booked joules of all components; NaN, which is no zero, where no books are shown."""
+    found = [abs(value) for _, value in read(text, "wattgate_books_difference_joules")]
+    return sum(found) if found else float("nan")
+
+
+def counters(gpus: int = 1) -> Callable[[], float]:
+    """NVML's energy counters of the GPUs that the replicas take, joules. Raises ``NotChecked`` where one has none."""
     try:
         import pynvml as nvml
     except ImportError:
-        raise NotChecked("nvidia-ml-py is not installed: pip install .[gpu]") from None
+        raise NotChecked("nvidia-ml-py is not installed: make gpu-env") from None
     try:
         nvml.nvmlInit()
         shown = visible_devices(os.environ.get(VARIABLE), list_gpus())
         if not shown:
             raise NotChecked(f"the driver shows no device, or {VARIABLE} hides all")
-        # the engine's is the first, one GPU unless it is told otherwise; the gateway leaves the others out too
-        handle = nvml.nvmlDeviceGetHandleByUUID(shown[0])
-        nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        if len(shown) < gpus:
+            raise NotChecked(f"the configuration takes {gpus} GPUs, and {len(shown)} are visible")
+        # Ray gives them out in this order; the gateway leaves the others out too
+        handles = [nvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in shown[:gpus]]
+        for handle in handles:
+            nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except nvml.NVMLError as error:
         raise NotChecked(f"no energy counter (Volta or later, and not inside a MIG slice): {error}") from None
-    return lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
+    return lambda: sum(float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) for handle in handles) / 1000
 
 
 def engine_sees_a_gpu() -> None:
@@ -94,20 +107,30 @@ def engine_sees_a_gpu() -> None:
     try:
         import torch
     except ImportError:
-        raise NotChecked("torch is not installed: pip install .[gpu]") from None
+        raise NotChecked("torch is not installed: make gpu-env") from None
     if not torch.cuda.is_available():
-        raise NotChecked("this environment's torch sees no GPU: it has the CPU build; pip install .[gpu] in a new one")
+        raise NotChecked("this environment's torch sees no GPU, it has the CPU build: make gpu-env makes another one")
 
 
-def measure(path: Path | None, model: str | None, count: Callable[[], float]) -> Figures:
+def headers(config: GatewayConfig) -> tuple[dict[str, str], dict[str, str]]:
+    """Of a client, and of who may see the figures. Raises ``NotChecked`` where the keys are not to be had."""
+    keys, admin = config.access.api_keys, config.access.admin_key
+    if not keys and config.access.key_file is not None:
+        raise NotChecked("access.key_file holds no key in clear: give WATTGATE_API_KEYS=check=KEY for the check")
+    if len(keys) > 1 and admin is None:
+        raise NotChecked("with several tenants the figures open with the admin key alone: give WATTGATE_ADMIN_KEY")
+    client = {"authorization": f"Bearer {next(iter(keys.values())).get_secret_value()}"} if keys else {}
+    return client, client if admin is None else {"authorization": f"Bearer {admin.get_secret_value()}"}
+
+
+def measure(config: GatewayConfig, count: Callable[[], float]) -> Figures:
     import httpx
 
-    from serving.config_sources import load_config
     from serving.placement.supervisor import Supervisor
 
-    flags = {"server.port": 0, "engine.model": model, "cache.tier": "off"}
-    with Supervisor(load_config(path, flags).config, print) as gateway, httpx.Client(timeout=300) as client:
-        name = client.get(f"{gateway.url}/v1/models").json()["data"][0]["id"]
+    of_client, of_admin = headers(config)
+    with Supervisor(config, print) as gateway, httpx.Client(timeout=300, headers=of_client) as client:
+        name = client.get(f"{gateway.url}/v1/models").raise_for_status().json()["data"][0]["id"]
 
         def ask(number: int) -> bool:
             messages = [{"role": "user", "content": f"Write a short story about the number {number}."}]
@@ -115,7 +138,7 @@ def measure(path: Path | None, model: str | None, count: Callable[[], float]) ->
             return client.post(f"{gateway.url}/v1/chat/completions", json=body).status_code == 200
 
         def scrape() -> str:
-            return client.get(f"{gateway.url}/metrics").text
+            return client.get(f"{gateway.url}/metrics", headers=of_admin).raise_for_status().text
 
         def energy(text: str) -> float:
             return sum(value for _, value in read(text, "wattgate_energy_joules_total", boundary="accelerator"))
@@ -135,9 +158,26 @@ def measure(path: Path | None, model: str | None, count: Callable[[], float]) ->
             ),
             mfu_ratio=best,
             flops=sum(value for _, value in read(after, "wattgate_flops_total")),
-            difference_joules=sum(abs(value) for _, value in read(after, "wattgate_books_difference_joules")),
+            difference_joules=difference(after),
             failures=answered.count(False),
         )
+
+
+def checked(path: Path | None, model: str | None) -> Figures:
+    """Raises ``NotChecked``."""
+    # first of all what may be missing here; each of these says how to mend it
+    counters()
+    engine_sees_a_gpu()
+    from serving.config import ConfigError
+    from serving.config_sources import load_config
+    from serving.placement.gpus import gpus_needed
+    from serving.placement.supervisor import StartError
+
+    try:
+        config = load_config(path, {"server.port": 0, "engine.model": model, "cache.tier": "off"}).config
+        return measure(config, counters(gpus_needed(config)))
+    except (ConfigError, StartError) as error:
+        raise NotChecked(str(error)) from None
 
 
 def main() -> None:
@@ -146,12 +186,10 @@ def main() -> None:
     parser.add_argument("--config", type=Path, help="A configuration as `wattgate serve` takes; default: the defaults.")
     asked = parser.parse_args()
     try:
-        count = counters()
-        engine_sees_a_gpu()
+        found = verdicts(checked(asked.config, asked.model))
     except NotChecked as missing:
         print(f"nothing was checked: {missing}", file=sys.stderr)
         sys.exit(1)
-    found = verdicts(measure(asked.config, asked.model, count))
     for what, holds, figures in found:
         print(f"{'ok  ' if holds else 'FAIL'}  {what}: {figures}")
     sys.exit(0 if all(holds for _, holds, _ in found) else 1)

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from cache.identity import LEAST_SECRET_BYTES
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -75,8 +77,16 @@ class CacheSettings(_Section):
     """Tell clients the similarity of what was served and the guard that refused (`x-cache-similarity`,
     `x-cache-guard`): for debugging. It tells a client how near its question is to others of its tenant."""
     tenant_secret: SecretStr | None = None
-    """Keys the hash that separates tenants. None: drawn at start, so that entries of an earlier run are not
-    found. Environment: WATTGATE_CACHE_SECRET."""
+    """Keys the hash that separates tenants, at least 16 bytes (`openssl rand -hex 32`). None: drawn at start, so that
+    entries of an earlier run are not found. Environment: WATTGATE_CACHE_SECRET."""
+
+    @field_validator("tenant_secret")
+    @classmethod
+    def _secret_is_long_enough(cls, secret: SecretStr | None) -> SecretStr | None:
+        # here too: the cache itself would refuse it only after the engine has been loaded
+        if secret is not None and len(secret.get_secret_value().encode()) < LEAST_SECRET_BYTES:
+            raise ValueError(f"at least {LEAST_SECRET_BYTES} bytes are needed: `openssl rand -hex 32` makes a good one")
+        return secret
 
     @model_validator(mode="after")
     def _vcache_learns_from_verified_answers(self) -> CacheSettings:

@@ -2,6 +2,8 @@
 
 Ray writes HAProxy's configuration and its one error page anew whenever its proxy manager starts, which it does again
 after the proxy was killed; HAProxy reads both before anybody else could correct them.
+
+``python -m serving.placement.proxy_launcher FOLDER`` writes it into an image.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import math
 import os
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 from serving.placement.placed import INTERNAL_ROUTE
@@ -111,5 +114,13 @@ def write_launcher(folder: Path, haproxy: Path | None) -> Path | None:
     program.write_text(
         _SCRIPT.format(rule=rule, once=once, page=shlex.quote(str(page)), haproxy=shlex.quote(str(haproxy)))
     )
-    program.chmod(0o700)
+    # whoever runs the image, where it lies in one; a run's folder is its user's alone
+    program.chmod(0o755)
     return program if os.access(program, os.X_OK) else None
+
+
+if __name__ == "__main__":
+    made = Path(sys.argv[1])
+    made.mkdir(parents=True, exist_ok=True)
+    if write_launcher(made, find_haproxy()) is None:
+        sys.exit(f"no HAProxy is installed, or nothing may be executed in {made}")

@@ -103,15 +103,14 @@ def proxy_environment(
     longest_request_seconds: float,
     affinity: Affinity = "none",
     cluster: bool = False,
-    launched: bool = True,
+    pages: Path | None = None,
 ) -> dict[str, str]:
     """Variables of Ray Serve with HAProxy on one node; ``folder`` is its own. ``cluster``: other nodes may be lost.
-    ``launched``: HAProxy is started by our launcher, whose pages are in the folder.
+    ``pages``: where our launcher has its own, if not in that folder.
     """
     proxy = folder / "haproxy"
     options: tuple[str, ...] = (HAPROXY_RETRY_ON, *HAPROXY_OPTIONS)
-    if launched:
-        options += refusal_options(proxy, longest_request_seconds)
+    options += refusal_options(pages or proxy, longest_request_seconds)
     if cluster:
         options += _LOST_NODE
     return balance(affinity) | {

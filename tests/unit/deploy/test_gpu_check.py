@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.gpu_check import Figures, NotChecked, counters, read, verdicts
+from deploy.gpu_check import Figures, NotChecked, counters, difference, headers, read, verdicts
+from serving.config import AccessSettings, GatewayConfig
 from tests.unit.metering.power.test_nvml import FakeError, FakeGpu, FakeNvml
 
 ROOT = Path(__file__).parents[3]
@@ -41,6 +42,7 @@ def test_a_run_that_is_as_it_should_be_passes() -> None:
         ({"mfu_ratio": 0}, "MFU is possible"),
         ({"flops": 0}, "FLOPs are known"),
         ({"difference_joules": 1e-9}, "books balance"),
+        ({"difference_joules": difference("")}, "books balance"),
         ({"failures": 1}, "requests answered"),
     ],
 )
@@ -94,3 +96,32 @@ def test_the_engine_s_gpu_is_counted_and_its_neighbours_are_not(monkeypatch: pyt
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(NotChecked, match="hides all"):
         counters()
+
+
+def test_all_gpus_of_a_model_that_is_split_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [FakeGpu(f"GPU-{number}", 1_000 * number) for number in (1, 2, 4)]
+    monkeypatch.setitem(sys.modules, "pynvml", Driver(*gpus))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert counters(2)() == 3.0
+    with pytest.raises(NotChecked, match="takes 4 GPUs, and 3 are visible"):
+        counters(4)
+
+
+def config(**access: object) -> GatewayConfig:
+    return GatewayConfig(access=AccessSettings.model_validate(access))
+
+
+def test_a_gateway_with_keys_is_asked_with_them() -> None:
+    assert headers(config()) == ({}, {})
+    alone = headers(config(api_keys={"a": "key-of-a"}))
+    assert alone == ({"authorization": "Bearer key-of-a"},) * 2
+    several = headers(config(api_keys={"a": "key-of-a", "b": "key-of-b"}, admin_key="admin"))
+    assert several == ({"authorization": "Bearer key-of-a"}, {"authorization": "Bearer admin"})
+    for access in ({"key_file": "keys.json"}, {"api_keys": {"a": "key-of-a", "b": "key-of-b"}}):
+        with pytest.raises(NotChecked, match="give WATTGATE_"):
+            headers(config(**access))
+
+
+def test_books_are_the_sum_of_every_component_s_difference() -> None:
+    text = 'wattgate_books_difference_joules{component="a"} 1\nwattgate_books_difference_joules{component="b"} -1'
+    assert difference(text) == 2

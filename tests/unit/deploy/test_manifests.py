@@ -68,15 +68,34 @@ def test_only_the_autoscalers_pod_may_speak_to_kubernetes() -> None:
     assert [pod["spec"]["automountServiceAccountToken"] for pod in pods()] == [True, False, False, False]
 
 
+def environment() -> dict[str, str | None]:
+    return {e["name"]: e.get("value") for e in CLUSTER["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]}
+
+
+def test_the_operator_makes_a_service_for_clients() -> None:
+    # it makes none where the head's container lists ports and none of that name
+    for group in (CLUSTER["headGroupSpec"], *CLUSTER["workerGroupSpecs"]):
+        ports = {port["name"]: port["containerPort"] for port in group["template"]["spec"]["containers"][0]["ports"]}
+        assert ports["serve"] == yaml.safe_load(SERVICE["serveConfigV2"])["http_options"]["port"]
+
+
+def test_a_changed_configuration_has_something_to_raise_for_a_new_cluster() -> None:
+    for group in (CLUSTER["headGroupSpec"], *CLUSTER["workerGroupSpecs"]):
+        assert group["template"]["metadata"]["annotations"] == {"wattgate/configuration": "1"}
+
+
 def test_an_old_cluster_and_its_pods_live_as_long_as_a_request_may() -> None:
     accepted_seconds = GatewayConfig().server.request_timeout_seconds
     served = yaml.safe_load(BY_KIND["ConfigMap", "wattgate"]["data"]["gateway.yaml"])["server"][
         "shutdown_grace_seconds"
     ]
-    (deployment,) = yaml.safe_load(SERVICE["serveConfigV2"])["applications"][0]["deployments"]
+    deployment = yaml.safe_load(SERVICE["serveConfigV2"])["applications"][0]["deployments"][0]
     pod = pods()[1]["spec"]["terminationGracePeriodSeconds"]
     assert accepted_seconds <= served == deployment["graceful_shutdown_timeout_s"] < pod
     assert SERVICE["rayClusterDeletionDelaySeconds"] > served
+    # `ray stop`, and a pod's end with it, kills what has not ended by then
+    drained, before = int(environment()["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] or 0), 10
+    assert served < drained < pod - before
 
 
 @pytest.mark.parametrize("template", pods(), ids=["head", "worker", "redis", "accounts"])
@@ -110,8 +129,10 @@ def test_the_ray_service_serves_what_exists() -> None:
     module, function = application["import_path"].split(":")
     assert re.search(rf"^def {function}\(", (DEPLOY.parent / (module.replace(".", "/") + ".py")).read_text(), re.M)
     assert application["args"]["config"] == "/etc/wattgate/gateway.yaml"
-    (deployment,) = application["deployments"]
-    assert deployment["name"] == "gateway"
+    deployment, encoder = application["deployments"]
+    assert (deployment["name"], encoder["name"]) == ("gateway", "encoder")
+    assert encoder["ray_actor_options"]["num_cpus"] > 0, "the head has none to give, and is not scraped"
+    assert CLUSTER["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     scaling = deployment["autoscaling_config"]
     assert 0 < scaling["min_replicas"] < scaling["max_replicas"]
     engine = yaml.safe_load(BY_KIND["ConfigMap", "wattgate"]["data"]["gateway.yaml"])["engine"]
@@ -127,10 +148,13 @@ def test_the_ray_service_serves_what_exists() -> None:
 def test_the_pods_set_what_a_node_of_a_cluster_sets() -> None:
     from serving.placement import ray_runtime
 
-    head = {e["name"]: e.get("value") for e in CLUSTER["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]}
+    head = environment()
+    launcher = Path("/srv/wattgate/proxy")
     node = ray_runtime.proxy_environment(
-        Path("/run/wattgate"), longest_request_seconds=300, affinity="conversation", cluster=True, launched=False
+        Path("/run/wattgate"), longest_request_seconds=300, affinity="conversation", cluster=True, pages=launcher
     )
+    assert head["RAY_SERVE_HAPROXY_BINARY_PATH"] == f"{launcher}/haproxy"
+    assert f"-m serving.placement.proxy_launcher {launcher}" in CONTAINERFILE
     here, there = str(Path(ray_runtime.__file__).parent), "/srv/wattgate/lib/python3.11/site-packages/serving/placement"
     same = {name: value.replace(here, there) for name, value in node.items() if name in head}
     assert {name: head[name] for name in same} == same
@@ -191,10 +215,12 @@ def test_the_example_secret_is_long_enough_for_the_cache() -> None:
     from cache.identity import TenantHasher
 
     TenantHasher(BY_KIND["Secret", "wattgate"]["stringData"]["cache-secret"].encode())
+    example = dict(line.split("=", 1) for line in (DEPLOY / "compose" / "example.env").read_text().splitlines()[1:])
+    TenantHasher(example["WATTGATE_CACHE_SECRET"].encode())
 
 
 def test_the_configurations_that_are_shipped_load(tmp_path: Path) -> None:
-    keys = {"WATTGATE_API_KEYS": "a=b", "WATTGATE_CACHE_SECRET": "s", "WATTGATE_REDIS_URL": "redis://redis:6379/0"}
+    keys = {"WATTGATE_API_KEYS": "a=b", "WATTGATE_CACHE_SECRET": "s" * 16, "WATTGATE_REDIS_URL": "redis://redis:6379/0"}
     assert load_config(DEPLOY / "compose" / "gateway.yaml", environment=keys).config.cache.tier == "exact"
     shipped = tmp_path / "gateway.yaml"
     shipped.write_text(BY_KIND["ConfigMap", "wattgate"]["data"]["gateway.yaml"])
@@ -289,8 +315,9 @@ def test_the_image_is_no_root_and_has_a_health_check() -> None:
 
 
 def test_a_lock_is_installed_as_it_is_and_vllm_with_what_it_needs() -> None:
-    installs = re.findall(r"pip install (.+?)[;\s\\]*$", CONTAINERFILE, re.M)
-    locked = [arguments for arguments in installs if re.search(r"-r \S+\.lock\b", arguments)]
+    recipes = CONTAINERFILE + (DEPLOY / "install-gpu.sh").read_text()
+    installs = re.findall(r"pip install (.+?)[;\s\\]*$", recipes, re.M)
+    locked = [arguments for arguments in installs if re.search(r"-r \S+lock\b", arguments)]
     assert len(locked) == 2
     assert [arguments for arguments in locked if "--no-deps" not in arguments.split()] == []
     (engine,) = [arguments for arguments in installs if "vllm==" in arguments]

@@ -12,7 +12,7 @@ from serving.placement.redis_servers import RedisUrls
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("WATTGATE_REDIS_URL", "redis://redis:6379/0")
-    monkeypatch.setenv("WATTGATE_CACHE_SECRET", "shared")
+    monkeypatch.setenv("WATTGATE_CACHE_SECRET", "shared-by-all-nodes")
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "metrics"))
     monkeypatch.setattr(ray_service, "serve_deployment", lambda *arguments: arguments)
     path = tmp_path / "gateway.yaml"

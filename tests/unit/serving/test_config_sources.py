@@ -58,11 +58,15 @@ def test_flags_go_before_environment_before_file_before_defaults(load: Load) -> 
 
 
 def test_secrets_come_from_the_environment_and_are_not_shown(load: Load) -> None:
-    environment = {"WATTGATE_API_KEYS": "acme=key-1, zeta=key=2", "WATTGATE_CACHE_SECRET": "hush", "UNRELATED": "x"}
+    environment = {
+        "WATTGATE_API_KEYS": "acme=key-1, zeta=key=2",
+        "WATTGATE_CACHE_SECRET": "hush, hush, hush",
+        "UNRELATED": "x",
+    }
     config = load(environment=environment).config
     assert {t: k.get_secret_value() for t, k in config.access.api_keys.items()} == {"acme": "key-1", "zeta": "key=2"}
     assert config.cache.tenant_secret is not None
-    assert config.cache.tenant_secret.get_secret_value() == "hush"
+    assert config.cache.tenant_secret.get_secret_value() == "hush, hush, hush"
     assert "hush" not in repr(config)
     assert "key-1" not in repr(config)
 
