@@ -18,6 +18,7 @@ from serving.operations.statistics import (
     ks_threshold,
     mean_shift,
     mean_z,
+    moved,
     proportion_z,
     psi,
     psi_threshold,
@@ -58,11 +59,14 @@ class Window:
 @dataclass(frozen=True, slots=True)
 class Limits:
     z: float = 3.29
-    """Two-sided one in a thousand: eight comparisons an hour then err about once in five days."""
+    """Two-sided one in a thousand of a comparison; two windows in a row then err once in some millions."""
     psi: float = 0.25
     """Siddiqi's border to a large change."""
     ks: float = 0.1
     """Smallest distance of distributions that is told."""
+    moved: float = 0.1
+    """Smallest move of a length that is told, over its mean: one token more in each fifth prompt is beyond chance, and
+    of no consequence."""
     points: float = 0.05
     """Smallest change of a rate that is told."""
     wrong_points: float = 0.02
@@ -82,7 +86,7 @@ class Finding:
     value: float
     threshold: float
     before: float
-    """Median, rate or mean of the reference."""
+    """Mean or rate of the reference."""
     after: float
     drifted: bool
     model: str | None = None
@@ -138,21 +142,17 @@ def against_model(what: str, expected: float, measured: Sequence[float], limits:
     return Finding(what, "relative change", change, limits.relative, expected, mean, change > limits.relative)
 
 
-def _median(sample: Sequence[float]) -> float:
-    ordered, half = sorted(sample), len(sample) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
-
-
 def _distribution(what: str, old: Sequence[int], new: Sequence[int], limits: Limits) -> list[Finding]:
-    middle = _median(old), _median(new)
+    middle = math.fsum(old) / len(old), math.fsum(new) / len(new)
+    enough = moved(old, new) > limits.moved
     edges = quantile_edges(old)
     shifted, shift_limit = psi(old, new, edges), psi_threshold(len(old), len(new), len(edges) + 1, limits.z)
     alpha = math.erfc(limits.z / math.sqrt(2))
     apart, apart_limit = ks(old, new), ks_threshold(len(old), len(new), alpha)
     most_shift, most_apart = max(limits.psi, shift_limit), max(limits.ks, apart_limit)
     return [
-        Finding(what, "PSI", shifted, most_shift, *middle, shifted > most_shift),
-        Finding(what, "KS", apart, most_apart, *middle, apart > most_apart),
+        Finding(what, "PSI", shifted, most_shift, *middle, enough and shifted > most_shift),
+        Finding(what, "KS", apart, most_apart, *middle, enough and apart > most_apart),
     ]
 
 

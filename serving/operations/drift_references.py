@@ -91,12 +91,16 @@ class References:
         self._write(model, of, Reference(began_seconds, window))
         return None
 
-    def rebase(self, model: str | None = None) -> None:
-        """The next full window becomes the reference; None: of every model. Raises where other replicas cannot be
-        told.
+    def rebase(self, model: str | None = None, at_seconds: float | None = None) -> None:
+        """The next full window that began after ``at_seconds`` (default: now) becomes the reference; None: of every
+        model. Raises where other replicas cannot be told.
         """
+        name, at = _EVERY if model is None else model, self._wall() if at_seconds is None else at_seconds
+        # each replica asks for the same: a later one must not take the window that another has begun
+        if at <= self._rebases.read(name):
+            return
         # first, for it is what counts: a file that is older than this is no reference any more
-        self._rebases.write(_EVERY if model is None else model, self._wall())
+        self._rebases.write(name, at)
         with contextlib.suppress(OSError):
             for file in self._files(model):
                 file.unlink(missing_ok=True)
@@ -106,8 +110,8 @@ class References:
         return kept if kept is not None and kept.began_seconds >= self._since(model) else None
 
     def _since(self, model: str) -> float:
-        # a board that is away hides a rebase for a while, and stops no watch
-        since = 0.0
+        # a board that is away: what was read before still holds
+        since = self._swept.get(model, 0.0)
         with contextlib.suppress(Exception):
             since = max(self._rebases.read(model), self._rebases.read(_EVERY))
         if since > self._swept.get(model, 0.0):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -36,6 +36,10 @@ class Telling:
     """Windows in a row that must have moved the same way."""
     _moved: dict[Subject, _Moved] = field(default_factory=dict)
 
+    @property
+    def any_moved(self) -> bool:
+        return bool(self._moved)
+
     def tell(self, findings: Sequence[Finding]) -> None:
         """``findings``: of one window."""
         of: dict[Subject, list[Finding]] = {}
@@ -49,11 +53,14 @@ class Telling:
             else:
                 self._here(subject, ones[0])
 
-    def forget(self, *subjects: Subject) -> None:
-        """What is told of these, or of all, no longer holds: they have another reference."""
-        for subject in subjects or tuple(self._moved):
+    def forget(self, subjects: Iterable[Subject]) -> None:
+        """What is told of these no longer holds: they have another reference, or are not seen any more."""
+        for subject in subjects:
             if self._moved.pop(subject, None) is not None:
                 self.standing(*subject, False)
+
+    def forget_all(self) -> None:
+        self.forget(tuple(self._moved))
 
     def _gone(self, subject: Subject, finding: Finding) -> None:
         upwards = finding.after > finding.before

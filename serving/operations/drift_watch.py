@@ -11,6 +11,8 @@ from serving.operations.drift_references import ALL, References
 from serving.operations.drift_telling import Telling
 
 VERDICTS = "verdicts"
+FORGOTTEN_SECONDS = 3600.0
+"""After so long without a window nothing is known of how it is now."""
 _MOST_VERDICTS = 200
 """A window of verified hits: few hits are verified, and a day's worth of them would tell nothing in time."""
 
@@ -35,6 +37,7 @@ class DriftWatch:
     findings: list[Finding] = field(default_factory=list)
     """Of the last full window."""
     _began_seconds: float | None = None
+    _seen_seconds: float = 0.0
     _requests: list[Seen] = field(default_factory=list)
     _embeddings: list[Vector] = field(default_factory=list)
     _encoder: str = ""
@@ -66,10 +69,25 @@ class DriftWatch:
         """Begin a window anew: after a rebase."""
         self._requests, self._embeddings, self._verified = [], [], []
         self._began_seconds, self.findings = None, []
+        self.later(self.telling.forget_all)
+
+    def look(self) -> None:
+        """To be called now and then: nothing is told of what has no reference any more, or was not seen for long."""
+        if not self.telling.any_moved:
+            return
+        if self.wall() - self._seen_seconds > FORGOTTEN_SECONDS:
+            self.clear()
+        else:
+            self.later(self._let_go)
+
+    def _let_go(self) -> None:
+        if self.references.shown(self.model, self.of) is None:
+            self.telling.forget_all()
 
     def _begun(self) -> None:
+        self._seen_seconds = self.wall()
         if self._began_seconds is None:
-            self._began_seconds = self.wall()
+            self._began_seconds = self._seen_seconds
 
     def _full(self) -> None:
         window = Window(
@@ -85,7 +103,7 @@ class DriftWatch:
     def _conclude(self, began_seconds: float, window: Window) -> None:
         reference = self.references.settle(self.model, began_seconds, window, self.of)
         if reference is None:
-            self.telling.forget()
+            self.telling.forget_all()
             return
         model = None if self.model == ALL else self.model
         self.findings = [replace(finding, model=model) for finding in compare(reference, window, self.limits)]
@@ -122,9 +140,14 @@ class DriftWatches:
         """After a change that was meant: the next full window becomes the reference, in every replica; None: of every
         model.
         """
+        at_seconds = self._all.wall()
         self.clear(model)
         # it writes files and asks the cluster's store
-        self._all.later(lambda: self.references.rebase(model))
+        self._all.later(lambda: self.references.rebase(model, at_seconds))
+
+    def look(self) -> None:
+        for watch in (*self._watches.values(), self._all, self._verdicts):
+            watch.look()
 
     def clear(self, model: str | None = None) -> None:
         """Leave the windows that are being filled."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -13,6 +13,7 @@ from metering.books import ClosedWindow
 from serving.operations.drift import Finding, Limits, Window, against_model, compare
 from serving.operations.drift_references import Reference, References
 from serving.operations.drift_telling import Subject, Telling
+from serving.operations.drift_watch import FORGOTTEN_SECONDS
 from serving.tuning.engine_model import EngineModel
 
 NANO = 1e9
@@ -22,7 +23,10 @@ _BANDS_PER_OCTAVE = 4
 """A band of batches is 9 % to either side of its middle. MFU grows nearly as the batch where memory bounds it, so that
 in a whole octave ordinary traffic would move it by half."""
 _LOOK_WINDOWS = 30
-"""How often it is looked whether what moved was let go."""
+"""How often it is looked whether what moved was let go, or is not seen any more."""
+_OWN = ("MFU", "joules per token")
+_FITTED = "against the fitted model"
+_ALL = (*_OWN, *(f"{what} {_FITTED}" for what in _OWN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,8 @@ class Load:
     def batch(self) -> str:
         return f"at a batch of {2 ** (self.band / _BANDS_PER_OCTAVE):.3g}"
 
-    def subject(self, what: str) -> Subject:
-        return self.model, f"{what} {self.batch}"
+    def subjects(self, whats: Sequence[str]) -> list[Subject]:
+        return [(self.model, f"{what} {self.batch}") for what in whats]
 
 
 @dataclass(slots=True)
@@ -76,7 +80,8 @@ class EngineWatch:
     wall: Callable[[], float] = time.time
     _gathered: dict[Load, _Figures] = field(default_factory=dict)
     _candidates: dict[Load, Reference] = field(default_factory=dict)
-    _compared: set[Load] = field(default_factory=set)
+    _seen: dict[Load, float] = field(default_factory=dict)
+    """Unix time of its last window."""
     _windows: int = 0
 
     def closed(self, window: ClosedWindow) -> None:
@@ -84,10 +89,11 @@ class EngineWatch:
             tokens = engine.tokens_prefill + engine.tokens_decode
             if tokens <= 0 or engine.engine_seconds <= 0:
                 continue
-            load = Load.of(engine)
+            load, now = Load.of(engine), self.wall()
+            self._seen[load] = now
             figures = self._gathered.get(load)
             if figures is None:
-                figures = self._gathered[load] = _Figures(self.wall())
+                figures = self._gathered[load] = _Figures(now)
             if engine.mfu_ratio is not None:
                 # while it worked: how long it had nothing to do is traffic's doing
                 mfu = engine.mfu_ratio * window.window.seconds * engine.engines / engine.engine_seconds
@@ -99,16 +105,20 @@ class EngineWatch:
             if figures.size >= self.size:
                 self.later(partial(self._conclude, load, self._gathered.pop(load)))
         self._windows += 1
-        if self._windows % _LOOK_WINDOWS == 0 and self._compared:
-            self.later(self._let_go)
+        if self._windows % _LOOK_WINDOWS == 0:
+            since = self.wall() - FORGOTTEN_SECONDS
+            for load in [load for load, at in self._seen.items() if at < since]:
+                del self._seen[load]
+                # one half from before whatever happened meanwhile
+                self._gathered.pop(load, None)
+                self.later(partial(self.telling.forget, load.subjects(_ALL)))
+            if self.telling.any_moved:
+                self.later(partial(self._let_go, list(self._seen)))
 
-    def _let_go(self) -> None:
-        for load in [load for load in self._compared if self.references.shown(load.model, load.batch) is None]:
-            self._forget(load)
-
-    def _forget(self, load: Load) -> None:
-        self._compared.discard(load)
-        self.telling.forget(*(load.subject(what) for what in ("MFU", "joules per token")))
+    def _let_go(self, loads: Iterable[Load]) -> None:
+        for load in loads:
+            if self.references.shown(load.model, load.batch) is None:
+                self.telling.forget(load.subjects(_OWN))
 
     def _expect(self, figures: _Figures, engine: EngineWindow, tokens: float, mfu: float) -> None:
         if self.fitted is None or self.fitted.model != engine.model or engine.engines != 1:
@@ -126,21 +136,19 @@ class EngineWatch:
         window = Window((), tuple(figures.mfu), tuple(figures.joules))
         reference = self._reference(load, figures.began_seconds, window)
         findings: list[Finding] = []
-        if reference is None:
-            self._forget(load)
-        else:
-            self._compared.add(load)
+        if reference is not None:
             findings += compare(reference, window, self.limits)
         limits = replace(self.limits, relative=MODEL_TOLERANCE)
         for what, expected, measured in (
-            ("MFU against the fitted model", figures.expected_mfu, figures.mfu),
-            ("joules per token against the fitted model", figures.expected_joules, figures.joules),
+            (f"MFU {_FITTED}", figures.expected_mfu, figures.mfu),
+            (f"joules per token {_FITTED}", figures.expected_joules, figures.joules),
         ):
             if len(expected) >= self.limits.least and measured:
                 findings.append(against_model(what, sum(expected) / len(expected), measured, limits))
-        self.telling.tell(
-            [replace(finding, model=load.model, what=f"{finding.what} {load.batch}") for finding in findings]
-        )
+        findings = [replace(finding, model=load.model, what=f"{finding.what} {load.batch}") for finding in findings]
+        told = {(finding.model, finding.what) for finding in findings}
+        self.telling.forget(subject for subject in load.subjects(_ALL) if subject not in told)
+        self.telling.tell(findings)
 
     def _reference(self, load: Load, began_seconds: float, window: Window) -> Window | None:
         candidate = self._candidates.pop(load, None)

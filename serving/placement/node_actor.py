@@ -55,8 +55,6 @@ TICKS_PER_WINDOW = 4
 SECONDS_PER_DAY = 86_400.0
 _RECENT = 200
 """Final receipts that can be listed; a single one is found for longer by its id."""
-_DRIFT_WINDOWS = 2
-"""In a row, until an engine is said to have drifted: what a neighbour took for some minutes is none."""
 _MOST_AHEAD = 96
 """Readings of a forecast that are told: two days of half hours; a trace knows years."""
 _QUESTION_SECONDS = 1.0
@@ -90,7 +88,7 @@ class NodeMeterActor:
             self._folder.parent / EVENTS, recorded=lambda kind: metrics.add("wattgate_events_total", 1, kind)
         )
         self._decisions = DecisionLog(self._folder.parent / DECISIONS)
-        self._engines = self._watch_engines(config, telling(metrics, self._events, patience=_DRIFT_WINDOWS))
+        self._engines = self._watch_engines(config, telling(metrics, self._events))
         self._stamp: IntensityStamp | None = None
         self._metering = config.metering
         self._interval = config.metering.window_seconds / TICKS_PER_WINDOW

@@ -199,6 +199,7 @@ class Replica:
                 "caps": self._tick_control,
                 "engines": self._placed.tick,
                 "gauges": self._show_all,
+                "drift": self._look_for_drift,
             },
             on_fault=self._watch_fault,
         )
@@ -214,6 +215,10 @@ class Replica:
 
     async def _tick_control(self) -> None:
         self._control.tick(self._held_caps.held)
+
+    async def _look_for_drift(self) -> None:
+        if self.drift is not None:
+            self.drift.look()
 
     async def _show_all(self) -> None:
         for engine in self._placed.engines:

@@ -16,6 +16,10 @@ from serving.operations.drift_watch import DriftWatch, DriftWatches
 from serving.operations.events import EventLog
 from serving.telemetry.ended import EndedSink
 
+_WINDOWS = 2
+"""In a row, until something is said to have drifted: at twenty requests a second a single one errs each few hours, and
+what a neighbour took of the machine for some minutes is no drift."""
+
 
 def export_finding(metrics: Metrics, finding: Finding) -> None:
     ratio = abs(finding.value) / finding.threshold
@@ -26,8 +30,8 @@ def export_standing(metrics: Metrics, model: str | None, what: str, moved: bool)
     metrics.set("wattgate_drifted", float(moved), model or "", what)
 
 
-def telling(metrics: Metrics, events: EventLog, patience: int = 1) -> Telling:
-    return Telling(events.record, partial(export_finding, metrics), partial(export_standing, metrics), patience)
+def telling(metrics: Metrics, events: EventLog) -> Telling:
+    return Telling(events.record, partial(export_finding, metrics), partial(export_standing, metrics), _WINDOWS)
 
 
 def build_drift(

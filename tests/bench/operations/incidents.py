@@ -132,7 +132,8 @@ def killed_engine(folder: Path, calm_seconds: float, drawn: Callable[[Prometheus
     )
 
     def one(url: str, number: int) -> None:
-        chat(url, f"Tell of the number {number}.", tokens=32, model=REAL_MODEL)
+        # as long as any other: longer and longer ones would be a drift of the traffic
+        chat(url, f"Tell of the number {1_000 + number % 9_000}.", tokens=32, model=REAL_MODEL)
         time.sleep(_READING_SECONDS)
 
     with running(folder, "engine: {kind: vllm}\n") as (gateway, prometheus), load(gateway.url, one, clients=2):

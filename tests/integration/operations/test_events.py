@@ -26,7 +26,8 @@ def test_longer_prompts_and_a_cleared_cache_are_events_that_are_counted(tmp_path
     config.write_text("engine: {kind: simulated}\ntelemetry: {drift_window_requests: 60}\n")
     gateway = GatewayProcess("--config", str(config), "--port", "0").wait_ready()
     try:
-        for words in (5, 200):
+        # two windows of longer ones
+        for words in (5, 200, 201):
             with concurrent.futures.ThreadPoolExecutor(16) as pool:
                 asked = [
                     pool.submit(chat, gateway.url, f"{number} {words} " + "word " * (words + number % 7), tokens=4)

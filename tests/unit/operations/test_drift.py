@@ -43,6 +43,16 @@ def test_longer_prompts_are_found_and_nothing_else() -> None:
     assert drifted(traffic(0), replace(present, requests=longer)) == {"prompt length"}
 
 
+def test_a_token_more_in_each_fifth_prompt_is_beyond_chance_and_of_no_consequence() -> None:
+    def prompts(longer: int) -> Window:
+        return Window(tuple(Seen(39 + (number % 5 < longer), 32) for number in range(500)))
+
+    findings = [one for one in compare(prompts(0), prompts(1)) if one.what == "prompt length"]
+    assert all(one.value > one.threshold for one in findings)
+    assert not any(one.drifted for one in findings)
+    assert "39 -> 39.2" in findings[0].text
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [

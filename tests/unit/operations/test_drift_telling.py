@@ -63,11 +63,13 @@ def test_the_other_direction_is_another_drift() -> None:
     assert len(told.events) == 3
 
 
-@pytest.mark.parametrize("subjects", [(), (("m", "MFU"),)])
-def test_what_has_another_reference_stands_no_longer_and_is_told_anew(subjects: tuple[tuple[str, str], ...]) -> None:
+@pytest.mark.parametrize("every", [False, True])
+def test_what_has_another_reference_stands_no_longer_and_is_told_anew(every: bool) -> None:
     told = Told()
     told.telling.tell([found(3.0)])
-    told.telling.forget(*subjects)
+    told.telling.forget([])
+    assert told.telling.any_moved
+    told.telling.forget_all() if every else told.telling.forget([("m", "MFU")])
     assert told.standing == {("m", "MFU"): False}
     assert len(told.events) == 1, "it is not back: it is not looked at"
     told.telling.tell([found(3.0)])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serving.operations.drift import Finding, Seen
-from serving.operations.drift_references import References
+from serving.operations.drift_references import OwnRebases, References
 from serving.operations.drift_telling import Telling
 from serving.operations.drift_watch import DriftWatch, DriftWatches
 from serving.operations.events import EventLog
@@ -120,3 +120,42 @@ def test_what_stays_moved_is_told_once_and_its_return_too(log: EventLog) -> None
     moved, back = log.read()
     assert moved.text.startswith("prompt length, m: ")
     assert back.text.endswith("back at its reference")
+
+
+@pytest.mark.parametrize("how", ["here", "elsewhere", "no traffic"])
+def test_what_was_let_go_or_is_not_seen_stands_no_longer(log: EventLog, tmp_path: Path, how: str) -> None:
+    at, standing = [1_000.0], {}
+    rebases = OwnRebases()
+    references = References(tmp_path / "drift", rebases=rebases, wall=lambda: at[0])
+
+    def stands(model: str | None, what: str, moved: bool) -> None:
+        standing[what] = moved
+
+    watches = DriftWatches(
+        lambda model: DriftWatch(
+            Telling(log.record, standing=stands), model, size=200, references=references, wall=lambda: at[0]
+        ),
+        references,
+    )
+    for seed in range(2):
+        send(watches, seed, long=seed == 1)
+    watches.look()
+    assert standing["prompt length"]
+    at[0] += 3_700 if how == "no traffic" else 1
+    if how == "here":
+        watches.rebase("m")
+    elif how == "elsewhere":
+        References(tmp_path / "drift", rebases=rebases, wall=lambda: at[0]).rebase("m")
+    watches.look()
+    assert not any(standing.values())
+
+
+def test_a_rebase_by_each_replica_takes_no_window_that_another_has_begun(log: EventLog) -> None:
+    at = [1_000.0]
+    rebases = OwnRebases()
+    references = References(rebases=rebases, wall=lambda: at[0])
+    references.rebase("m", 1_000.0)
+    at[0] = 1_010.0
+    # the same change, told to another replica a little earlier and done a little later
+    references.rebase("m", 999.0)
+    assert rebases.read("m") == 1_000.0

@@ -117,6 +117,35 @@ def test_what_was_let_go_does_not_come_back_with_a_restart(tmp_path: Path) -> No
     assert events == []
 
 
+def test_what_is_not_seen_for_an_hour_is_said_to_be_moved_no_longer() -> None:
+    class Clock:
+        now = 0.0
+
+        def __call__(self) -> float:
+            return self.now
+
+    clock, standing = Clock(), {}
+    watch, _, _ = watched(fitted=FITTED, wall=clock)
+    watch.telling.standing = lambda model, what, moved: standing.update({what: moved})
+    draw = random.Random(12)
+    feed(watch, draw, 1, 1, 1.6, 1.6)
+    assert standing == {
+        f"{what} at a batch of 4": True
+        for what in (
+            "MFU",
+            "joules per token",
+            "MFU against the fitted model",
+            "joules per token against the fitted model",
+        )
+    }
+    # the cap is lower from now on: that batch does not come again
+    for minutes, still in ((30, True), (61, False)):
+        clock.now = 60.0 * minutes
+        for _ in range(30):
+            watch.closed(window(draw, batch=16))
+        assert set(standing.values()) == {still}
+
+
 def test_a_batch_that_grows_within_the_octave_is_no_other_engine() -> None:
     watch, events, _ = watched()
     draw = random.Random(9)
