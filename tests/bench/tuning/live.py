@@ -1,4 +1,4 @@
-"""`wattgate tune` on the real engine, then the exhaustive sweep in the same hour: how far from the best is it?
+"""`wattgate tune` on the real engine, then a sweep of the even caps and the one found: how far from the best is it?
 
     python -m tests.bench.tuning.live --out tests/bench/tuning/results
 

@@ -1,4 +1,4 @@
-"""An exhaustive sweep of the live cap on the real engine, and the engine model fitted to its steps.
+"""A sweep of the live cap, of every second one, on the real engine, and the engine model fitted to its steps.
 
     python -m tests.bench.tuning.sweep --out tests/bench/tuning/results
 

@@ -85,7 +85,7 @@ async def test_a_restart_between_two_requests_costs_no_failure(own_server: Embed
 
 
 async def test_hung_costs_the_budget_three_times_and_then_nothing(own_server: EmbeddedRedis, replicate: Make) -> None:
-    replica = replicate(own_server.url, local_entries=0, redis_budget_seconds=0.5)
+    replica = replicate(own_server.url, local_entries=0, redis_budget_seconds=2.0)
     assert await works(replica, "the first question of all")
     os.kill(own_server.pid, signal.SIGSTOP)
     try:

@@ -29,6 +29,6 @@ def changing_gateway(start_shared: StartShared, tmp_path_factory: pytest.TempPat
     file = tmp_path_factory.mktemp("changing") / "gateway.yaml"
     file.write_text(
         "engine: {kind: simulated, unload_after_seconds: 3}\nserver: {port: 0}\nadmission: {max_concurrency: 4}\n"
-        "control: {mode: on, slo: ['itl_p95<=200ms'], window_seconds: 1, highest_cap: 24}\n"
+        "control: {mode: on, slo: ['itl_p95<=1s'], window_seconds: 1, highest_cap: 24}\n"
     )
     return start_shared("--config", str(file))

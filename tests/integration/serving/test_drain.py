@@ -31,13 +31,13 @@ def test_a_new_cap_is_live_and_what_it_lets_wait_is_answered_after_a_sigterm(tmp
         assert replica_pids(gateway) == replicas
         with ThreadPoolExecutor(3) as pool:
             # long enough to find the others waiting, on any machine
-            streams = Streams(gateway, "simulated-1b", count=6, tokens=300, begun=2)
+            streams = Streams(gateway, "simulated-1b", count=6, tokens=500, begun=2)
             body = {"model": "simulated-1b", "messages": [{"role": "user", "content": "One more."}], "max_tokens": 8}
             unary = [
                 pool.submit(httpx.post, f"{gateway.url}/v1/chat/completions", json=body, timeout=60) for _ in range(2)
             ]
-            # four streams and the unary pair, which are one to the cache, wait for a slot
-            until(lambda: gateway.metric("wattgate_waiting_requests") >= 5, what="a queue")
+            # of four streams and the unary pair, which are one to the cache, at most two may run meanwhile
+            until(lambda: gateway.metric("wattgate_waiting_requests") >= 3, what="a queue")
             ending = pool.submit(nothing_is_left_after, signal.SIGTERM, gateway)
             assert streams.complete()
             assert [answer.result(timeout=60).status_code for answer in unary] == [200, 200]

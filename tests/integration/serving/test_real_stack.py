@@ -21,6 +21,7 @@ import pytest
 
 from serving.engines.vllm import has_gpu
 from tests.integration.operations.prometheus_process import PrometheusProcess
+from tests.integration.serving.engine_core import is_core
 from tests.integration.serving.gateway_process import GatewayProcess, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.redis]
@@ -161,8 +162,8 @@ def test_bodies_that_are_no_requests_get_an_envelope(real_gateway, body, status)
 
 
 def test_unknown_paths_and_methods_get_an_envelope(real_gateway) -> None:  # type: ignore[no-untyped-def]
-    assert httpx.get(f"{real_gateway.url}/v1/nothing").json()["error"]["type"] == "invalid_request_error"
-    assert httpx.get(f"{real_gateway.url}/v1/chat/completions").status_code == 405
+    assert httpx.get(f"{real_gateway.url}/v1/nothing", timeout=30).json()["error"]["type"] == "invalid_request_error"
+    assert httpx.get(f"{real_gateway.url}/v1/chat/completions", timeout=30).status_code == 405
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -184,11 +185,7 @@ def test_a_client_that_goes_away_frees_the_engine(real_gateway, model, stream) -
     ):
         assert stream, "a unary answer of 2000 tokens came within 1.5 s"
         next(answer.iter_raw())
-    until(
-        lambda: httpx.get(f"{real_gateway.url}/readyz").json()["running"] == 0,
-        timeout_seconds=5,
-        what="an idle engine",
-    )
+    until(lambda: httpx.get(f"{real_gateway.url}/readyz", timeout=30).json()["running"] == 0, what="an idle engine")
     until(lambda: real_gateway.metric("wattgate_requests_total", status="499") == before + 1, what="the count")
 
 
@@ -199,7 +196,7 @@ def test_a_deadline_ends_a_request_and_frees_the_engine(real_gateway, model) -> 
     )
     assert answer.status_code == 504
     assert answer.json()["error"]["code"] == "deadline_exceeded"
-    until(lambda: httpx.get(f"{real_gateway.url}/readyz").json()["running"] == 0, timeout_seconds=5, what="idle")
+    until(lambda: httpx.get(f"{real_gateway.url}/readyz", timeout=30).json()["running"] == 0, what="idle")
 
 
 def test_structured_output_is_vllms_own(client, model) -> None:  # type: ignore[no-untyped-def]
@@ -257,8 +254,7 @@ def test_a_dead_engine_core_is_told_apart_and_replaced(real_gateway, client, mod
     supervisor = psutil.Process(real_gateway.process.pid)
 
     def engine_cores() -> list[psutil.Process]:
-        below = supervisor.children(recursive=True)
-        return [process for process in below if "EngineCor" in f"{process.name()} {process.cmdline()}"]
+        return [process for process in supervisor.children(recursive=True) if is_core(process)]
 
     cores = until(engine_cores, 180, "the engine core's process")
     stream = client.chat.completions.create(

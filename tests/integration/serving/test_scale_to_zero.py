@@ -52,5 +52,7 @@ def test_idle_it_sleeps_hits_leave_it_asleep_and_a_request_wakes_it(gateway: Gat
 
 def test_after_a_sleep_the_books_still_balance(gateway: GatewayProcess) -> None:
     ident = ask(gateway, "Metered after the sleep.").headers["x-wattgate-receipt"]
-    until(lambda: httpx.get(f"{gateway.url}/v1/receipts/{ident}").status_code == 200, what="the final receipt")
+    until(
+        lambda: httpx.get(f"{gateway.url}/v1/receipts/{ident}", timeout=30).status_code == 200, what="the final receipt"
+    )
     assert gateway.metric("wattgate_books_difference_joules") == 0

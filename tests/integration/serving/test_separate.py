@@ -110,9 +110,9 @@ def test_the_internal_routes_are_closed_to_clients(gateway: GatewayProcess, file
         for headers in ({}, BOTH, ADMIN, {"authorization": "Bearer internal"}):
             base = f"{gateway.url}{placed.route}"
             for answer in (
-                httpx.post(f"{base}/v1/chat/completions", json=body, headers=headers),
-                httpx.get(f"{base}/v1/models", headers=headers),
-                httpx.get(f"{base}/readyz", headers=headers),
+                httpx.post(f"{base}/v1/chat/completions", json=body, headers=headers, timeout=30),
+                httpx.get(f"{base}/v1/models", headers=headers, timeout=30),
+                httpx.get(f"{base}/readyz", headers=headers, timeout=30),
             ):
                 assert answer.status_code == 404
                 assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
@@ -120,7 +120,7 @@ def test_the_internal_routes_are_closed_to_clients(gateway: GatewayProcess, file
 
 def test_work_is_booked_once_where_it_is_done(gateway: GatewayProcess) -> None:
     def final(receipt_id: str) -> dict[str, Any] | None:
-        got = httpx.get(f"{gateway.url}/v1/receipts/{receipt_id}", headers=BOTH)
+        got = httpx.get(f"{gateway.url}/v1/receipts/{receipt_id}", headers=BOTH, timeout=30)
         return got.json() if got.status_code == 200 and got.json()["status"] == "final" else None
 
     def booked(asked: list[Any]) -> list[dict[str, Any]]:
@@ -173,8 +173,8 @@ def test_a_client_that_goes_frees_the_model(gateway: GatewayProcess) -> None:
     ) as answer:
         frames = answer.iter_raw()  # dropped, it would close the connection
         next(frames)
-        assert httpx.get(f"{gateway.url}/readyz").json()["running"] >= 1
-    until(lambda: httpx.get(f"{gateway.url}/readyz").json()["running"] == 0, what="an idle engine")
+        assert httpx.get(f"{gateway.url}/readyz", timeout=30).json()["running"] >= 1
+    until(lambda: httpx.get(f"{gateway.url}/readyz", timeout=30).json()["running"] == 0, what="an idle engine")
 
 
 def test_a_new_cap_of_one_model_is_live_and_drops_no_stream(gateway: GatewayProcess, file: Path) -> None:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from serving.bundled_model import prepare_bundled_model
+from tests.integration.serving.engine_core import is_core
 from tests.integration.serving.gateway_process import GatewayProcess, until
 from tests.integration.serving.lora import random_adapter
 
@@ -90,8 +91,7 @@ def test_the_books_know_each_by_its_name(gateway: GatewayProcess) -> None:
 
 
 def test_with_the_engine_core_dead_the_fallback_answers_until_it_is_back(gateway: GatewayProcess) -> None:
-    below = psutil.Process(gateway.process.pid).children(recursive=True)
-    (core,) = [process for process in below if "EngineCore" in f"{process.name()} {process.cmdline()}"]
+    (core,) = filter(is_core, psutil.Process(gateway.process.pid).children(recursive=True))
     os.kill(core.pid, signal.SIGKILL)
     fallen = until(lambda: _fallback(gateway), what="the fallback's answer")
     assert fallen == "simulated"

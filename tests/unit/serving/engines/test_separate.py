@@ -20,7 +20,14 @@ from serving.engines.settings import EngineSettings, SimulatedSettings
 from serving.engines.simulated import SIMULATED_CONFIG, SimulatedEngine
 from serving.errors import EngineUnavailable
 from serving.meter_link import MeterLink
-from tests.unit.serving.engines.contract import CHAT, EngineContract, EngineEndContract, EngineKit, until
+from tests.unit.serving.engines.contract import (
+    CHAT,
+    PATIENCE_SECONDS,
+    EngineContract,
+    EngineEndContract,
+    EngineKit,
+    until,
+)
 from tests.unit.serving.fakes import Books, HeldEngine, broken_stream, chunk
 from tests.unit.serving.response_events import events
 from tests.unit.serving.response_events import frame as event_frame
@@ -109,9 +116,10 @@ class _Told:
                 yield answer
         finally:
             if self._engine.status().ready:
-                while not any(own.request_id in batch.finished for batch in books.batches):
-                    await self._apart.meter.flush()
-                    await asyncio.sleep(0.001)
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while not any(own.request_id in batch.finished for batch in books.batches):
+                        await self._apart.meter.flush()
+                        await asyncio.sleep(0)
             for batch in books.batches:
                 for record in batch.records:
                     if record.request_id == own.request_id:
