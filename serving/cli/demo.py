@@ -13,6 +13,7 @@ from rich.rule import Rule
 from serving.cli.chat import ask
 from serving.cli.output import Progress, fail, out, quantity, receipt_table
 from serving.cli.serve import CacheOption, EngineOption, GatewayOptions, announce, terminate
+from serving.placement.metered_engine import WARM_UP_TENANT
 from serving.placement.ray_runtime import free_port, lasting_port
 
 QUESTION = "What is the capital of France?"
@@ -116,10 +117,13 @@ def _books(url: str, receipt_ids: list[str]) -> None:
                     finals[receipt_id] = got.json()
             time.sleep(0.5)
         series: dict[str, float] = {}
+        warm_up = 0.0
         for family in text_string_to_metric_families(http.get("/metrics").text):
             for sample in family.samples:
                 key = f"{sample.name}/{sample.labels.get('boundary', '')}"
                 series[key] = series.get(key, 0.0) + sample.value
+                if sample.name == "wattgate_request_joules_total" and sample.labels["tenant"] == WARM_UP_TENANT:
+                    warm_up += sample.value
     metered = sum(value for key, value in series.items() if key.startswith("wattgate_energy_joules_total/"))
     booked = {
         name: series.get(f"wattgate_request_joules_total/{name}", 0.0) for name in ("accelerator", "host", "idle")
@@ -130,6 +134,7 @@ def _books(url: str, receipt_ids: list[str]) -> None:
         f"  {len(finals)} of {len(receipt_ids)} receipts are final: {quantity(sum(e['total'] for e in energies), 'J')}"
     )
     parts = ", ".join(f"{name} {quantity(value, 'J')}" for name, value in booked.items())
+    out.print(f"  the hit's was final at once; {quantity(warm_up, 'J')} more went to the engine's warm-up")
     out.print(
         f"  metered since the start {quantity(metered, 'J')} = to requests {quantity(given, 'J')} ({parts})",
         soft_wrap=True,

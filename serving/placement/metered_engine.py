@@ -25,7 +25,7 @@ from serving.placement.scale_to_zero import sleeper
 from serving.tuning.step_log import StepLog
 
 _WARM_UP_PROMPT = "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is"
-_WARM_UP_TENANT = "wattgate"
+WARM_UP_TENANT = "wattgate"
 """The warm-up's own work is metered too, and is nobody else's."""
 
 
@@ -127,9 +127,9 @@ class MeteredEngine:
             return
         self._tell("warming up")
         model = self.engine.models()[0].name
-        trace = self.meter.trace(f"warm-up-{self._source}", _WARM_UP_TENANT, model)
+        trace = self.meter.trace(f"warm-up-{self._source}", WARM_UP_TENANT, model)
         payload = {"model": model, "prompt": _WARM_UP_PROMPT, "max_tokens": 16, "temperature": 0, "ignore_eos": True}
-        request = EngineRequest(trace.request_id, "/v1/completions", payload, model, _WARM_UP_TENANT)
+        request = EngineRequest(trace.request_id, "/v1/completions", payload, model, WARM_UP_TENANT)
         for _ in range(2):
             # the first finds cold caches: only the second's rates are like those to come
             async with self.engine.run(request, trace.record) as answer:
