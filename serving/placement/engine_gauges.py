@@ -8,11 +8,13 @@ from serving.admission.queue import AdmissionQueue
 from serving.engines.base import Engine, EngineModel
 from serving.engines.fallback import FallbackEngine
 from serving.metrics import Metrics
+from serving.operations.events import EventLog
 
 
 class EngineGauges:
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, events: EventLog) -> None:
         self._metrics = metrics
+        self._events = events
         self._dead: set[str] = set()
         """Models whose engine was dead when it was last looked at: a death is counted once."""
 
@@ -29,12 +31,14 @@ class EngineGauges:
         if not status.fatal:
             self._dead -= names
             return
-        count_death(self._metrics, [model for model in engine.models() if model.name not in self._dead])
+        dead = [model for model in engine.models() if model.name not in self._dead]
+        tell_death(dead, status.reason, self._metrics, self._events)
         self._dead |= names
 
 
-def count_death(metrics: Metrics, models: Iterable[EngineModel]) -> None:
+def tell_death(models: Iterable[EngineModel], reason: str, metrics: Metrics, events: EventLog) -> None:
     """Of the engine that serves these: adapters die with the model that they are over, one engine is one death."""
     for model in models:
         if model.parent is None:
             metrics.add("wattgate_engine_deaths_total", 1, model.name)
+            events.record("model", f"the engine of {model.name} died and is replaced: {reason}", model.name)

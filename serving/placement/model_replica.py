@@ -16,7 +16,7 @@ from serving.config import GatewayConfig
 from serving.metrics import Metrics
 from serving.operations.events import EventLog
 from serving.placement.deployment import our_deployment
-from serving.placement.engine_gauges import count_death
+from serving.placement.engine_gauges import tell_death
 from serving.placement.metered_engine import MeteredEngine
 from serving.placement.notices import Notices
 from serving.placement.placed import InternalLink, PlacedModel, engine_config
@@ -68,7 +68,8 @@ class ModelReplica:
         while not self._metered.engine.status().fatal:
             await asyncio.sleep(_LOOK_SECONDS)
             await self._metered.tick()
-        count_death(self._metrics, self._metered.engine.models())
+        engine = self._metered.engine
+        tell_death(engine.models(), engine.status().reason, self._metrics, self._events)
 
     def check_health(self) -> None:
         """Raises where the replica must be replaced."""

@@ -80,10 +80,10 @@ class Replica:
         self._notices = Notices(run_folder / "notices.jsonl")
         self.source = f"replica-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.metrics = Metrics(CollectorRegistry())
-        self._gauges = EngineGauges(self.metrics)
         self.events = EventLog(
             run_folder / EVENTS, recorded=lambda kind: self.metrics.add("wattgate_events_total", 1, kind)
         )
+        self._gauges = EngineGauges(self.metrics, self.events)
         references = References(run_folder / DRIFT, run_folder / "drift-vectors", RayRebases())
         self.drift = build_drift(config.telemetry, self.metrics, self.events, references)
         self.decisions = DecisionLog(run_folder / DECISIONS)

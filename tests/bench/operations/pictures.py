@@ -177,10 +177,10 @@ def killed(folder: Path) -> None:
                 print(f"alerts before: {prometheus.firing()}", flush=True)
                 os.kill(core.pid, signal.SIGKILL)
                 killed_at = time.monotonic()
+                until(lambda: read(browser, "state") != "ready" and read(browser, "notices"), 60, "the console to tell")
+                shot(browser, "console-engine-killed")
                 until(lambda: "WattgateEngineRestarts" in prometheus.firing(), 60, "the alert")
                 print(f"{time.monotonic() - killed_at:.1f} s after: {sorted(prometheus.firing())}", flush=True)
-                until(lambda: read(browser, "notices"), 60, "the console's notice")
-                shot(browser, "console-engine-killed")
                 until(lambda: replaced(gateway), 200, "a replacement")
                 print(f"{time.monotonic() - killed_at:.1f} s after: an engine is ready again", flush=True)
     finally:
