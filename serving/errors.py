@@ -95,6 +95,14 @@ class EngineUnavailable(GatewayError):
     code = "engine_unavailable"
 
 
+class EngineWaking(EngineUnavailable):
+    """It is loaded again, and that takes longer than a request waits for it. No 503: the proxy would send that to a
+    sibling, which would be woken as well."""
+
+    status = 504
+    code = "engine_waking"
+
+
 class DeadlineExceeded(GatewayError):
     status = 504
     type = "timeout_error"

@@ -138,7 +138,7 @@ class EngineSettings(_Section):
     """Scale to zero: after so long without a request the engine is unloaded (a GPU's memory is free, a CPU's too), and
     loaded again by the next one. Hits of the response cache do not wake it. None: it stays loaded."""
     wake_timeout_seconds: float = Field(default=180.0, gt=0)
-    """How long a request waits for that, within its own deadline; then 503 with Retry-After. Above the loading time."""
+    """How long a request waits for that, within its own deadline; then 504 with Retry-After. Above the loading time."""
     vllm: VllmSettings = VllmSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     simulated: SimulatedSettings = SimulatedSettings()

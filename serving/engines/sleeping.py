@@ -23,7 +23,7 @@ from serving.engines.base import (
     EngineStatus,
     WorkSink,
 )
-from serving.errors import EngineUnavailable
+from serving.errors import EngineUnavailable, EngineWaking
 
 State = Literal["awake", "asleep", "waking"]
 Joules = Mapping[str, float]
@@ -171,9 +171,8 @@ class SleepingEngine:
                 # others wait for it too: the one who goes does not take it along
                 await asyncio.shield(self._waking)
         except TimeoutError:
-            raise EngineUnavailable(
+            raise EngineWaking(
                 f"The engine is being loaded again and was not ready within {self._wake_timeout_seconds:.0f} s.",
-                code="engine_waking",
                 headers={"retry-after": str(max(1, round(self._typical_wake_seconds)))},
             ) from None
         except EngineStartError as error:

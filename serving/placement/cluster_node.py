@@ -15,7 +15,7 @@ from serving.placement import ray_runtime
 from serving.placement.cluster import node_environment
 from serving.placement.gpus import gpus_here
 from serving.placement.janitor import RUN_VARIABLE
-from serving.placement.processes import adopt_orphans, descendants
+from serving.placement.processes import adopt_orphans, descendants, reap_adopted
 from serving.placement.proxy_launcher import find_haproxy, write_launcher
 from serving.placement.ray_runtime import HAPROXY_PROGRAM
 from serving.placement.run_folder import RunFolder, Started
@@ -79,7 +79,9 @@ class ClusterNode(Started):
             raise StartError(f"this node could not start: {lines[-1] if lines else 'Ray gave no reason'}")
 
     def alive(self) -> bool:
-        """Whether this node still belongs to the cluster; a raylet ends when the head has gone."""
+        """Whether this node still belongs to the cluster; a raylet ends when the head has gone. Buries adopted dead."""
+        if self._folder is not None:
+            reap_adopted({self._folder.janitor_pid})
         for process in descendants():
             with contextlib.suppress(psutil.NoSuchProcess):
                 if process.name() == "raylet" and process.status() != psutil.STATUS_ZOMBIE:

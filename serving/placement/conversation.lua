@@ -2,7 +2,7 @@
 -- prefix cache holds what was said before. Clients need not do anything; those that know better say so with the
 -- header `x-wattgate-session` or with OpenAI's `prompt_cache_key`. Without any of it: nil, and the replicas take turns.
 
-local MOST = 8192  -- bytes of the first messages that are looked at; HAProxy keeps 16 KiB of a request
+local MOST = 120 * 1024  -- bytes of the first messages that are looked at; HAProxy keeps 128 KiB of a request
 
 -- Position behind the string whose opening quote is at `at`; nil where it does not end here.
 local function after_string(text, at)

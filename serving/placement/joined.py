@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -31,6 +32,10 @@ from serving.placement.replica import serve_deployment
 from serving.placement.run_folder import Started
 from serving.placement.supervisor import StartError
 from serving.reload import differences, is_live
+
+_OWNER = "wattgate-gateway"
+_OWNER_SECONDS = 15.0
+"""For the cluster to notice that a gateway was killed."""
 
 
 def with_what_stays(running: GatewayConfig, asked: GatewayConfig) -> GatewayConfig:
@@ -63,6 +68,10 @@ def how_replaced(config: GatewayConfig, *, room: bool) -> str:
     )
 
 
+class _Owner:
+    """Of the cluster: its name can be had once."""
+
+
 class JoinedGateway(Started):
     """The gateway as an application of a cluster that is already there; ``close`` takes it away and leaves the cluster.
 
@@ -73,6 +82,8 @@ class JoinedGateway(Started):
         self.config = cluster_config(config)
         self._address, self._token, self._tell = address, token, tell
         self._folder: Path | None = None
+        self._owner: object | None = None
+        """Held: with it the cluster's gateway is this one."""
         self._rolling: Sequence[Application] = ()
         """What replaces its replicas just now."""
 
@@ -94,6 +105,7 @@ class JoinedGateway(Started):
             ) from None
         import ray
 
+        self._owner = self._own_cluster()
         nodes = sum(1 for node in ray.nodes() if node["Alive"])
         self._tell(f"starting {self.config.server.replicas} replica(s) on {nodes} node(s)")
         needed, there = gpus_needed(self.config), gpus_of_cluster()
@@ -101,12 +113,29 @@ class JoinedGateway(Started):
             self._tell(f"the replicas need {needed} GPUs, the cluster has {there:g}: the others wait for more nodes")
         ray_runtime.start_serve(self.config.server.host, self.config.server.port, "EveryNode")
         try:
-            run_applications(self._applications())
+            run_applications(self._applications(self.config))
         except ApplicationFailed as error:
             raise StartError(f"Ray Serve could not start the gateway: {error}") from None
 
-    def _applications(self) -> list[Application]:
-        gateway = serve_deployment(self.config, RedisUrls.shared(self.config), version=version_of(self.config))
+    def _own_cluster(self) -> object:
+        """An actor whose name is taken while this process lives. Raises StartError where another gateway has it."""
+        import ray
+
+        until = time.monotonic() + _OWNER_SECONDS
+        while True:
+            try:
+                return ray.remote(num_cpus=0)(_Owner).options(name=_OWNER, namespace="wattgate").remote()
+            except ValueError:
+                # of one that was killed a moment ago it is taken a little longer
+                if time.monotonic() > until:
+                    raise StartError(
+                        f"a gateway runs on the cluster at {self._address} already: end that `wattgate serve`, or send "
+                        "it a SIGHUP with its changed configuration; a second gateway wants a cluster of its own"
+                    ) from None
+            time.sleep(0.5)
+
+    def _applications(self, config: GatewayConfig) -> list[Application]:
+        gateway = serve_deployment(config, RedisUrls.shared(config), version=version_of(config))
         return [Application(GATEWAY, "/", gateway)]
 
     def apply(self, config: GatewayConfig) -> list[str]:
@@ -126,12 +155,12 @@ class JoinedGateway(Started):
         if not changes:
             return late or ["nothing has changed"]
         rolls = version_of(new) != version_of(self.config)
-        self.config = new
-        wanted = self._applications()
+        wanted = self._applications(new)
         try:
             hand_over(wanted)
         except ApplicationFailed as error:
             return [f"not reloaded: {error}"]
+        self.config = new
         lines = [*late, f"applied: {', '.join(changes)}"]
         if rolls:
             self._rolling = wanted
@@ -157,7 +186,8 @@ class JoinedGateway(Started):
         import ray
         from ray import serve
 
-        if ray.is_initialized():
+        # a gateway that found another one here takes nothing down
+        if ray.is_initialized() and self._owner is not None:
             with contextlib.suppress(Exception):
                 serve.delete(GATEWAY)
             with contextlib.suppress(Exception):
@@ -172,6 +202,7 @@ class JoinedGateway(Started):
                     ray.kill(ray.get_actor(name, namespace="wattgate"))
             with contextlib.suppress(Exception):
                 serve.shutdown()
+        if ray.is_initialized():
             ray.shutdown()
         sweep(self._folder)
         self._folder = None

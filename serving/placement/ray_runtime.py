@@ -30,6 +30,9 @@ lines of their own. While a request is spliced, HAProxy (2.8) does not see its c
 in a segment of its own ran to its end. And only a request that HAProxy has whole can be sent again: without waiting
 for the body it has not, where a client sends head and body apart, as httpx and with it the OpenAI SDK do.
 """
+HAPROXY_BUFFER_BYTES = 128 * 1024
+"""What of a request is kept to be sent again, and looked at for its conversation: some 30,000 tokens of text, where
+HAProxy's own 16 KiB are 4,000. At most two such buffers for each connection at work."""
 _LOG_TARGET = "127.0.0.1:514"
 """Ray's own default: nobody listens there."""
 _LOST_NODE = (
@@ -126,6 +129,7 @@ def proxy_environment(
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(lasting_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(lasting_port()),
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(HAPROXY_BUFFER_BYTES),
         "RAY_SERVE_HAPROXY_RETRY_ON": "\n    ".join(options),
         "RAY_SERVE_HAPROXY_RETRIES": str(_CLUSTER_RETRIES if cluster else HAPROXY_RETRIES),
         # a client that reads nothing keeps its connection no longer

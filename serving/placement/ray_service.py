@@ -56,7 +56,7 @@ def for_cluster(config: GatewayConfig) -> GatewayConfig:
     if any(placed.apart for placed in placed_models(config)):
         raise ConfigError(
             "models, fallback: replicas of a model's own are for one machine (`wattgate serve`); on a cluster run one "
-            "gateway a model, and one that has them as upstreams"
+            "model, and a gateway elsewhere that has several clusters as upstreams"
         )
     server = config.server.model_copy(update={"metrics_port": config.server.metrics_port or METRICS_PORT})
     return config.model_copy(update={"server": server})

@@ -21,6 +21,10 @@ class RunFolder:
         self.path = Path(tempfile.mkdtemp(prefix="wg-", dir="/tmp" if os.path.isdir("/tmp") else None))
         self._janitor = Janitor(self.path)
 
+    @property
+    def janitor_pid(self) -> int:
+        return self._janitor.pid
+
     def close(self) -> None:
         """End every process below this one, and whatever else bears the run's mark; remove its files."""
         end_descendants({self._janitor.pid})

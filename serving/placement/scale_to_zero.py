@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +13,9 @@ from serving.metrics import Metrics
 from serving.operations.events import EventLog
 
 log = logging.getLogger("wattgate")
+
+_METER_SECONDS = 2.0
+"""For the node's meter to answer; on one node it takes milliseconds."""
 
 
 def sleeper(
@@ -30,7 +34,9 @@ def sleeper(
 
     async def joules() -> Joules | None:
         try:
-            return await metered_joules()
+            # a wake-up waits for it, and the replica's watch
+            async with asyncio.timeout(_METER_SECONDS):
+                return await metered_joules()
         except Exception:
             # the meter is being restarted: this sleep's energy stays unknown
             log.warning("the node's meter did not answer: what this sleep saves is not known", exc_info=True)

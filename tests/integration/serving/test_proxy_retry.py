@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,17 @@ import httpx
 import pytest
 
 from serving.placement.proxy_launcher import find_haproxy, refusal_options, write_launcher
-from serving.placement.ray_runtime import HAPROXY_OPTIONS, HAPROXY_RETRIES, HAPROXY_RETRY_ON, free_port
+from serving.placement.ray_runtime import (
+    HAPROXY_BUFFER_BYTES,
+    HAPROXY_OPTIONS,
+    HAPROXY_RETRIES,
+    HAPROXY_RETRY_ON,
+    free_port,
+)
 
 CONFIG = """
+global
+    tune.bufsize {buffer}
 defaults
     mode http
     timeout client 5s
@@ -48,8 +57,10 @@ class Replica:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            await reader.readuntil(b"\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
             self.asked += 1
+            length = re.search(rb"content-length: (\d+)", head.lower())
+            await reader.readexactly(int(length[1]) if length else 0)
             writer.write(self.answer)
             await writer.drain()
         writer.close()
@@ -71,6 +82,7 @@ async def proxied(folder: Path, *replicas: Replica) -> AsyncIterator[str]:
         options = "\n    ".join((*HAPROXY_OPTIONS, *refusal_options(folder, 1)))
         file.write_text(
             CONFIG.format(
+                buffer=HAPROXY_BUFFER_BYTES,
                 retry_on=HAPROXY_RETRY_ON,
                 options=options,
                 retries=HAPROXY_RETRIES,
@@ -94,16 +106,19 @@ async def proxied(folder: Path, *replicas: Replica) -> AsyncIterator[str]:
             await process.wait()
 
 
-async def ask(url: str) -> httpx.Response:
+async def ask(url: str, content: bytes = b"{}") -> httpx.Response:
     async with httpx.AsyncClient() as client:
-        return await client.post(url, content=b"{}")
+        return await client.post(url, content=content)
 
 
+@pytest.mark.parametrize("content", [b"{}", b"w" * 100_000], ids=["short", "a long conversation"])
 @pytest.mark.parametrize("broken", [DEAD, b""], ids=["engine dead", "killed"])
-async def test_a_replica_that_cannot_answer_is_replaced_by_its_sibling(tmp_path: Path, broken: bytes) -> None:
+async def test_a_replica_that_cannot_answer_is_replaced_by_its_sibling(
+    tmp_path: Path, broken: bytes, content: bytes
+) -> None:
     dead, alive = Replica(broken), Replica(OK)
     async with proxied(tmp_path, dead, alive) as url:
-        assert [(await ask(url)).status_code for _ in range(6)] == [200] * 6
+        assert [(await ask(url, content)).status_code for _ in range(6)] == [200] * 6
     assert dead.asked > 0
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.operations import json_lines
 from serving.operations.events import KINDS, Event, EventLog, changes
 
 
@@ -86,3 +87,22 @@ def test_all_kinds_can_be_recorded(path: Path) -> None:
     for kind in KINDS:
         log.record(kind, kind)
     assert {event.kind for event in log.read()} == set(KINDS)
+
+
+def test_a_log_that_has_grown_is_put_aside_and_its_end_is_still_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept.jsonl"
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "run" / "events.jsonl"
+    path.symlink_to(kept)
+    monkeypatch.setattr(json_lines, "_MOST_BYTES", 1_000)
+    log = EventLog(path, wall=lambda: 1.0)
+    for number in range(100):
+        log.record("cap", f"cap: {number} -> {number + 1}")
+    found = [event.text for event in EventLog(path).read()]
+    assert found[-1] == "cap: 99 -> 100"
+    assert 10 < len(found) < 50
+    assert found == [f"cap: {number} -> {number + 1}" for number in range(100 - len(found), 100)]
+    assert {file.name for file in tmp_path.iterdir()} == {"run", "kept.jsonl", "kept.jsonl.old"}
+    assert path.is_symlink()

@@ -9,6 +9,7 @@ import pytest
 from serving.placement import joined
 from serving.placement.applications import ApplicationFailed
 from serving.placement.joined import JoinedGateway
+from serving.placement.supervisor import StartError
 from tests.unit.serving.placement.test_cluster import config
 
 
@@ -17,6 +18,7 @@ class Cluster:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.handed = 0
+        self.refuses = False
         self.run: bool | ApplicationFailed = False
         self.told: list[str] = []
         monkeypatch.setattr(joined, "serve_deployment", lambda *_, **__: "bound")
@@ -25,6 +27,8 @@ class Cluster:
         self.gateway = JoinedGateway(config(), "10.0.0.1:6379", "a-token-of-the-tests", self.told.append)
 
     def _hand_over(self, wanted: object) -> None:
+        if self.refuses:
+            raise ApplicationFailed("Serve is away")
         self.handed += 1
 
     def _all_run(self, wanted: object) -> bool:
@@ -43,6 +47,13 @@ def test_a_live_setting_is_applied_at_once(cluster: Cluster) -> None:
     assert cluster.handed == 1
     cluster.gateway.watch()
     assert cluster.told == []
+
+
+def test_what_could_not_be_handed_over_is_tried_again(cluster: Cluster) -> None:
+    cluster.refuses = True
+    assert cluster.gateway.apply(config(admission__max_concurrency=5)) == ["not reloaded: Serve is away"]
+    cluster.refuses = False
+    assert cluster.gateway.apply(config(admission__max_concurrency=5)) == ["applied: admission.max_concurrency 32 -> 5"]
 
 
 def test_the_same_again_hands_nothing_over(cluster: Cluster) -> None:
@@ -127,6 +138,29 @@ def test_meters_write_their_history_before_they_are_ended(cluster: Cluster, monk
     monkeypatch.setattr(joined, "forget_all", lambda: done.append("seen nodes"))
     monkeypatch.setattr(joined, "meters_alive", lambda: {"node": "meter"})
     monkeypatch.setattr(joined, "stop_node_meters", lambda: done.append("history"))
-    cluster.gateway._folder = Path("unused")
+    cluster.gateway._folder, cluster.gateway._owner = Path("unused"), object()
     cluster.gateway.close()
     assert done == ["replicas", "held caps", "seen nodes", "history", "kill meter", "leave"]
+
+
+def test_a_second_gateway_is_refused_and_takes_nothing_down(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def taken(**_: object) -> object:
+        raise ValueError("The name is already taken.")
+
+    named = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=taken))
+    ray = SimpleNamespace(
+        is_initialized=lambda: True,
+        remote=lambda **_: lambda of: named,
+        shutdown=lambda: done.append("leave"),
+        serve=SimpleNamespace(delete=done.append, shutdown=lambda: done.append("serve")),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(joined, "sweep", lambda folder: None)
+    monkeypatch.setattr(joined, "_OWNER_SECONDS", 0.0)
+    with pytest.raises(StartError, match="a gateway runs on the cluster"):
+        cluster.gateway._own_cluster()
+    cluster.gateway._folder = Path("unused")
+    cluster.gateway.close()
+    assert done == ["leave"]
