@@ -28,6 +28,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     file = tmp_path_factory.mktemp("proxy") / "haproxy.cfg"
     file.write_text(f"""global
     lua-load-per-thread {script}
+    tune.bufsize {ray_runtime.HAPROXY_BUFFER_BYTES}
 defaults
     mode http
     timeout connect 5s
@@ -74,6 +75,18 @@ LATER = [{"role": "assistant", "content": "Yes."}, {"role": "user", "content": "
 
 def chat(*messages: object, **rest: Any) -> dict[str, Any]:
     return {"model": "m", "messages": list(messages), **rest}
+
+
+def test_a_long_system_prompt_that_many_share_is_not_all_of_their_conversations(url: str) -> None:
+    shared = {"role": "system", "content": "You answer briefly. " * 1_000}
+    first, second = (chat(shared, {"role": "user", "content": f"Question {number}."}) for number in (1, 2))
+    assert key(url, first) != key(url, second)
+    assert key(url, chat(*first["messages"], *LATER)) == key(url, first)
+
+
+def test_a_cache_key_behind_a_long_conversation_is_seen(url: str) -> None:
+    long = {"role": "user", "content": "word " * 15_000}
+    assert key(url, chat(USER, long, prompt_cache_key="mine")) == digest("mine")
 
 
 @pytest.mark.parametrize("opening", [[USER], [SYSTEM, USER], [{"content": "Content first.", "role": "user"}]])
