@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from tests.bench.operations.pictures import PICTURES, load, replaced, shrink
+from tests.bench.operations.pictures import PICTURES, REAL_MODEL, load, replaced, shrink
 from tests.bench.serving.report import machine
 from tests.integration.operations.load import QUESTIONS, chat
 from tests.integration.operations.panels import render
@@ -39,7 +39,6 @@ _LOOK_SECONDS = 0.5
 _START_SECONDS = 180.0
 """For gateway and Prometheus to be up before the trace of intensity begins to count."""
 _ALERT_SECONDS = 300.0
-REAL_MODEL = "smollm2-135m-instruct"
 LONG_SECONDS = 1800.0
 """A calm of this or more is a result of its own, beside that of a short one."""
 _READING_SECONDS = 2.0
@@ -58,6 +57,8 @@ class Watched:
     """Alerts that waited or fired before anything had happened."""
     seen: dict[str, dict[str, float]] = field(default_factory=dict)
     """By alert: seconds from the incident to pending and to firing."""
+    replaced_seconds: float | None = None
+    """From the engine's death to another one that is ready, looked at once the alerts had fired."""
 
     @property
     def kept(self) -> bool:
@@ -143,9 +144,11 @@ def killed_engine(folder: Path, calm_seconds: float, drawn: Callable[[Prometheus
         core = next(process for process in below if "EngineCore" in f"{process.name()} {process.cmdline()}")
         os.kill(core.pid, signal.SIGKILL)
         say("the engine's process was killed")
+        killed = time.monotonic()
         watcher.until_firing()
         until(lambda: replaced(gateway), 300, "a replacement")
-        say("an engine is ready again")
+        watched.replaced_seconds = round(time.monotonic() - killed, 1)
+        say(f"{watched.replaced_seconds:6.1f} s after: an engine is ready again")
         drawn(prometheus, "serving")
     return watched
 

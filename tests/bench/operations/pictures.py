@@ -32,6 +32,7 @@ from tests.integration.serving.gateway_process import GatewayProcess, until
 
 PICTURES = DEPLOYED.parent / "screenshots"
 LOAD_SECONDS = 30.0
+REAL_MODEL = "smollm2-135m-instruct"
 
 
 def trace(folder: Path) -> Path:
@@ -154,7 +155,7 @@ def simulated(folder: Path) -> None:
 
 def replaced(gateway: GatewayProcess) -> bool:
     try:
-        return gateway.metric("wattgate_engine_ready") >= 1
+        return gateway.metric("wattgate_engine_ready", model=REAL_MODEL) >= 1
     except httpx.HTTPError:  # while one replica goes and the next comes, nobody may answer
         return False
 
@@ -162,10 +163,9 @@ def replaced(gateway: GatewayProcess) -> bool:
 def killed(folder: Path) -> None:
     gateway = GatewayProcess("--port", "0").wait_ready()
     prometheus = PrometheusProcess(gateway.url, folder, hold="2s")
-    model = "smollm2-135m-instruct"
 
     def one(url: str, number: int) -> None:
-        chat(url, f"Tell of the number {number}.", tokens=32, model=model)
+        chat(url, f"Tell of the number {number}.", tokens=32, model=REAL_MODEL)
 
     try:
         with chromium(folder / "profile") as browser:
