@@ -13,6 +13,7 @@ from serving.operations.drift_telling import Telling
 VERDICTS = "verdicts"
 FORGOTTEN_SECONDS = 3600.0
 """After so long without a window nothing is known of how it is now."""
+LOOK_SECONDS = 10.0
 _MOST_VERDICTS = 200
 """A window of verified hits: few hits are verified, and a day's worth of them would tell nothing in time."""
 
@@ -122,6 +123,7 @@ class DriftWatches:
         self._verdicts = new(ALL)
         """By themselves, for there are far fewer."""
         self._verdicts.of = VERDICTS
+        self._looked_seconds = 0.0
 
     def ended(self, model: str, seen: Seen) -> None:
         """``model``: one that is served, and no client's own text."""
@@ -146,6 +148,11 @@ class DriftWatches:
         self._all.later(lambda: self.references.rebase(model, at_seconds))
 
     def look(self) -> None:
+        """As often as one likes: what has moved is looked at every ``LOOK_SECONDS``, for that reads a file."""
+        now = self._all.wall()
+        if now - self._looked_seconds < LOOK_SECONDS:
+            return
+        self._looked_seconds = now
         for watch in (*self._watches.values(), self._all, self._verdicts):
             watch.look()
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from metering.booking import EngineWindow
 from metering.books import ClosedWindow
-from serving.operations.drift import Finding, Limits, Window, against_model, compare
+from serving.operations.drift import Limits, Window, against_model, compare
 from serving.operations.drift_references import Reference, References
 from serving.operations.drift_telling import Subject, Telling
 from serving.operations.drift_watch import FORGOTTEN_SECONDS
@@ -135,9 +135,7 @@ class EngineWatch:
     def _conclude(self, load: Load, figures: _Figures) -> None:
         window = Window((), tuple(figures.mfu), tuple(figures.joules))
         reference = self._reference(load, figures.began_seconds, window)
-        findings: list[Finding] = []
-        if reference is not None:
-            findings += compare(reference, window, self.limits)
+        findings = [] if reference is None else compare(reference, window, self.limits)
         limits = replace(self.limits, relative=MODEL_TOLERANCE)
         for what, expected, measured in (
             (f"MFU {_FITTED}", figures.expected_mfu, figures.mfu),

@@ -8,7 +8,7 @@ import pytest
 from serving.operations.drift import Finding, Seen
 from serving.operations.drift_references import OwnRebases, References
 from serving.operations.drift_telling import Telling
-from serving.operations.drift_watch import DriftWatch, DriftWatches
+from serving.operations.drift_watch import LOOK_SECONDS, DriftWatch, DriftWatches
 from serving.operations.events import EventLog
 from tests.unit.operations.test_drift import traffic, vectors
 
@@ -141,7 +141,7 @@ def test_what_was_let_go_or_is_not_seen_stands_no_longer(log: EventLog, tmp_path
         send(watches, seed, long=seed == 1)
     watches.look()
     assert standing["prompt length"]
-    at[0] += 3_700 if how == "no traffic" else 1
+    at[0] += 3_700 if how == "no traffic" else LOOK_SECONDS
     if how == "here":
         watches.rebase("m")
     elif how == "elsewhere":
